@@ -1,0 +1,59 @@
+# Each target sets up what it needs by itself, in .venv.
+#   make demo [INPUT=folder|bag] [SCALE=8] [DEMO_ARGS="..."]   the node over real ROS 2 transport, with pictures and figures
+#   make test [TEST_ARGS="..."]                                all tests
+#   make help                                                  the other targets
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+INPUT  ?=
+SCALE  ?= 8
+OUTPUT ?= demo_output
+MINUTES ?= 30
+EXTRAS := ros,bags,train,report,export,dev
+# An index with the torch build you want, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu (see README)
+TORCH_INDEX ?=
+PIP_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: help setup demo test lint format colcon soak benchmark accuracy clean
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## create .venv and install everything in it
+
+$(VENV)/.installed: setup.py constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: Python 3.10 or newer is needed, $$($(PYTHON) --version) found; name another with PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: no venv module; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_INDEX) torch setuptools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_INDEX) -e '.[$(EXTRAS)]'
+	touch $@
+
+demo: setup ## upsample a stream over ROS 2, leave pictures and metrics in $(OUTPUT)
+	$(BIN)/python -m stdnet_ros.demo --output $(OUTPUT) --scale $(SCALE) $(if $(INPUT),--input '$(INPUT)') $(DEMO_ARGS)
+
+test: setup lint ## run all tests
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+lint: setup ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup ## apply style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+colcon: setup ## build with colcon in a scratch workspace and start the installed node
+	$(BIN)/python test/colcon_build.py
+
+soak: setup ## run the node for MINUTES (30) while all around it goes wrong; memory and latency in soak_output
+	$(BIN)/python -m stdnet_ros.soak --minutes $(MINUTES) --output soak_output
+
+benchmark: setup ## measure the node's own cost and its age under overload; see docs/node_benchmarks.md
+	$(BIN)/python -m stdnet_ros.benchmark --output benchmark_output
+
+accuracy: setup ## figures of the shipped networks; RENDERED="clips..." REAL="recordings..." add folders of such data
+	$(BIN)/python -m stdnet_core.accuracy $(foreach d,$(RENDERED),--rendered $(d)) $(foreach d,$(REAL),--real $(d)) --json accuracy.json
+
+clean: ## remove what the targets made, except .venv
+	rm -rf build install log demo_output soak_output benchmark_output .pytest_cache .ruff_cache *.egg-info
