@@ -1,0 +1,42 @@
+"""What the command-line tools share: errors without tracebacks, and optional dependencies with a remedy."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+from stdnet_core.errors import StdnetError
+
+
+def run_cli(main: Callable[[], int | None]) -> None:
+    """Run ``main`` and exit with its status; 2 with one line for a :class:`StdnetError`, 130 for Ctrl-C."""
+    try:
+        status = main() or 0
+    except StdnetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    sys.exit(status)
+
+
+def require(module: str, *, extra: str) -> ModuleType:
+    """Import an optional dependency.
+
+    Args:
+        module: dotted name of the module to import.
+        extra: the extra of this package that installs it.
+
+    Raises:
+        StdnetError: the module is not installed; says which command installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise StdnetError(
+            f"this needs the Python package {module.split('.')[0]!r} ({error}); "
+            f"install it with: pip install 'stdnet_ros[{extra}]'"
+        ) from error

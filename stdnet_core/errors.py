@@ -1,0 +1,24 @@
+"""Errors that a user can act on.
+
+Everything that bad input can cause is a :class:`StdnetError`: one sentence that names the file, topic or
+value at fault and says what to do. Command-line tools print it without a traceback (:mod:`stdnet_core.cli`)."""
+
+
+class StdnetError(Exception):
+    """Base of all errors caused by input, configuration or files rather than by a defect."""
+
+
+class ConfigError(StdnetError):
+    """A configuration value is unknown, out of range or contradicts another."""
+
+
+class InputError(StdnetError):
+    """An array or tensor has a wrong shape, type, size or content."""
+
+
+class CheckpointError(StdnetError):
+    """A checkpoint is missing, damaged, of a foreign format or does not fit its use."""
+
+
+class DataError(StdnetError):
+    """A dataset, sequence, recording or one of its files is missing, incomplete or damaged."""

@@ -1,0 +1,155 @@
+"""Configuration of the network: one validated dataclass, and the presets that ship."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stdnet_core.errors import ConfigError
+
+Direction = Literal["forward", "backward"]
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "spatial_fusion": ("release", "paper"),
+    "output": ("residual", "guided_kernel"),
+    "depth_features": ("depth", "local"),
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is built. The defaults are the network of the paper as its authors released it.
+
+    Attributes:
+        channels: C, the width of every feature map on the working grid (H/4 x W/4).
+        head_channels: width at H x W, after the second pixel shuffle.
+        trunk_blocks: residual blocks after the spatial difference.
+        reconstruction_blocks: residual blocks that merge the passes' outputs.
+        fusion_blocks: channel-attention blocks at the end of a temporal difference module.
+        stages: 2, or 1 for the RGB-guided stage alone.
+        passes: direction of each pass over the clip; forward passes alone make the network causal.
+        neighbors: how many frames to one side a pass reads: 1 adjacent, 2 with the cross frame, at most 3.
+        spatial_fusion: eq. 4 as released (weighted sum of the RGB terms) or as printed (concatenation).
+        spatial_difference: False replaces the module by a concatenation (ablation, fig. 9).
+        temporal_difference: False replaces the modules by concatenations (ablation, fig. 9).
+        output: "residual" adds a residual to the bilinear base (paper); "guided_kernel" weighs the 3x3
+            low-resolution depths around each pixel, starting from a joint bilateral filter whose strength is predicted
+            per pixel, and adds a residual in units of their spread, so that the result scales with the depth.
+        depth_features: "depth" feeds the depth alone (paper); "local" adds its contrast and spread in the 3x3
+            low-resolution neighbourhood and the position inside the low-resolution pixel.
+        uncertainty: also predict the scale of a Laplace distribution of the error.
+        max_offset: bound of the deformable offsets in working-grid pixels; None leaves them free.
+    """
+
+    channels: int = 64
+    head_channels: int = 64
+    trunk_blocks: int = 5
+    reconstruction_blocks: int = 5
+    fusion_blocks: int = 2
+    stages: int = 2
+    passes: tuple[Direction, ...] = ("backward", "forward", "backward", "forward")
+    neighbors: int = 2
+    spatial_fusion: Literal["release", "paper"] = "release"
+    spatial_difference: bool = True
+    temporal_difference: bool = True
+    output: Literal["residual", "guided_kernel"] = "residual"
+    depth_features: Literal["depth", "local"] = "depth"
+    uncertainty: bool = False
+    max_offset: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "passes", tuple(self.passes))
+        for name, low, high in (
+            ("channels", 4, 512),
+            ("head_channels", 4, 512),
+            ("trunk_blocks", 0, 64),
+            ("reconstruction_blocks", 0, 64),
+            ("fusion_blocks", 1, 16),
+            ("stages", 1, 2),
+            ("neighbors", 1, 3),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise ConfigError(f"model.{name} is {value!r}; it must be a whole number from {low} to {high}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"model.{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
+        for name in ("spatial_difference", "temporal_difference", "uncertainty"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"model.{name} is {getattr(self, name)!r}; it must be true or false")
+        if not self.passes or any(p not in ("forward", "backward") for p in self.passes):
+            raise ConfigError(
+                f"model.passes is {self.passes!r}; give a list of 'forward' and 'backward', one each pass"
+            )
+        if self.max_offset is not None and not self.max_offset > 0:
+            raise ConfigError(f"model.max_offset is {self.max_offset!r}; give a positive number or null")
+
+    @property
+    def causal(self) -> bool:
+        """Whether no output depends on a later frame."""
+        return all(direction == "forward" for direction in self.passes)
+
+    @property
+    def depth_feature_channels(self) -> int:
+        """Channels that the depth encoder reads."""
+        return 1 if self.depth_features == "depth" else 5
+
+    @property
+    def prediction_channels(self) -> int:
+        """Channels of a stage's last convolution.
+
+        Residual, confidence logit, [log scale], [9 kernel logits and the strength of the colour guidance].
+        """
+        return 2 + self.uncertainty + 10 * (self.output == "guided_kernel")
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> ModelConfig:
+        """The named preset, with fields overridden.
+
+        Raises:
+            ConfigError: no such preset or field.
+        """
+        if name not in PRESETS:
+            raise ConfigError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
+        return cls.from_dict({**dataclasses.asdict(PRESETS[name]), **overrides})
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Build from plain values (JSON, YAML).
+
+        Raises:
+            ConfigError: an unknown field or an invalid value.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"unknown model setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {**dataclasses.asdict(self), "passes": list(self.passes)}
+
+
+_COMPACT = dict(output="guided_kernel", depth_features="local", uncertainty=True, max_offset=16.0)
+
+PRESETS: dict[str, ModelConfig] = {
+    "base": ModelConfig(),
+    "small": ModelConfig(
+        channels=32, head_channels=32, trunk_blocks=3, reconstruction_blocks=3, fusion_blocks=1, **_COMPACT
+    ),
+    "tiny": ModelConfig(
+        channels=16, head_channels=16, trunk_blocks=2, reconstruction_blocks=2, fusion_blocks=1, **_COMPACT
+    ),
+    "tiny_causal": ModelConfig(
+        channels=16,
+        head_channels=16,
+        trunk_blocks=2,
+        reconstruction_blocks=2,
+        fusion_blocks=1,
+        passes=("forward", "forward"),
+        **_COMPACT,
+    ),
+}
+"""``base`` is the paper's network; the others are this project's, narrower and with a scale-free output."""
