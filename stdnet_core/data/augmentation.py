@@ -1,0 +1,310 @@
+"""Random variations of training clips.
+
+All are consistent over a clip, and geometry stays true: flow, camera matrix and a source's own low-resolution depth
+follow every flip, and flow is dropped where it would no longer be known. All random numbers come from one CPU
+generator, so a clip is reproduced from its seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stdnet_core.data.clip import RgbdClip
+from stdnet_core.data.rgbd_sequence import RgbdSequence
+from stdnet_core.errors import ConfigError, InputError
+
+_PROBABILITIES = ("flip_horizontal", "flip_vertical", "transpose", "reverse", "gray", "misregister")
+_FACTORS = ("gamma", "exposure", "contrast", "balance", "depth_gain")
+_LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Which variations :func:`augment` applies.
+
+    Attributes:
+        flip_horizontal, flip_vertical: probability of a mirror image.
+        transpose: probability of exchanging rows and columns; of square clips alone, so that sizes stay.
+        reverse: probability of time running backwards.
+        gray: probability of grey images.
+        misregister: probability of a depth camera that is badly registered to the colour camera, truth included: what
+            a recording of a real sensor holds. Teaches to follow colour only where the depth agrees with it.
+        shift_px: largest shift of the colour on each axis, of misregistered clips.
+        fattening_px: largest growth of the foreground over the background (stereo matching), of misregistered clips.
+        gamma: limits of the exponent on colour.
+        exposure: limits of the factor on colour.
+        contrast: limits of the factor on the distance to the clip's mean colour.
+        balance: limits of a further factor on each colour channel alone.
+        depth_gain: limits of the factor on all depths; the camera matrix stays, so it is the scene that grows.
+
+    Factors are drawn log-uniformly, so that (0.5, 2) halves as often as it doubles.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    flip_horizontal: float = 0.5
+    flip_vertical: float = 0.5
+    transpose: float = 0.5
+    reverse: float = 0.5
+    gray: float = 0.0
+    misregister: float = 0.0
+    shift_px: int = 6
+    fattening_px: int = 4
+    gamma: tuple[float, float] = (0.8, 1.25)
+    exposure: tuple[float, float] = (0.7, 1.4)
+    contrast: tuple[float, float] = (0.8, 1.25)
+    balance: tuple[float, float] = (0.95, 1.05)
+    depth_gain: tuple[float, float] = (0.8, 1.25)
+
+    def __post_init__(self) -> None:
+        for name in _PROBABILITIES:
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise ConfigError(f"augmentation {name} is {value!r}; it is a probability, 0 to 1")
+        for name in _FACTORS:
+            limits = getattr(self, name)
+            if not isinstance(limits, Sequence) or len(limits) != 2 or not 0 < limits[0] <= limits[1]:
+                raise ConfigError(f"augmentation {name} is {limits!r}; expected two factors, 0 < low <= high")
+            object.__setattr__(self, name, (float(limits[0]), float(limits[1])))
+
+        for name in ("shift_px", "fattening_px"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 0:
+                raise ConfigError(f"augmentation {name} is {value!r}; it is a whole number of pixels, 0 or more")
+
+    @classmethod
+    def none(cls) -> AugmentationConfig:
+        """No variation at all."""
+        return cls(**dict.fromkeys(_PROBABILITIES, 0.0), **dict.fromkeys(_FACTORS, (1.0, 1.0)))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> AugmentationConfig:
+        """Build from plain values, as a YAML file gives them.
+
+        Raises:
+            ConfigError: a name or value is unknown or out of range.
+        """
+        known = [f.name for f in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ConfigError(f"augmentation has no option {', '.join(unknown)}; it has {', '.join(known)}")
+        return cls(**values)
+
+
+def random_clip(
+    sequence: RgbdSequence, length: int, generator: torch.Generator, strides: Sequence[int] = (1, 2, 3)
+) -> RgbdClip:
+    """Read a clip at a random place with a random frame stride.
+
+    Args:
+        sequence: where to read.
+        length: frames; all places and those ``strides`` that fit into the sequence are equally likely.
+        generator: on the CPU.
+        strides: frames from one frame of the clip to the next.
+
+    Raises:
+        InputError: the sequence is too short for every stride.
+    """
+    possible = [stride for stride in strides if (length - 1) * stride < len(sequence)]
+    if not possible:
+        raise InputError(f"{sequence.name}: {len(sequence)} frames are too few for clips of {length}")
+    stride = possible[_index(len(possible), generator)]
+    start = _index(len(sequence) - (length - 1) * stride, generator)
+    return sequence.clip(start, length, stride)
+
+
+def random_crop(clip: RgbdClip, sizes: Sequence[tuple[int, int]], scale: int, generator: torch.Generator) -> RgbdClip:
+    """Cut a random window whose place and size are multiples of the scale, so that LR cells stay whole.
+
+    Args:
+        clip: any.
+        sizes: (H, W) to choose from; those larger than the clip are left out.
+        scale: high-resolution pixels per low-resolution pixel.
+        generator: on the CPU.
+
+    Raises:
+        InputError: no size fits, or one is no multiple of the scale.
+    """
+    height, width = clip.frame_size
+    for size in sizes:
+        if size[0] % scale or size[1] % scale or min(size) < 1:
+            raise InputError(f"a crop of {size[0]}x{size[1]} is not a multiple of the scale {scale}")
+    possible = [size for size in sizes if size[0] <= height and size[1] <= width]
+    if not possible:
+        raise InputError(f"clip {clip.name!r}: frames of {height}x{width} are smaller than every crop of {list(sizes)}")
+    rows, columns = possible[_index(len(possible), generator)]
+    top = scale * _index((height - rows) // scale + 1, generator)
+    left = scale * _index((width - columns) // scale + 1, generator)
+    return clip.crop(top, left, rows, columns)
+
+
+def augment(clip: RgbdClip, config: AugmentationConfig, generator: torch.Generator) -> RgbdClip:
+    """Vary a clip at random.
+
+    The same numbers are drawn whatever the clip and the configuration's switches, so that changing one variation
+    leaves the others as they were.
+
+    Args:
+        clip: on any device; it is not changed.
+        config: which variations.
+        generator: on the CPU.
+
+    Returns:
+        A clip of the same size and length.
+    """
+    chance = dict(zip(_PROBABILITIES, torch.rand(len(_PROBABILITIES), generator=generator).tolist(), strict=True))
+    if chance["flip_horizontal"] < config.flip_horizontal:
+        clip = flip_horizontal(clip)
+    if chance["flip_vertical"] < config.flip_vertical:
+        clip = flip_vertical(clip)
+    if chance["transpose"] < config.transpose and clip.frame_size[0] == clip.frame_size[1]:
+        clip = transpose(clip)
+    if chance["reverse"] < config.reverse:
+        clip = reverse(clip)
+    factor = {name: _factors(getattr(config, name), 3, generator) for name in _FACTORS}
+    rgb = clip.rgb
+    if chance["gray"] < config.gray:
+        rgb = (rgb * rgb.new_tensor(_LUMA).view(3, 1, 1)).sum(1, keepdim=True).expand_as(rgb)
+    rgb = vary_color(
+        rgb,
+        gamma=factor["gamma"][0],
+        exposure=factor["exposure"][0],
+        contrast=factor["contrast"][0],
+        balance=factor["balance"],
+    )
+    clip = scale_depth(replace(clip, rgb=rgb), factor["depth_gain"][0])
+    span = 2 * config.shift_px + 1
+    right, down, fattening = torch.randint(1 << 30, (3,), generator=generator).tolist()
+    if chance["misregister"] < config.misregister:
+        clip = misregister(
+            clip,
+            right=right % span - config.shift_px,
+            down=down % span - config.shift_px,
+            fattening=fattening % (config.fattening_px + 1),
+        )
+    return clip.contiguous()
+
+
+def misregister(clip: RgbdClip, *, right: int, down: int, fattening: int) -> RgbdClip:
+    """Shift the colour against the depth and let the foreground grow over the background.
+
+    Args:
+        right, down: pixels that the colour moves; the border is replicated.
+        fattening: pixels that near surfaces grow by on every side.
+
+    Returns:
+        The clip without flow, which would no longer be that of the depth.
+    """
+    height, width = clip.frame_size
+    rows = (torch.arange(height, device=clip.rgb.device) - down).clamp(0, height - 1)
+    columns = (torch.arange(width, device=clip.rgb.device) - right).clamp(0, width - 1)
+    rgb = clip.rgb[:, :, rows][..., columns]
+    depth = clip.depth
+    if fattening:
+        size = 2 * fattening + 1
+        nearness = torch.where(clip.valid, -depth, torch.full_like(depth, -math.inf))
+        nearest = -torch.nn.functional.max_pool2d(nearness, size, stride=1, padding=fattening)
+        depth = torch.where(clip.valid, nearest, torch.zeros_like(depth))
+    return replace(clip, rgb=rgb, depth=depth, flow=None)
+
+
+def vary_color(rgb: Tensor, *, gamma: float, exposure: float, contrast: float, balance: Sequence[float]) -> Tensor:
+    """Change the look of a clip as another camera or light would.
+
+    Args:
+        rgb: (T, 3, H, W), 0..1.
+        gamma: exponent, applied first.
+        exposure: factor on all channels.
+        contrast: factor on the distance to the mean colour of the clip.
+        balance: factor on each of the three channels.
+
+    Returns:
+        (T, 3, H, W), 0..1.
+    """
+    if gamma != 1:
+        rgb = rgb.pow(gamma)
+    rgb = rgb * (exposure * rgb.new_tensor(list(balance))).view(3, 1, 1)
+    if contrast != 1:
+        mean = rgb.mean()
+        rgb = mean + contrast * (rgb - mean)
+    return rgb.clamp(0, 1)
+
+
+def scale_depth(clip: RgbdClip, gain: float) -> RgbdClip:
+    """The clip of a scene ``gain`` times as large, seen from ``gain`` times the distance."""
+    low = None if clip.depth_lr is None else clip.depth_lr * gain
+    return replace(clip, depth=clip.depth * gain, depth_lr=low)
+
+
+def flip_horizontal(clip: RgbdClip) -> RgbdClip:
+    """Mirror image, left and right exchanged."""
+    return _flip(clip, -1)
+
+
+def flip_vertical(clip: RgbdClip) -> RgbdClip:
+    """Mirror image, top and bottom exchanged."""
+    return _flip(clip, -2)
+
+
+def transpose(clip: RgbdClip) -> RgbdClip:
+    """Rows and columns exchanged: a mirror image in the diagonal; H and W change places."""
+    matrix = clip.intrinsics
+    if matrix is not None:
+        order = [1, 0, 2]
+        matrix = matrix[order][:, order]
+    return _map_images(
+        clip,
+        lambda image: image.transpose(-1, -2),
+        flow=None if clip.flow is None else clip.flow.flip(1).transpose(-1, -2),
+        intrinsics=matrix,
+    )
+
+
+def reverse(clip: RgbdClip) -> RgbdClip:
+    """Time running backwards; the flow, which is then unknown, is dropped, and stamps still rise."""
+    stamps = clip.stamps
+    if stamps is not None:
+        stamps = stamps[0] + stamps[-1] - stamps.flip(0)
+    return replace(_map_images(clip, lambda image: image.flip(0), flow=None, intrinsics=clip.intrinsics), stamps=stamps)
+
+
+def _flip(clip: RgbdClip, axis: int) -> RgbdClip:
+    component = -1 - axis  # of flow and principal point: x for the last axis, y for the one before
+    flow, matrix = clip.flow, clip.intrinsics
+    if flow is not None:
+        sign = flow.new_ones(2, 1, 1)
+        sign[component] = -1
+        flow = flow.flip(axis) * sign
+    if matrix is not None:
+        matrix = matrix.clone()
+        matrix[component, 2] = clip.rgb.shape[axis] - 1 - matrix[component, 2]
+    return _map_images(clip, lambda image: image.flip(axis), flow=flow, intrinsics=matrix)
+
+
+def _map_images(
+    clip: RgbdClip, change: Callable[[Tensor], Tensor], *, flow: Tensor | None, intrinsics: Tensor | None
+) -> RgbdClip:
+    return replace(
+        clip,
+        rgb=change(clip.rgb),
+        depth=change(clip.depth),
+        valid=change(clip.valid),
+        depth_lr=None if clip.depth_lr is None else change(clip.depth_lr),
+        flow=flow,
+        intrinsics=intrinsics,
+    )
+
+
+def _index(count: int, generator: torch.Generator) -> int:
+    return int(torch.randint(count, (), generator=generator))
+
+
+def _factors(limits: tuple[float, float], count: int, generator: torch.Generator) -> list[float]:
+    low, high = math.log(limits[0]), math.log(limits[1])
+    return (low + (high - low) * torch.rand(count, generator=generator, dtype=torch.float64)).exp().tolist()

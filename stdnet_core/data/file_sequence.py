@@ -1,0 +1,326 @@
+"""A sequence whose frames are files, and what all layouts of such files share.
+
+A layout's module finds its folders and says which file belongs to which frame. Here is the rest: complete
+sequences told from half-downloaded ones, and clips read lazily."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from stdnet_core.data.clip import RgbdClip
+from stdnet_core.data.image_files import read_color, read_depth, read_flow, what_is_wrong
+from stdnet_core.data.rgbd_sequence import frame_indices
+from stdnet_core.errors import DataError
+
+_ASPECT_TOLERANCE = 0.02
+
+
+class Findings:
+    """What opening a source found wrong: raised at once, or collected when the user asked to go on.
+
+    Args:
+        skip_bad: collect problems in :attr:`left_out` instead of raising them.
+    """
+
+    def __init__(self, skip_bad: bool = False) -> None:
+        self.skip_bad = skip_bad
+        self.left_out: list[str] = []
+
+    def report(self, problem: str) -> None:
+        """Note something that has to be left out.
+
+        Raises:
+            DataError: unless ``skip_bad``.
+        """
+        if not self.skip_bad:
+            raise DataError(f"{problem} (complete it, or pass --skip-bad to go on without)")
+        self.left_out.append(problem)
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """The files of one frame.
+
+    Attributes:
+        color: colour image.
+        depth: high-resolution depth, or None.
+        depth_lr: low-resolution depth, or None.
+        flow: optical flow to the next frame, or None.
+        stamp: seconds, or None.
+    """
+
+    color: Path
+    depth: Path | None = None
+    depth_lr: Path | None = None
+    flow: Path | None = None
+    stamp: float | None = None
+
+
+class FileSequence:
+    """Frames in files, read when asked for.
+
+    Args:
+        name: for tables and messages.
+        frames: the files, in order and consecutive in time.
+        intrinsics: (3, 3) in pixels of the frames that :meth:`clip` gives before ``center_crop``, or None.
+        depth_reader: depth file to (H, W) float32 metres, 0 invalid.
+        color_to_depth_size: bring colour to the size of the depth (data whose colour camera is finer).
+        center_crop: (H, W) of the middle part to use, or None for all.
+
+    Depth files smaller than the colour but of the same proportions are the low-resolution depth of a sensor: they
+    become ``depth_lr`` and the clip's ``depth`` is all invalid. Attribute ``lr_scale`` is the ratio of the sizes, None
+    without low-resolution depth.
+
+    Raises:
+        DataError: there is no frame, or the first one cannot be read or does not fit together.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        frames: Sequence[FrameFiles],
+        *,
+        intrinsics: Tensor | None = None,
+        depth_reader: Callable[[Path], np.ndarray] = read_depth,
+        color_to_depth_size: bool = False,
+        center_crop: tuple[int, int] | None = None,
+    ) -> None:
+        if not frames:
+            raise DataError(f"{name}: no frames")
+        self.name = name
+        self.files = tuple(frames)
+        self._depth_reader = depth_reader
+        self._color_to_depth_size = color_to_depth_size
+        self._crop = center_crop
+        self._intrinsics = intrinsics
+        first = self._read([0])
+        self.frame_size = first.frame_size
+        self.intrinsics = first.intrinsics
+        self.lr_scale = first.lr_scale
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def clip(self, start: int, length: int, stride: int = 1) -> RgbdClip:
+        """Read ``length`` frames from ``start``, every ``stride``-th one; see :class:`RgbdSequence`.
+
+        Flow is there only where it is on disk and ``stride`` is 1.
+        """
+        clip = self._read(frame_indices(self, start, length, stride))
+        if clip.frame_size != self.frame_size:
+            raise DataError(
+                f"{self.files[start].color}: {_size(clip.frame_size)} pixels, expected {_size(self.frame_size)} "
+                f"as in the rest of {self.name}"
+            )
+        return clip
+
+    def _read(self, indices: Sequence[int]) -> RgbdClip:
+        colors, depths, lows, flows, stamps = [], [], [], [], []
+        for index in indices:
+            files = self.files[index]
+            color = read_color(files.color)
+            depth = None if files.depth is None else self._depth_reader(files.depth)
+            if depth is not None and self._color_to_depth_size and depth.shape != color.shape[:2]:
+                color = cv2.resize(color, depth.shape[::-1], interpolation=cv2.INTER_AREA)
+            low = None if files.depth_lr is None else self._depth_reader(files.depth_lr)
+            if depth is not None and depth.shape != color.shape[:2]:
+                if low is not None or not is_smaller_version(depth.shape, color.shape[:2]):
+                    raise DataError(
+                        f"{files.depth}: depth of {_size(depth.shape)} pixels does not fit the colour image of "
+                        f"{_size(color.shape)}"
+                    )
+                depth, low = None, depth
+            if low is not None and not is_smaller_version(low.shape, color.shape[:2]):
+                raise DataError(
+                    f"{files.depth_lr or files.depth}: low-resolution depth of {_size(low.shape)} pixels does not "
+                    f"have the proportions of the colour image of {_size(color.shape)}"
+                )
+            if colors and color.shape != colors[0].shape:
+                raise DataError(
+                    f"{files.color}: {_size(color.shape)} pixels, expected {_size(colors[0].shape)} as in the rest "
+                    f"of {self.name}"
+                )
+            if lows and np.shape(low) != np.shape(lows[0]):
+                raise DataError(f"{files.color}: the low-resolution depth changes its size within {self.name}")
+            colors.append(color)
+            depths.append(np.zeros(color.shape[:2], np.float32) if depth is None else depth)
+            lows.append(low)
+            stamps.append(files.stamp)
+        consecutive = all(b - a == 1 for a, b in pairwise(indices))
+        if consecutive and all(self.files[index].flow is not None for index in indices[:-1]):
+            for index in indices[:-1]:
+                path = self.files[index].flow
+                flow = read_flow(path)
+                if flow.shape[1:] != colors[0].shape[:2]:
+                    raise DataError(
+                        f"{path}: flow of {_size(flow.shape[1:])} pixels, expected {_size(colors[0].shape)}"
+                    )
+                flows.append(flow)
+        rgb = torch.from_numpy(np.stack(colors)).permute(0, 3, 1, 2).contiguous().float().div_(255)
+        depth = torch.from_numpy(np.stack(depths)).unsqueeze(1)
+        clip = RgbdClip(
+            rgb=rgb,
+            depth=depth,
+            valid=depth > 0,
+            intrinsics=self._intrinsics,
+            flow=torch.from_numpy(np.stack(flows)) if flows else None,
+            depth_lr=None if lows[0] is None else torch.from_numpy(np.stack(lows)).unsqueeze(1),
+            stamps=None if None in stamps else torch.tensor(stamps, dtype=torch.float64),
+            name=self.name,
+        )
+        return clip if self._crop is None else self._center(clip)
+
+    def _center(self, clip: RgbdClip) -> RgbdClip:
+        height, width = clip.frame_size
+        top, left = (height - self._crop[0]) // 2, (width - self._crop[1]) // 2
+        if min(top, left) < 0:
+            raise DataError(
+                f"{self.files[0].color}: {_size(clip.frame_size)} pixels are too few for the centre crop of "
+                f"{_size(self._crop)} that this split uses"
+            )
+        return clip.crop(top, left, *self._crop)
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[1]}x{shape[0]}"
+
+
+def is_smaller_version(small: Sequence[int], large: Sequence[int]) -> bool:
+    """Whether a picture of ``small`` (H, W) pixels can be one of ``large`` at equal or lower resolution."""
+    ratios = large[0] / small[0], large[1] / small[1]
+    return min(ratios) >= 1 and abs(ratios[0] / ratios[1] - 1) <= _ASPECT_TOLERANCE + 0.5 / min(small)
+
+
+def find_folders(root: Path, is_sequence: Callable[[set[str]], bool], max_depth: int = 6) -> Iterator[Path]:
+    """Folders at or below ``root`` whose entries' names satisfy ``is_sequence``, in sorted order."""
+    with os.scandir(root) as entries:
+        names = {entry.name: entry.is_dir() for entry in entries}
+    if is_sequence({name for name, is_folder in names.items() if is_folder}):
+        yield root
+    elif max_depth > 0:
+        for name in sorted(name for name, is_folder in names.items() if is_folder and not name.startswith(".")):
+            yield from find_folders(root / name, is_sequence, max_depth - 1)
+
+
+def numbered_files(folder: Path, suffixes: Sequence[str], number: str = r"(\d+)\D*$") -> dict[int, Path]:
+    """Files of a folder by their number.
+
+    Args:
+        folder: an absent folder has no files.
+        suffixes: lower-case file suffixes that count.
+        number: pattern searched in the name without its last suffix; its group is the number. By default the last
+            number of the name.
+    """
+    pattern = re.compile(number)
+    found: dict[int, Path] = {}
+    if not folder.is_dir():
+        return found
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in suffixes and not path.name.startswith("."):
+            match = pattern.search(path.stem)
+            if match:
+                found[int(match.group(1))] = path
+    return found
+
+
+def complete_runs(
+    place: Path, kinds: Mapping[str, Mapping[int, Path]], findings: Findings, *, step: int = 1
+) -> list[list[int]]:
+    """Numbers of the frames that have every kind of file, in runs without a gap.
+
+    Args:
+        place: the sequence's folder, for messages.
+        kinds: files by number for each kind of file that a frame needs, such as colour and depth.
+        findings: takes what is missing, cut off or out of step.
+        step: distance of consecutive numbers.
+
+    Returns:
+        One run for a sound sequence; several, each of two frames or more, where bad frames were left out.
+
+    Raises:
+        DataError: something is wrong and ``findings`` does not skip.
+    """
+    for kind, files in kinds.items():
+        if not files:
+            findings.report(f"{place}: no {kind} files")
+            return []
+    numbers = sorted(set().union(*kinds.values()))
+    expected = range(numbers[0], numbers[-1] + 1, step)
+    bad: dict[int, str] = {}
+    for number in sorted(set(expected) | set(numbers)):
+        for kind, files in kinds.items():
+            wrong = what_is_wrong(files[number]) if number in files else "is missing"
+            if wrong:
+                what = str(files[number]) if number in files else f"{kind} of frame {number}"
+                bad.setdefault(number, f"{what} {wrong}")
+    if bad:
+        counts = ", ".join(f"{len(files)} {kind}" for kind, files in kinds.items())
+        first = next(iter(bad.values()))
+        more = f", and {len(bad) - 1} more frames are incomplete" if len(bad) > 1 else ""
+        findings.report(
+            f"{place}: expected {len(expected)} complete frames ({numbers[0]} to {numbers[-1]}), found {counts} "
+            f"files; {first}{more}"
+        )
+    runs: list[list[int]] = []
+    for number in numbers:
+        if number in bad:
+            continue
+        if runs and number - runs[-1][-1] == step:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return runs if not bad else [run for run in runs if len(run) > 1]
+
+
+def folders_of_split(
+    root: Path,
+    split: str,
+    wanted: Mapping[str, int],
+    place_of: Callable[[str], Path | None],
+    count_frames: Callable[[Path], int],
+    findings: Findings,
+) -> list[Path]:
+    """Folders of a published split, in its order.
+
+    Args:
+        root: for messages.
+        split: its name, for messages.
+        wanted: number of frames of each sequence by its name.
+        place_of: the folder of a sequence, None if it is not there.
+        count_frames: frames in a folder; another number than in ``wanted`` is logged.
+        findings: takes sequences that are not there.
+    """
+    chosen = []
+    for name, frames in wanted.items():
+        folder = place_of(name)
+        if folder is None:
+            findings.report(f"{root}: no {name} ({frames} frames) of the {split} split")
+            continue
+        found = count_frames(folder)
+        if found != frames:
+            logging.getLogger(__name__).warning("%s has %d frames; the paper's has %d", folder, found, frames)
+        chosen.append(folder)
+    return chosen
+
+
+def run_names(name: str, runs: Sequence[Sequence[int]]) -> list[str]:
+    """A name for each run: the sequence's own if there is one run, else with the frame numbers."""
+    if len(runs) == 1:
+        return [name]
+    return [f"{name}[{run[0]}-{run[-1]}]" for run in runs]
+
+
+def intrinsic_matrix(fx: float, fy: float, cx: float, cy: float) -> Tensor:
+    """(3, 3) float32 camera matrix in pixels."""
+    return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float32)

@@ -1,0 +1,151 @@
+"""Reads the files that RGB-D data comes in: colour images, depth as PNG or NumPy array, optical flow.
+
+Every reader returns a plain array in the project's units and raises a :class:`DataError` that names the file and
+what was expected of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from stdnet_core.errors import DataError
+
+COLOR_SUFFIXES = (".jpg", ".jpeg", ".png")
+DEPTH_SUFFIXES = (".png", ".npy")
+
+
+def read_color(path: Path) -> np.ndarray:
+    """Colour image (H, W, 3) uint8, RGB.
+
+    Raises:
+        DataError: the file is missing or no readable image.
+    """
+    image = _decode(path, cv2.IMREAD_COLOR, "a JPEG or PNG colour image")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def read_depth(path: Path, units_per_metre: float = 1000.0) -> np.ndarray:
+    """Depth (H, W) float32 in metres, 0 invalid, from a 16-bit PNG or a ``.npy`` array in metres.
+
+    Args:
+        path: the file; its suffix decides.
+        units_per_metre: what a PNG holds: 1000 for millimetres, 5000 for TUM RGB-D.
+
+    Raises:
+        DataError: the file is missing, damaged or of another type.
+    """
+    if path.suffix == ".npy":
+        return clean_depth(_two_dimensional(_load_array(path), path))
+    return read_uint16(path).astype(np.float32) / np.float32(units_per_metre)
+
+
+def read_half_depth(path: Path) -> np.ndarray:
+    """Depth (H, W) float32 in metres from a 16-bit PNG that holds the bits of float16 numbers (DynamicReplica).
+
+    Raises:
+        DataError: the file is missing, damaged or no 16-bit PNG.
+    """
+    return clean_depth(read_uint16(path).view(np.float16))
+
+
+def read_uint16(path: Path) -> np.ndarray:
+    """The values of a 16-bit single-channel PNG, (H, W) uint16.
+
+    Raises:
+        DataError: the file is missing, damaged or of another kind.
+    """
+    image = _decode(path, cv2.IMREAD_UNCHANGED, "a 16-bit PNG")
+    if image.dtype != np.uint16 or image.ndim != 2:
+        raise DataError(
+            f"{path}: expected a 16-bit single-channel PNG, found {8 * image.dtype.itemsize}-bit of shape {image.shape}"
+        )
+    return image
+
+
+def read_flow(path: Path) -> np.ndarray:
+    """Optical flow (2, H, W) float32 in pixels, x then y, from a ``.npy`` array (H, W, 2).
+
+    Raises:
+        DataError: the file is missing, damaged or of another shape.
+    """
+    flow = _load_array(path)
+    if flow.ndim != 3 or flow.shape[2] != 2:
+        raise DataError(f"{path}: expected optical flow of shape (H, W, 2), found {flow.shape}")
+    return np.ascontiguousarray(flow.transpose(2, 0, 1), dtype=np.float32)
+
+
+def clean_depth(depth: np.ndarray) -> np.ndarray:
+    """Depth as float32 with everything that is no positive finite number set to 0."""
+    depth = depth.astype(np.float32)
+    depth[~(np.isfinite(depth) & (depth > 0))] = 0
+    return depth
+
+
+def what_is_wrong(path: Path) -> str | None:
+    """Say what is plainly wrong with a PNG, JPEG or ``.npy`` file, from its first and last bytes; None if nothing.
+
+    Finds missing, empty and truncated files, as an interrupted download leaves them, without decoding them."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(128)
+            file.seek(max(0, size - 16))
+            tail = file.read()
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if not size:
+        return "is empty"
+    if path.suffix == ".png":
+        if not head.startswith(b"\x89PNG\r\n\x1a\n"):
+            return "is no PNG"
+        return None if b"IEND" in tail else f"is cut off after {size} bytes"
+    if path.suffix in (".jpg", ".jpeg"):
+        if not head.startswith(b"\xff\xd8"):
+            return "is no JPEG"
+        return None if b"\xff\xd9" in tail else f"is cut off after {size} bytes"
+    return _what_is_wrong_with_array(path, size) if path.suffix == ".npy" else None
+
+
+def _what_is_wrong_with_array(path: Path, size: int) -> str | None:
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
+            read_header = read_header or np.lib.format.read_array_header_2_0
+            shape, _, dtype = read_header(file)
+            expected = file.tell() + int(np.prod(shape)) * dtype.itemsize
+    except (ValueError, OSError):
+        return "is no NumPy array"
+    return None if size >= expected else f"is cut off: {size} of {expected} bytes"
+
+
+def _decode(path: Path, flags: int, expected: str) -> np.ndarray:
+    wrong = what_is_wrong(path)
+    if wrong is None:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+        if image is not None:
+            return image
+        wrong = "cannot be decoded"
+    raise DataError(f"{path} {wrong}; expected {expected}")
+
+
+def _load_array(path: Path) -> np.ndarray:
+    wrong = what_is_wrong(path)
+    if wrong is None:
+        try:
+            return np.load(path, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            wrong = f"cannot be loaded ({error})"
+    raise DataError(f"{path} {wrong}; expected a NumPy array of numbers")
+
+
+def _two_dimensional(array: np.ndarray, path: Path) -> np.ndarray:
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
+        array = array.squeeze(0 if array.shape[0] == 1 else 2)
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise DataError(f"{path}: expected depth of shape (H, W) in metres, found {array.dtype} {array.shape}")
+    return array

@@ -1,0 +1,56 @@
+"""The one interface to every source of RGB-D video, whatever lies behind it on disk.
+
+A sequence knows its length and frame size at once and reads frames only when :meth:`RgbdSequence.clip` asks
+for them, so that a list of hour-long recordings costs no memory."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from stdnet_core.data.clip import RgbdClip
+from stdnet_core.errors import InputError
+
+
+@runtime_checkable
+class RgbdSequence(Protocol):
+    """A video of aligned colour and depth frames that is read lazily."""
+
+    @property
+    def name(self) -> str:
+        """Identifies the sequence in tables and messages."""
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(H, W) of the colour frames in pixels."""
+
+    @property
+    def intrinsics(self) -> Tensor | None:
+        """(3, 3) float32 in pixels of the colour frame, or None when unknown."""
+
+    def __len__(self) -> int:
+        """Number of frames."""
+
+    def clip(self, start: int, length: int, stride: int = 1) -> RgbdClip:
+        """Read ``length`` frames from ``start``, every ``stride``-th one.
+
+        Raises:
+            DataError: a file is missing or damaged; names it.
+            InputError: the frames asked for are not in the sequence.
+        """
+
+
+def frame_indices(sequence: RgbdSequence, start: int, length: int, stride: int) -> range:
+    """The frames that ``clip(start, length, stride)`` reads.
+
+    Raises:
+        InputError: they are not all in the sequence, or there are none.
+    """
+    indices = range(start, start + length * stride, stride) if stride > 0 else range(0)
+    if not indices or indices[0] < 0 or indices[-1] >= len(sequence):
+        raise InputError(
+            f"{sequence.name}: {length} frames from frame {start} with stride {stride} are not in a sequence "
+            f"of {len(sequence)} frames"
+        )
+    return indices

@@ -1,0 +1,176 @@
+"""Patterns of missing readings that real depth sensors show and that depend on the scene.
+
+They come on top of independent dropout, which no network finds hard: what matters on a robot are holes that
+sit where the depth is most wanted, at edges, in the shadow beside a foreground object and on dark
+surfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stdnet_core.errors import ConfigError
+
+_EDGE_STEP = 0.05  # relative step of inverse depth that makes an edge
+
+
+@dataclass(frozen=True)
+class HoleConfig:
+    """Which patterns of holes a sensor has.
+
+    Attributes:
+        edges: probability of losing a reading beside a depth edge.
+        shadow: strength of the shadow beside near objects, in low-resolution pixels times metres (focal
+            length in low-resolution pixels times the baseline): stereo and structured light miss what one of
+            their two views does not see. 0 for none.
+        dark: mean colour (0..1) below which a surface reflects too little.
+        blobs: share of the frame covered by smooth holes that drift slowly (reflections, sunlight).
+        row_step, column_step: only every n-th row and column measures (scan lines, projected dots).
+        min_m, max_m: readings outside are lost.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    edges: float = 0.0
+    shadow: float = 0.0
+    dark: float = 0.0
+    blobs: float = 0.0
+    row_step: int = 1
+    column_step: int = 1
+    min_m: float = 0.0
+    max_m: float = float("inf")
+
+    def __post_init__(self) -> None:
+        for name in ("edges", "dark", "blobs"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"degradation holes.{name} is {getattr(self, name)}; it must be in 0 to 1")
+        if self.shadow < 0:
+            raise ConfigError(f"degradation holes.shadow is {self.shadow}; it must be 0 or more")
+        if self.row_step < 1 or self.column_step < 1:
+            raise ConfigError("degradation holes.row_step and holes.column_step must be 1 or more")
+        if not 0 <= self.min_m < self.max_m:
+            raise ConfigError(f"degradation holes: min_m {self.min_m} must be 0 or more and below max_m {self.max_m}")
+
+    @classmethod
+    def preset(cls, name: str) -> HoleConfig:
+        """The holes of a kind of sensor: ``structured_light``, ``stereo``, ``dtof`` or ``lidar``.
+
+        Raises:
+            ConfigError: there is no such preset.
+        """
+        if name not in _PRESETS:
+            raise ConfigError(f"degradation holes {name!r} is unknown; use one of {', '.join(_PRESETS)}")
+        return _PRESETS[name]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> HoleConfig:
+        """Build from plain values.
+
+        Raises:
+            ConfigError: a name or value is unknown or out of range.
+        """
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ConfigError(
+                f"degradation holes has no option {', '.join(unknown)}; it has {', '.join(f.name for f in fields(cls))}"
+            )
+        return cls(**values)
+
+
+_PRESETS = {
+    "structured_light": HoleConfig(edges=0.5, shadow=5.0, dark=0.04, blobs=0.03, min_m=0.4, max_m=8.0),
+    "stereo": HoleConfig(edges=0.3, shadow=3.0, blobs=0.08, min_m=0.3, max_m=15.0),
+    "dtof": HoleConfig(edges=0.05, dark=0.02, blobs=0.01),
+    "lidar": HoleConfig(edges=0.1, dark=0.01, row_step=4),
+}
+
+
+class RandomSource(Protocol):
+    """What draws the random numbers, on the device of the data."""
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform in 0..1."""
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal."""
+
+
+def punch_holes(
+    depth: Tensor, true_depth: Tensor, albedo: Tensor | None, config: HoleConfig, draw: RandomSource
+) -> Tensor:
+    """Remove readings from low-resolution depth.
+
+    Args:
+        depth: (N, T, h, w) metres, 0 invalid.
+        true_depth: (N, T, h, w) metres, 0 unknown; without the errors of measurement, to find edges and shadows in.
+        albedo: (N, T, h, w) mean colour, 0..255, or None.
+        config: which patterns.
+        draw: source of random numbers.
+
+    Returns:
+        (N, T, h, w) metres, 0 invalid.
+    """
+    kept = (depth >= config.min_m) & (depth <= config.max_m)
+    if config.edges > 0:
+        kept &= ~(beside_edge(true_depth) & (draw.uniform(*depth.shape) < config.edges))
+    if config.shadow > 0:
+        kept &= ~in_shadow(true_depth, config.shadow)
+    if config.dark > 0 and albedo is not None:
+        kept &= albedo >= 255 * config.dark
+    if config.blobs > 0:
+        field = _smooth_field(depth.shape, draw)
+        threshold = field.flatten(1).quantile(config.blobs, dim=1)
+        kept &= field >= threshold.view(-1, 1, 1, 1)
+    if config.row_step > 1 or config.column_step > 1:
+        pattern = torch.zeros(depth.shape[-2:], dtype=torch.bool, device=depth.device)
+        pattern[config.row_step // 2 :: config.row_step, config.column_step // 2 :: config.column_step] = True
+        kept &= pattern
+    return depth * kept
+
+
+def beside_edge(depth: Tensor) -> Tensor:
+    """Where the depth (..., h, w) steps to a neighbour in the row or column; beside holes there is no edge.
+
+    A plane, however steep, is no edge: inverse depth is linear on it, so its second difference tells them apart."""
+    inverse = torch.where(depth > 0, 1 / depth, depth.new_tensor(torch.nan))
+    edge = torch.zeros_like(depth, dtype=torch.bool)
+    for axis in (-2, -1):
+        length = depth.shape[axis]
+        if length < 3:
+            continue
+        middle = inverse.narrow(axis, 1, length - 2)
+        bend = inverse.narrow(axis, 0, length - 2) + inverse.narrow(axis, 2, length - 2) - 2 * middle
+        edge.narrow(axis, 1, length - 2).logical_or_(bend.abs() > _EDGE_STEP * middle)  # false for NaN
+    return edge
+
+
+def in_shadow(depth: Tensor, strength: float) -> Tensor:
+    """Where a second view from the left of the sensor is blocked by a nearer surface.
+
+    In that view a point at column x and depth z appears at x + strength / z. It is hidden when a point
+    further left and nearer appears at its place or beyond.
+
+    Args:
+        depth: (..., h, w) metres, 0 invalid.
+        strength: focal length in pixels of this grid times baseline in metres.
+    """
+    columns = torch.arange(depth.shape[-1], device=depth.device, dtype=depth.dtype)
+    place = columns + strength / depth
+    place = place.where(depth > 0, place.new_tensor(-torch.inf))
+    furthest = place.cummax(-1).values
+    hidden = torch.zeros_like(depth, dtype=torch.bool)
+    hidden[..., 1:] = place[..., 1:] <= furthest[..., :-1]
+    return hidden & (depth > 0)
+
+
+def _smooth_field(shape: torch.Size, draw: RandomSource) -> Tensor:
+    """Smooth random values (N, T, h, w) that change slowly with time."""
+    count, frames, height, width = shape
+    coarse = draw.normal(count, 1, 2 + frames // 8, 2 + height // 8, 2 + width // 8)
+    return F.interpolate(coarse, (frames, height, width), mode="trilinear", align_corners=True)[:, 0]

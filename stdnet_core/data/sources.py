@@ -1,0 +1,211 @@
+"""Opens any source of RGB-D video by one string: ``tartanair:/data/tartanair``, ``bag:/data/run.mcap``, ``/data/x``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from stdnet_core.data.dydtof import is_dydtof_folder, open_dydtof
+from stdnet_core.data.dynamic_replica import is_dynamic_replica_folder, open_dynamic_replica
+from stdnet_core.data.file_sequence import Findings, find_folders
+from stdnet_core.data.rgbd_folder import (
+    is_own_folder,
+    is_scannet_folder,
+    is_tum_folder,
+    open_folders,
+    open_scannet,
+    open_tum,
+)
+from stdnet_core.data.rgbd_sequence import RgbdSequence
+from stdnet_core.data.rosbag import BagSequence, split_topics
+from stdnet_core.data.tartanair import is_tartanair_folder, open_tartanair
+from stdnet_core.errors import DataError
+
+KINDS = {
+    "tartanair": "<scene>/<Hard>/<Pxxx>/{image_left,depth_left}",
+    "dydtof": "<scene>/<shot>/{color,depth} with <shot>.0000.jpeg and .npy files",
+    "dynamic_replica": "<sequence>/{images,depths} with *.geometric.png files",
+    "folder": "{color,depth}/000000.png",
+    "tum": "{rgb,depth}/ with rgb.txt and depth.txt",
+    "scannet": "{color,depth,intrinsic}/",
+    "bag": "a ROS bag: a folder with metadata.yaml, or an .mcap, .db3 or .bag file; ?color=TOPIC&depth=TOPIC to choose",
+    "synthetic": "seed[,count[,HxW[,frames]]]",
+}
+"""Kinds of sources, and what is expected at the path."""
+
+_BAG_SUFFIXES = (".mcap", ".db3", ".bag")
+_SYNTHETIC_DEFAULTS = (1, (240, 320), 16)  # sequences, (H, W), frames
+
+
+class Sequences(list[RgbdSequence]):
+    """The sequences of a source.
+
+    Attributes:
+        left_out: what ``skip_bad`` went on without, one sentence each.
+    """
+
+    def __init__(self, sequences: Iterable[RgbdSequence] = (), left_out: Iterable[str] = ()) -> None:
+        super().__init__(sequences)
+        self.left_out = list(left_out)
+
+
+def open_source(
+    source: str | Path, *, split: str | None = None, skip_bad: bool = False, lr_scale: int | None = None
+) -> Sequences:
+    """Open every sequence of a source; frames are read later, clip by clip.
+
+    Args:
+        source: ``KIND:PATH`` with a kind of :data:`KINDS`, or a path whose kind is detected. A folder may hold any
+            number of sequences, nested.
+        split: a split of the paper (TartanAir, DyDToF, DynamicReplica) or, for folders, a sub-folder of that name.
+        skip_bad: leave damaged and incomplete frames and sequences out instead of raising; each is logged and listed
+            in ``left_out``.
+        lr_scale: the clips must carry low-resolution depth of the source's own for this scale.
+
+    Raises:
+        DataError: the path does not exist, holds no sequence, or holds a bad one and ``skip_bad`` is off; or the
+            split or the low-resolution depth asked for is not there.
+    """
+    kind, place = parse_source(str(source))
+    findings = Findings(skip_bad)
+    if kind == "synthetic":
+        _no_split(kind, split)
+        sequences = _open_synthetic(place)
+    else:
+        sequences = _open_path(kind, place, split, findings, lr_scale)
+    for problem in findings.left_out:
+        logging.getLogger(__name__).warning("left out: %s", problem)
+    if not sequences:
+        wrong = f"; left out: {findings.left_out[0]}" if findings.left_out else ""
+        raise DataError(f"{place}: no sequence of kind {kind!r}; expected {KINDS[kind]}{wrong}")
+    if lr_scale is not None:
+        for sequence in sequences:
+            own = getattr(sequence, "lr_scale", None)
+            if own is None or abs(own - lr_scale) > 0.05 * lr_scale:
+                found = "none" if own is None else f"x{own:g}"
+                raise DataError(f"{sequence.name}: expected low-resolution depth for x{lr_scale}, found {found}")
+    return Sequences(sequences, findings.left_out)
+
+
+def parse_source(source: str) -> tuple[str, str]:
+    """Split a source into its kind, detected where not given, and its path.
+
+    Raises:
+        DataError: the kind is unknown or cannot be told.
+    """
+    kind, colon, place = source.partition(":")
+    if colon and kind in KINDS:
+        return kind, place
+    if colon and not Path(source).exists():
+        raise DataError(f"{source!r}: {kind!r} is no kind of source; use one of {', '.join(KINDS)}, or a path")
+    return detect_kind(Path(source)), source
+
+
+def detect_kind(path: Path) -> str:
+    """Tell the kind of a source from what lies at its path.
+
+    Raises:
+        DataError: nothing is there, or nothing that is known.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; expected a source such as {_examples()}")
+    if path.is_file():
+        if path.suffix in _BAG_SUFFIXES:
+            return "bag"
+        raise DataError(f"{path}: not a ROS bag ({', '.join(_BAG_SUFFIXES)}); other sources are folders")
+    if _is_bag_folder(path):
+        return "bag"
+    known = {
+        "tartanair": is_tartanair_folder,
+        "dynamic_replica": is_dynamic_replica_folder,
+        "scannet": is_scannet_folder,
+        "tum": is_tum_folder,
+        "folder": is_own_folder,
+    }
+    for folder in find_folders(path, lambda names: any(fits(names) for fits in known.values())):
+        if is_dydtof_folder(folder):
+            return "dydtof"
+        names = {entry.name for entry in folder.iterdir() if entry.is_dir()}
+        return next(kind for kind, fits in known.items() if fits(names))
+    if next(_bags(path), None) is not None:
+        return "bag"
+    raise DataError(f"{path}: no known RGB-D data; expected a source such as {_examples()}")
+
+
+def _open_path(
+    kind: str, place: str, split: str | None, findings: Findings, lr_scale: int | None
+) -> list[RgbdSequence]:
+    place, topics = split_topics(place) if kind == "bag" else (place, {})
+    path = Path(place)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; expected {KINDS[kind]}")
+    if kind == "bag":
+        _no_split(kind, split)
+        return _open_bags(path, topics, findings)
+    if not path.is_dir():
+        raise DataError(f"{path}: not a folder; expected {KINDS[kind]}")
+    if kind == "tartanair":
+        return open_tartanair(path, findings, split)
+    if kind == "dydtof":
+        return open_dydtof(path, findings, split, lr_scale)
+    if kind == "dynamic_replica":
+        return open_dynamic_replica(path, findings, split)
+    if kind == "folder":
+        if split is not None and not (path / split).is_dir():
+            raise DataError(f"{path / split}: no such folder; the split {split!r} of a folder is its sub-folder")
+        return open_folders(path if split is None else path / split, findings)
+    _no_split(kind, split)
+    return open_tum(path, findings) if kind == "tum" else open_scannet(path, findings)
+
+
+def _open_bags(path: Path, topics: dict[str, str], findings: Findings) -> list[RgbdSequence]:
+    sequences: list[RgbdSequence] = []
+    for bag in [path] if path.is_file() or _is_bag_folder(path) else _bags(path):
+        try:
+            sequences.append(BagSequence(bag, topics.get("color"), topics.get("depth")))
+        except DataError as error:
+            findings.report(str(error))
+    return sequences
+
+
+def _is_bag_folder(path: Path) -> bool:
+    return (path / "metadata.yaml").is_file()
+
+
+def _bags(root: Path) -> Iterable[Path]:
+    for folder in [root, *sorted(p for p in root.rglob("*") if p.is_dir())]:
+        if _is_bag_folder(folder):
+            yield folder
+        else:
+            yield from sorted(p for p in folder.iterdir() if p.suffix in _BAG_SUFFIXES and p.is_file())
+
+
+def _open_synthetic(text: str) -> list[RgbdSequence]:
+    from stdnet_core.data.synthetic import SyntheticSequence
+
+    count, size, frames = _SYNTHETIC_DEFAULTS
+    parts = text.split(",")
+    try:
+        seed = int(parts[0])
+        if len(parts) > 1:
+            count = int(parts[1])
+        if len(parts) > 2:
+            height, width = parts[2].split("x")
+            size = int(height), int(width)
+        if len(parts) > 3:
+            frames = int(parts[3])
+        if len(parts) > 4 or min(count, frames, *size) < 1:
+            raise ValueError
+    except ValueError:
+        raise DataError(f"synthetic:{text}: expected synthetic:{KINDS['synthetic']}, such as synthetic:0,4") from None
+    return [SyntheticSequence(seed + i, frames, size) for i in range(count)]
+
+
+def _no_split(kind: str, split: str | None) -> None:
+    if split is not None:
+        raise DataError(f"sources of kind {kind!r} have no split {split!r}; leave it out")
+
+
+def _examples() -> str:
+    return "; ".join(f"{kind}: {what}" for kind, what in KINDS.items() if kind != "synthetic")

@@ -1,0 +1,270 @@
+"""Augmentation keeps the geometry true: checked by following moving points through every variation."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from stdnet_core.data.augmentation import (
+    AugmentationConfig,
+    augment,
+    flip_horizontal,
+    flip_vertical,
+    misregister,
+    random_clip,
+    random_crop,
+    reverse,
+    scale_depth,
+    transpose,
+    vary_color,
+)
+from stdnet_core.data.clip import RgbdClip
+from stdnet_core.errors import ConfigError, InputError
+
+MOTION = (3, -2)  # pixels a frame, (x, y)
+
+
+def moving_clip(frames=4, height=24, width=32):
+    """A random picture on a torus that moves by MOTION each frame, with depth, camera and everything else."""
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.rand(4, height, width, generator=generator)
+    images = torch.stack([picture.roll((MOTION[1] * t, MOTION[0] * t), (1, 2)) for t in range(frames)])
+    depth = images[:, 3:] + 0.5
+    depth[:, :, 2, 3] = 0
+    return RgbdClip(
+        rgb=images[:, :3].contiguous(),
+        depth=depth,
+        valid=depth > 0,
+        intrinsics=torch.tensor([[40.0, 0, 13.25], [0, 50.0, 9.5], [0, 0, 1]]),
+        flow=torch.tensor(MOTION, dtype=torch.float32).view(1, 2, 1, 1).expand(frames - 1, 2, height, width).clone(),
+        depth_lr=depth[..., 2::4, 2::4].contiguous(),
+        stamps=torch.tensor([0.0, 0.1, 0.3, 0.4], dtype=torch.float64)[:frames],
+        name="moving",
+    )
+
+
+def check_flow(clip):
+    """Every pixel of frame t reappears in frame t+1 where the flow says (on the torus)."""
+    height, width = clip.frame_size
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    for t in range(len(clip) - 1):
+        flow = clip.flow[t].round().long()
+        to_x, to_y = (x + flow[0]) % width, (y + flow[1]) % height
+        assert torch.equal(clip.rgb[t + 1][:, to_y, to_x], clip.rgb[t])
+
+
+def points(clip):
+    """Camera coordinates (T, 3, H, W) of every pixel."""
+    height, width = clip.frame_size
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    k = clip.intrinsics
+    ray = torch.stack([(x - k[0, 2]) / k[0, 0], (y - k[1, 2]) / k[1, 1], torch.ones(height, width)])
+    return ray * clip.depth
+
+
+def test_the_test_clip_is_consistent():
+    check_flow(moving_clip())
+
+
+def test_horizontal_flip():
+    clip = moving_clip()
+    flipped = flip_horizontal(clip)
+    check_flow(flipped)
+    mirror = torch.tensor([-1.0, 1, 1]).view(3, 1, 1)
+    torch.testing.assert_close(points(flipped), points(clip).flip(-1) * mirror)
+    assert torch.equal(flipped.valid, flipped.depth > 0)
+    assert torch.equal(flipped.depth_lr, clip.depth_lr.flip(-1))
+
+
+def test_vertical_flip():
+    clip = moving_clip()
+    flipped = flip_vertical(clip)
+    check_flow(flipped)
+    mirror = torch.tensor([1.0, -1, 1]).view(3, 1, 1)
+    torch.testing.assert_close(points(flipped), points(clip).flip(-2) * mirror)
+    assert torch.equal(flipped.depth_lr, clip.depth_lr.flip(-2))
+
+
+def test_transposition():
+    clip = moving_clip()
+    turned = transpose(clip)
+    assert turned.frame_size == (32, 24)
+    check_flow(turned)
+    torch.testing.assert_close(points(turned), points(clip).transpose(-1, -2)[:, [1, 0, 2]])
+
+
+def test_reversal_drops_flow_and_keeps_intervals():
+    clip = moving_clip()
+    turned = reverse(clip)
+    assert turned.flow is None
+    assert torch.equal(turned.depth[0], clip.depth[-1])
+    torch.testing.assert_close(turned.stamps.diff(), torch.tensor([0.1, 0.2, 0.1], dtype=torch.float64))
+
+
+def test_depth_gain_scales_every_depth_and_point():
+    clip = moving_clip()
+    grown = scale_depth(clip, 1.7)
+    torch.testing.assert_close(points(grown), 1.7 * points(clip))
+    torch.testing.assert_close(grown.depth_lr, 1.7 * clip.depth_lr)
+    assert torch.equal(grown.intrinsics, clip.intrinsics)
+
+
+def test_color_in_its_order():
+    rgb = torch.tensor([0.25, 0.5, 1.0]).view(1, 3, 1, 1)
+    varied = vary_color(rgb, gamma=2.0, exposure=0.5, contrast=1.5, balance=(1.0, 1.0, 0.8))
+    plain = torch.tensor([0.25**2 * 0.5, 0.5**2 * 0.5, 1.0 * 0.5 * 0.8])
+    expected = plain.mean() + 1.5 * (plain - plain.mean())
+    torch.testing.assert_close(varied.flatten(), expected.clamp(0, 1))
+    same = vary_color(rgb, gamma=1.0, exposure=1.0, contrast=1.0, balance=(1.0, 1.0, 1.0))
+    torch.testing.assert_close(same, rgb)
+
+
+def test_nothing_changes_without_variations():
+    clip = moving_clip()
+    same = augment(clip, AugmentationConfig.none(), torch.Generator().manual_seed(0))
+    for name in ("rgb", "depth", "valid", "flow", "intrinsics", "depth_lr", "stamps"):
+        assert torch.equal(getattr(same, name), getattr(clip, name))
+
+
+def test_every_variation_occurs_as_often_as_it_should():
+    clip = moving_clip(height=24, width=24)
+    only = AugmentationConfig.none()
+    for name, change in (
+        ("flip_horizontal", flip_horizontal),
+        ("flip_vertical", flip_vertical),
+        ("transpose", transpose),
+        ("reverse", reverse),
+    ):
+        config = replace(only, **{name: 0.3})
+        generator = torch.Generator().manual_seed(1)
+        changed = sum(torch.equal(augment(clip, config, generator).depth, change(clip).depth) for _ in range(400))
+        assert 85 <= changed <= 155, name  # 120 expected, standard deviation 9
+
+
+def test_all_together_keep_flow_and_points_true():
+    clip = moving_clip(height=24, width=24)
+    config = replace(AugmentationConfig(), reverse=0.0, gamma=(1, 1), exposure=(1, 1), contrast=(1, 1), balance=(1, 1))
+    for seed in range(20):
+        varied = augment(clip, config, torch.Generator().manual_seed(seed))
+        check_flow(varied)
+        ratio = points(varied).norm(dim=1).sort(-1).values.sum() / points(clip).norm(dim=1).sum()
+        assert 0.8 <= ratio <= 1.25
+
+
+def test_factors_stay_within_limits_and_vary():
+    clip = replace(moving_clip(), rgb=torch.full((4, 3, 24, 32), 0.4))
+    config = replace(AugmentationConfig.none(), exposure=(0.5, 2.0), depth_gain=(0.5, 2.0))
+    generator = torch.Generator().manual_seed(2)
+    exposures, gains = [], []
+    for _ in range(200):
+        varied = augment(clip, config, generator)
+        exposures.append(float(varied.rgb.mean() / 0.4))
+        gains.append(float(varied.depth.sum() / clip.depth.sum()))
+    for values in (exposures, gains):
+        assert 0.499 <= min(values) < 0.6
+        assert 1.8 < max(values) <= 2.001
+        assert 0.4 < sum(value < 1 for value in values) / 200 < 0.6
+
+
+def test_gray_has_equal_channels_and_keeps_luma():
+    clip = moving_clip()
+    gray = augment(clip, replace(AugmentationConfig.none(), gray=1.0), torch.Generator().manual_seed(0)).rgb
+    expected = 0.299 * clip.rgb[:, 0] + 0.587 * clip.rgb[:, 1] + 0.114 * clip.rgb[:, 2]
+    for channel in range(3):
+        torch.testing.assert_close(gray[:, channel], expected)
+
+
+def test_same_seed_same_clip_and_input_unchanged():
+    clip = moving_clip()
+    before = clip.rgb.clone()
+    first = augment(clip, AugmentationConfig(), torch.Generator().manual_seed(3))
+    again = augment(clip, AugmentationConfig(), torch.Generator().manual_seed(3))
+    assert torch.equal(first.rgb, again.rgb)
+    assert torch.equal(first.depth, again.depth)
+    assert torch.equal(clip.rgb, before)
+    assert first.rgb.is_contiguous()
+
+
+def test_crops_snap_to_the_scale_and_cover_all_places():
+    clip = replace(moving_clip(height=40, width=48), depth_lr=None)
+    row, column = torch.arange(40.0).view(40, 1).expand(40, 48), torch.arange(48.0).expand(40, 48)
+    clip = replace(clip, rgb=torch.stack([row, column, row]).expand(4, 3, 40, 48))
+    generator = torch.Generator().manual_seed(4)
+    places, shapes = set(), set()
+    for _ in range(400):
+        crop = random_crop(clip, [(16, 16), (24, 32), (64, 64)], 8, generator)
+        top, left = int(crop.rgb[0, 0, 0, 0]), int(crop.rgb[0, 1, 0, 0])
+        assert crop.intrinsics[0, 2] == clip.intrinsics[0, 2] - left
+        assert crop.intrinsics[1, 2] == clip.intrinsics[1, 2] - top
+        shapes.add(crop.frame_size)
+        if crop.frame_size == (16, 16):
+            places.add((top, left))
+    assert shapes == {(16, 16), (24, 32)}
+    assert places == {(top, left) for top in range(0, 25, 8) for left in range(0, 33, 8)}
+
+
+def test_crop_of_own_low_resolution_depth_stays_aligned():
+    clip = moving_clip()
+    for seed in range(10):
+        crop = random_crop(clip, [(16, 16)], 4, torch.Generator().manual_seed(seed))
+        assert torch.equal(crop.depth_lr, crop.depth[..., 2::4, 2::4])
+
+
+class CountingSequence:
+    """Frame t is a picture of constant depth t + 1."""
+
+    name, frame_size, intrinsics = "counting", (4, 4), None
+
+    def __len__(self):
+        return 10
+
+    def clip(self, start, length, stride=1):
+        depth = (
+            torch.arange(start, start + length * stride, stride).float().add(1).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+        )
+        return RgbdClip(torch.zeros(length, 3, 4, 4), depth, depth > 0, name=self.name)
+
+
+def test_random_clips_use_every_place_and_stride_that_fits():
+    generator = torch.Generator().manual_seed(5)
+    seen = set()
+    for _ in range(600):
+        values = random_clip(CountingSequence(), 4, generator, strides=(1, 2, 3, 4)).depth[:, 0, 0, 0]
+        seen.add((int(values[0]) - 1, int(values[1] - values[0])))
+    assert seen == {(s, 1) for s in range(7)} | {(s, 2) for s in range(4)} | {(0, 3)}
+
+
+def test_what_does_not_fit_is_refused():
+    clip = moving_clip()
+    generator = torch.Generator()
+    with pytest.raises(InputError, match="smaller than every crop"):
+        random_crop(clip, [(64, 64)], 4, generator)
+    with pytest.raises(InputError, match="multiple of the scale 8"):
+        random_crop(clip, [(20, 16)], 8, generator)
+    with pytest.raises(InputError, match="too few"):
+        random_clip(CountingSequence(), 11, generator)
+
+
+@pytest.mark.parametrize(
+    "values", [{"transpose": 2}, {"gamma": [0, 1]}, {"exposure": [2, 1]}, {"contrast": 1.0}, {"flip": 0.5}]
+)
+def test_wrong_settings_are_named(values):
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        AugmentationConfig.from_dict(values)
+
+
+def test_misregistration_moves_colour_and_lets_the_foreground_grow():
+    rgb = torch.rand(2, 3, 12, 16)
+    depth = torch.full((2, 1, 12, 16), 5.0)
+    depth[..., 5:7, 8:10] = 2.0
+    depth[..., 0, 0] = 0.0
+    clip = RgbdClip(rgb=rgb, depth=depth, valid=depth > 0, name="square")
+    moved = misregister(clip, right=3, down=-2, fattening=1)
+    assert torch.equal(moved.rgb[:, :, :-2, 3:], rgb[:, :, 2:, :-3])
+    assert torch.equal(moved.valid, clip.valid)
+    assert moved.depth[0, 0, 0, 0] == 0
+    assert torch.equal(
+        (moved.depth == 2.0).nonzero()[:, 2:].unique(dim=0),
+        torch.cartesian_prod(torch.arange(4, 8), torch.arange(7, 11)),
+    )
+    assert (moved.depth[moved.valid] > 0).all()
