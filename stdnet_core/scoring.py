@@ -1,0 +1,194 @@
+"""Figures of several methods on one video, frame by frame, in the memory of three frames.
+
+What is evaluated offline and from recordings is scored here, so that all figures mean the same: every method is
+compared on the same valid pixels, and one that withholds depth is scored by what it would have said there."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from stdnet_core import metric_functions as functions
+from stdnet_core.errors import InputError
+from stdnet_core.metric_functions import Pooled, WarpedPair
+from stdnet_core.splatting import forward_warp
+
+ROOT_MEAN = {"rmse_cm", "edge_rmse_cm", "longtail_spatial_rmse_cm", "longtail_temporal_rmse_cm"}
+"""Figures that are the root of their pooled mean."""
+FIGURES = (
+    "rmse_cm",
+    "mae_cm",
+    "tepe_cm",
+    "delta1",
+    "edge_rmse_cm",
+    "longtail_spatial_rmse_cm",
+    "longtail_temporal_rmse_cm",
+    "flicker_cm",
+    "jitter_cm",
+    "coverage",
+)
+
+
+@dataclass(frozen=True)
+class ScoredFrame:
+    """One frame of a video with all that is needed to score it.
+
+    Attributes:
+        rgb: (H, W, 3) uint8 or float 0..1.
+        target: true depth (H, W) in metres, not positive or not finite where invalid.
+        predictions: depth (H, W) in metres of each method, everywhere it can say anything at all; what is not
+            finite is scored as 0 m.
+        supported: where each method would show its depth to a user, (H, W) bool; everywhere if absent.
+        upsampled: the low-resolution depth, bilinearly interpolated (H, W), which decides where the spatial long
+            tail is; without it that figure is NaN.
+        flow: (2, H, W) px (x, y) from the previous frame to this one; without it figures along the flow are NaN.
+    """
+
+    rgb: np.ndarray
+    target: np.ndarray
+    predictions: Mapping[str, np.ndarray]
+    supported: Mapping[str, np.ndarray] | None = None
+    upsampled: np.ndarray | None = None
+    flow: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Tensors of one frame: K methods as a batch of clips of one frame."""
+
+    rgb: Tensor  # (1, 1, 3, H, W)
+    target: Tensor  # (1, 1, 1, H, W)
+    valid: Tensor
+    pred: Tensor  # (K, 1, 1, H, W)
+
+
+class VideoScore:
+    """Collects the figures of one video.
+
+    Args:
+        methods: names of the methods, each of which must be in every frame's predictions.
+        device: where to compute.
+    """
+
+    def __init__(self, methods: Sequence[str], device: torch.device | str = "cpu") -> None:
+        self.methods = tuple(methods)
+        self.frames = 0
+        self._device = torch.device(device)
+        self._recent: deque[_Frame] = deque(maxlen=3)
+        nothing = torch.zeros(len(self.methods), dtype=torch.float64)
+        self._sums = {name: Pooled(nothing, nothing) for name in FIGURES}
+
+    def add(self, frame: ScoredFrame) -> None:
+        """Score the next frame.
+
+        Raises:
+            InputError: arrays of different sizes.
+        """
+        height, width = frame.target.shape
+        arrays = {"colour": frame.rgb[..., 0], "bilinear depth": frame.upsampled, **frame.predictions}
+        if frame.flow is not None:
+            arrays["flow"] = frame.flow[0]
+        for name, array in arrays.items():
+            if array is not None and array.shape != (height, width):
+                raise InputError(f"{name} of shape {array.shape} cannot be compared with truth of {(height, width)}")
+        current = self._tensors(frame)
+        self._recent.append(current)
+        self.frames += 1
+        self._add_pixels(current, frame)
+        if len(self._recent) > 1:
+            self._add_steps(self._recent[-2], current, frame)
+        if len(self._recent) == 3:
+            rgb = torch.cat([f.rgb for f in self._recent], 1)
+            pred = torch.cat([f.pred for f in self._recent], 1)
+            self._count("jitter_cm", functions.jitter(pred, rgb))
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """``figures()[method][name]``; NaN where nothing could be counted. Lengths are in cm."""
+        table: dict[str, dict[str, float]] = {method: {} for method in self.methods}
+        for name, pooled in self._sums.items():
+            values = pooled.root_mean() if name in ROOT_MEAN else pooled.mean()
+            for method, value in zip(self.methods, values.tolist(), strict=True):
+                table[method][name] = value
+        return table
+
+    def _tensors(self, frame: ScoredFrame) -> _Frame:
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+        rgb = tensor(frame.rgb).float().permute(2, 0, 1)[None, None]
+        target = tensor(frame.target).float()[None, None, None]
+        pred = torch.stack([tensor(frame.predictions[name]).float() for name in self.methods])[:, None, None]
+        valid = target.isfinite() & (target > 0)
+        return _Frame(
+            rgb / 255 if frame.rgb.dtype == np.uint8 else rgb,
+            target.where(valid, target.new_zeros(())),
+            valid,
+            pred.where(pred.isfinite(), pred.new_zeros(())),
+        )
+
+    def _add_pixels(self, current: _Frame, frame: ScoredFrame) -> None:
+        pred, target, valid = current.pred, current.target, current.valid
+        self._count("rmse_cm", functions.squared_error(pred, target, valid))
+        self._count("mae_cm", functions.absolute_error(pred, target, valid))
+        self._count("delta1", functions.within_delta1(pred, target, valid))
+        self._count("edge_rmse_cm", functions.edge_squared_error(pred, target, valid))
+        if frame.upsampled is not None:
+            upsampled = torch.from_numpy(np.ascontiguousarray(frame.upsampled)).to(target).reshape(target.shape)
+            mask = functions.spatial_long_tail(target, torch.nan_to_num(upsampled), valid)
+            self._count("longtail_spatial_rmse_cm", functions.squared_error(pred, target, mask))
+        shown = [
+            np.isfinite(frame.predictions[name]) & (True if frame.supported is None else frame.supported[name])
+            for name in self.methods
+        ]
+        supported = torch.from_numpy(np.stack(shown)).to(self._device).reshape(pred.shape)
+        self._count("coverage", functions.pool(supported.float(), valid))
+
+    def _add_steps(self, previous: _Frame, current: _Frame, frame: ScoredFrame) -> None:
+        pred = torch.cat((previous.pred, current.pred), 1)
+        target = torch.cat((previous.target, current.target), 1)
+        valid = torch.cat((previous.valid, current.valid), 1)
+        self._count("flicker_cm", functions.flicker(pred, target, valid))
+        if frame.flow is None:
+            return
+        flow = torch.from_numpy(np.ascontiguousarray(frame.flow)).to(self._device)[None]
+        maps = torch.cat((previous.target, previous.pred))[:, 0, 0][None]
+        moved, hit = forward_warp(maps, flow, previous.valid[:, 0])
+        warped = WarpedPair(moved[0, 1:, None, None], moved[:, :1, None], hit[:, None])
+        self._count("tepe_cm", functions.temporal_end_point_error(pred, target, valid, warped))
+        mask = functions.temporal_long_tail(target, valid, warped)
+        self._count("longtail_temporal_rmse_cm", functions.squared_error(current.pred, current.target, mask))
+
+    def _count(self, name: str, pooled: Pooled) -> None:
+        self._sums[name] = self._sums[name] + replace(pooled, total=pooled.total.cpu(), count=pooled.count.cpu())
+
+
+def mean_figures(sequences: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Figures averaged over sequences (``sequences[name][method][figure]``), each over those that have it."""
+    collected: dict[str, dict[str, list[float]]] = {}
+    for methods in sequences.values():
+        for method, figures in methods.items():
+            for name, value in figures.items():
+                values = collected.setdefault(method, {}).setdefault(name, [])
+                if np.isfinite(value):
+                    values.append(value)
+    return {
+        method: {name: float(np.mean(values)) if values else float("nan") for name, values in figures.items()}
+        for method, figures in collected.items()
+    }
+
+
+def estimate_flow(rgb: np.ndarray, next_rgb: np.ndarray) -> np.ndarray:
+    """Optical flow (2, H, W) from one uint8 RGB frame (H, W, 3) to the next, by OpenCV's DIS.
+
+    A stand-in where no true flow is known; it is wrong at occlusions and on plain surfaces."""
+    if min(rgb.shape[:2]) < 16:
+        return np.zeros((2, *rgb.shape[:2]), np.float32)  # too small for DIS's patches and pyramid
+    grey = [cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY) for image in (rgb, next_rgb)]
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(grey[0], grey[1], None)
+    return flow.transpose(2, 0, 1)
