@@ -1,0 +1,11 @@
+"""The network frame by frame: the same numbers as on a whole clip, each computed as few times as its inputs allow.
+
+:mod:`.schedule` says what a new frame changes, :mod:`.execution` computes it, :mod:`.stream` keeps the ring buffers,
+:mod:`.fixed_step` is the same step as a pure function of tensors for compilers, CUDA graphs and export, and
+:mod:`.video` runs whole videos in constant memory."""
+
+from stdnet_core.streaming.schedule import Schedule, whole_clip_latency
+from stdnet_core.streaming.stream import StreamingSTDNet, StreamOutput, StreamState
+from stdnet_core.streaming.video import upsample_video
+
+__all__ = ["Schedule", "StreamOutput", "StreamState", "StreamingSTDNet", "upsample_video", "whole_clip_latency"]
