@@ -1,0 +1,360 @@
+"""Measures accuracy: ``python -m stdnet_core.evaluate --data dydtof:PATH --scale 8 --checkpoint FILE --json OUT``.
+
+Prints a table in the form of the paper's (RMSE, MAE, TEPE in cm for each sequence and their mean; tables 1 to 3) with
+interpolation and joint bilateral upsampling beside the model, and writes all figures to a JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from stdnet_core import checkpoints
+from stdnet_core.cli import require, run_cli
+from stdnet_core.data.degradation import METHODS as DEGRADATIONS
+from stdnet_core.data.degradation import DegradationConfig
+from stdnet_core.data.rgbd_sequence import RgbdSequence
+from stdnet_core.data.sources import Sequences, open_source, parse_source
+from stdnet_core.errors import ConfigError, DataError, InputError
+from stdnet_core.evaluation import (
+    CLASSICAL,
+    METHODS,
+    EvaluationFrame,
+    LowResolution,
+    Runner,
+    SequenceResult,
+    evaluate_sequence,
+    unique_names,
+)
+from stdnet_core.inference import MAX_LATENCY, DepthUpsampler
+from stdnet_core.report.panels import Tile, compose, frame_tiles
+from stdnet_core.scoring import mean_figures
+
+TEST_SOURCE = "synthetic:2000001,4,240x320,24"
+"""Evaluated without ``--data``: rendered scenes whose seeds no training or validation of this project uses."""
+
+_COLUMNS = {
+    "RMSE": ("rmse_cm", 1),
+    "MAE": ("mae_cm", 1),
+    "TEPE": ("tepe_cm", 1),
+    "delta1 %": ("delta1", 100),
+    "edge RMSE": ("edge_rmse_cm", 1),
+    "tail RMSE": ("longtail_spatial_rmse_cm", 1),
+    "flicker": ("flicker_cm", 1),
+    "shown %": ("coverage", 100),
+    "ms": ("ms_per_frame", 1),
+}
+_RELEASED_SUFFIXES = (".pth", ".pt")
+_RELEASED_RANGE = 30.0
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; ``arguments`` default to those of the process."""
+    args = _parser().parse_args(arguments)
+    _check(args)
+    logging.getLogger("stdnet_core.inference").setLevel(logging.ERROR)  # its notices are printed below the table
+    methods = args.methods or (["model"] if args.checkpoint else []) + list(CLASSICAL)
+    report: dict[str, Any] = {
+        "data": args.data,
+        "split": args.split,
+        "checkpoint": args.checkpoint,
+        "low_resolution": _describe_low_resolution(args),
+        "scales": {},
+    }
+    for scale in args.scale:
+        runners = {name: _runner(name, scale, args) for name in methods}
+        if "model" in runners:
+            report["model"] = _describe_model(runners["model"])
+        result = _evaluate_scale(scale, runners, args)
+        report["scales"][str(scale)] = result
+        print(_text(scale, result, report))
+    if len(args.scale) == 1:
+        report |= {"scale": args.scale[0], **report["scales"][str(args.scale[0])]}
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(plain_json(report), indent=1) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m stdnet_core.evaluate", description=__doc__.partition("\n\n")[2].strip()
+    )
+    parser.add_argument(
+        "--data", default=TEST_SOURCE, metavar="KIND:PATH", help="source of sequences (default: %(default)s)"
+    )
+    parser.add_argument("--split", help="a split of the paper's data sets, e.g. test, or a sub-folder of a folder")
+    parser.add_argument(
+        "--scale", type=scales_argument, default=[8], metavar="S[,S...]", help="e.g. 8 or 4,8,16 (default: 8)"
+    )
+    parser.add_argument(
+        "--checkpoint", metavar="FILE|NAME", help="safetensors file, name of a shipped one, or a released .pth"
+    )
+    parser.add_argument("--methods", type=_methods, metavar="M[,M...]", help=f"of {', '.join(METHODS)} (default: all)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw the middle frame of each sequence here")
+    parser.add_argument("--limit", type=int, metavar="N", help="evaluate N sequences, spread over all there are")
+    parser.add_argument("--max-frames", type=int, metavar="N", help="evaluate the first N frames of each sequence")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out what is damaged, and list it")
+    parser.add_argument(
+        "--latency",
+        type=int,
+        default=MAX_LATENCY,
+        metavar="FRAMES",
+        help="later frames that the model may see; 8 is the whole-clip result of the paper, 0 what a robot gets at once"
+        " (default: %(default)s)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
+    low = parser.add_argument_group("low-resolution depth")
+    low.add_argument(
+        "--lr", choices=("simulated", "disk"), default="simulated", help="made from the truth, or the source's own"
+    )
+    low.add_argument("--degradation", choices=DEGRADATIONS, default="dtof", help="how it is simulated")
+    low.add_argument(
+        "--range-m",
+        type=float,
+        metavar="M",
+        help="range of the sensor (default: 30 TartanAir, 40 DyDToF, else the data's)",
+    )
+    low.add_argument("--jitter-bins", type=int, default=0, metavar="N", help="readings jump by up to N dToF bins")
+    low.add_argument("--noise-m", type=float, default=0.0, metavar="M", help="standard deviation of Gaussian noise")
+    low.add_argument("--dropout", type=float, default=0.0, metavar="P", help="probability of a lost reading")
+    low.add_argument("--seed", type=int, default=0, help="of jitter, noise and dropout")
+    return parser
+
+
+def scales_argument(text: str) -> list[int]:
+    try:
+        scales = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers such as 4,8,16") from None
+    if min(scales) < 1 or len(set(scales)) < len(scales):
+        raise argparse.ArgumentTypeError(f"{text!r}: scales must be positive and differ")
+    return scales
+
+
+def _methods(text: str) -> list[str]:
+    methods = list(dict.fromkeys(text.split(",")))
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown method {', '.join(unknown)}; choose of {', '.join(METHODS)}")
+    return methods
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.methods and "model" in args.methods and not args.checkpoint:
+        raise ConfigError("method model needs --checkpoint FILE or the name of a shipped one")
+    if args.methods and "model" not in args.methods and args.checkpoint:
+        raise ConfigError("--checkpoint is given, but --methods leaves out model; add it or drop the checkpoint")
+    if not 0 <= args.latency <= MAX_LATENCY:
+        raise ConfigError(f"--latency is {args.latency}; give 0 to {MAX_LATENCY} frames")
+    for name in ("limit", "max_frames"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} is {value}; give at least 1")
+
+
+def _degradation(args: argparse.Namespace) -> DegradationConfig:
+    return DegradationConfig(
+        method=args.degradation,
+        range_m=args.range_m,
+        jitter_bins=args.jitter_bins,
+        noise_m=args.noise_m,
+        dropout=args.dropout,
+    )
+
+
+def _describe_low_resolution(args: argparse.Namespace) -> dict[str, Any]:
+    if args.lr == "disk":
+        return {"source": "disk"}
+    return {
+        "source": "simulated",
+        "method": args.degradation,
+        "jitter_bins": args.jitter_bins,
+        "noise_m": args.noise_m,
+        "dropout": args.dropout,
+        "seed": args.seed,
+    }
+
+
+def _runner(name: str, scale: int, args: argparse.Namespace) -> Runner:
+    if name != "model":
+        return Runner.classical(name, args.device)
+    if Path(args.checkpoint).suffix in _RELEASED_SUFFIXES:
+        depth_range = args.range_m or _RELEASED_RANGE
+        model, info = checkpoints.load_released(args.checkpoint, scale=scale, depth_range=depth_range)
+    else:
+        model, info = checkpoints.load(args.checkpoint)
+    latency = 0 if info.config.causal else args.latency
+    settings = {"device": args.device, "precision": args.precision, "latency": latency}
+    return Runner(DepthUpsampler.from_model(model, info, mask_unsupported=False, **settings))
+
+
+def _describe_model(runner: Runner) -> dict[str, Any]:
+    upsampler = runner.upsampler
+    info = upsampler.info
+    return {
+        "name": info.name,
+        "trained_scales": list(info.scales),
+        "depth_range": info.depth_range,
+        "config": info.config.to_dict(),
+        "latency": upsampler.latency,
+        "device": str(upsampler.placement.device),
+        "precision": upsampler.placement.precision,
+    }
+
+
+def _trained_on(provenance: Any, folder: str) -> Iterator[str]:
+    """Sequences of the source in ``folder`` that a checkpoint was trained on; it knows the name of the folder only."""
+    if isinstance(provenance, dict):
+        source = str(provenance.get("source", ""))
+        if source.rpartition(":")[2] == folder:
+            yield from provenance.get("sequences") or ()
+        provenance = list(provenance.values())
+    if isinstance(provenance, list):
+        for value in provenance:
+            yield from _trained_on(value, folder)
+
+
+def _evaluate_scale(scale: int, runners: dict[str, Runner], args: argparse.Namespace) -> dict[str, Any]:
+    tqdm = require("tqdm", extra="report").tqdm
+    simulated = args.lr == "simulated"
+    sequences = open_source(args.data, split=args.split, skip_bad=args.skip_bad, lr_scale=None if simulated else scale)
+    skipped = list(sequences.left_out)
+    chosen = _spread(sequences, args.limit)
+    kind, place = parse_source(args.data)
+    total = sum(min(len(s), args.max_frames or len(s)) for s in chosen)
+    results: dict[str, SequenceResult] = {}
+    with tqdm(total=total, unit="frame", desc=f"x{scale}", dynamic_ncols=True) as progress:
+        for number, (name, sequence) in enumerate(zip(unique_names(chosen), chosen, strict=True)):
+            low = LowResolution(scale, simulated, _degradation(args), args.seed + number)
+            middle = (min(len(sequence), args.max_frames or len(sequence)) - 1) // 2
+
+            def on_frame(
+                index: int, frame: EvaluationFrame, depths: dict[str, np.ndarray], name=name, at=middle
+            ) -> None:
+                progress.update()
+                if args.pictures and index == at:
+                    _draw(args.pictures / f"{name.replace('/', '_').replace(':', '_')}_x{scale}.png", frame, depths)
+
+            try:
+                results[name] = evaluate_sequence(
+                    sequence,
+                    runners,
+                    low,
+                    kind=kind,
+                    frames=args.max_frames,
+                    device=str(_score_device(runners)),
+                    on_frame=on_frame,
+                )
+            except (DataError, InputError) as error:
+                if not args.skip_bad:
+                    raise
+                skipped.append(str(error))
+    if not results:
+        raise DataError(f"{args.data}: no sequence could be evaluated; the first problem was: {skipped[0]}")
+    info = runners["model"].upsampler.info if "model" in runners else None
+    folder = place.rstrip("/").rpartition("/")[2]
+    known = set() if info is None else set(_trained_on(info.provenance, folder))
+    figures = {name: result.figures for name, result in results.items()}
+    notices = sorted({f"{m}: {text}" for r in results.values() for m, texts in r.notices.items() for text in texts})
+    return {
+        "mean": mean_figures(figures),
+        "sequences": figures,
+        "frames": {name: result.frames for name, result in results.items()},
+        "tepe_flow": {name: result.flow for name, result in results.items()},
+        "range_m": {name: result.range_m for name, result in results.items()},
+        "trained_on": sorted(known.intersection(results)),
+        "skipped": skipped,
+        "notices": notices,
+    }
+
+
+def _spread(sequences: Sequences, limit: int | None) -> list[RgbdSequence]:
+    if limit is None or limit >= len(sequences):
+        return list(sequences)
+    return [sequences[int(i)] for i in np.linspace(0, len(sequences) - 1, limit).round()]
+
+
+def _score_device(runners: dict[str, Runner]):
+    return next(iter(runners.values())).upsampler.placement.device
+
+
+def _draw(path: Path, frame: EvaluationFrame, depths: dict[str, np.ndarray]) -> None:
+    def holes(depth: np.ndarray) -> np.ndarray:
+        return np.where(depth > 0, depth, np.float32(np.nan))
+
+    rgb = (frame.rgb * 255).round().astype(np.uint8)
+    tiles = frame_tiles(rgb, holes(frame.depth_lr), depths, holes(frame.target))
+    columns = 2 + len(depths)
+    tiles.insert(columns + 1, Tile("", np.full_like(rgb, 255)))  # errors stand below their depths
+    picture = compose(tiles, columns=columns, tile_width=max(rgb.shape[1], 240))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise InputError(f"{path} cannot be written")
+
+
+def _text(scale: int, result: dict[str, Any], report: dict[str, Any]) -> str:
+    """The figures of one scale as text."""
+    rows = [(name, methods) for name, methods in result["sequences"].items()]
+    if len(rows) > 1:
+        rows.append(("mean", result["mean"]))
+    first = max(len(name) for name, _ in rows)
+    second = max(len(method) for method in result["mean"])
+    frames = sum(result["frames"].values())
+    low = report["low_resolution"]
+    lines = [
+        f"x{scale}, {report['data']}: {len(result['sequences'])} sequences, {frames} frames; "
+        f"low-resolution depth {low['source']}" + (f" ({low['method']})" if "method" in low else "") + "; lengths in cm"
+    ]
+    lines.append(f"{'sequence':{first}}  {'method':{second}}" + "".join(f"{title:>11}" for title in _COLUMNS))
+    for name, methods in rows:
+        lines.append("-" * len(lines[1]))
+        for method, figures in methods.items():
+            cells = (_cell(figures[key] * factor) for key, factor in _COLUMNS.values())
+            lines.append(f"{name:{first}}  {method:{second}}" + "".join(cells))
+            name = ""
+    flows = set(result["tepe_flow"].values())
+    if "true" in flows and len(flows) == 1:
+        lines.append("TEPE: along the data's own optical flow")
+    elif flows - {"none"}:
+        lines.append(
+            "TEPE: along optical flow ESTIMATED from colour (OpenCV DIS); not comparable with published values"
+        )
+    model = report.get("model")
+    if model:
+        lines.append(
+            f"model: {model['name']}, trained for x{', x'.join(map(str, model['trained_scales']))}, sees "
+            f"{model['latency']} later frames, {model['device']} {model['precision']}"
+        )
+        if scale not in model["trained_scales"]:
+            lines.append(f"WARNING: the model was not trained for x{scale}")
+        if result["trained_on"]:
+            lines.append(f"WARNING: the model was trained on {', '.join(result['trained_on'])}")
+    lines += [f"note: {text}" for text in result["notices"]]
+    lines += [f"left out: {text}" for text in result["skipped"]]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: float) -> str:
+    return f"{'-':>11}" if math.isnan(value) else f"{value:11.2f}"
+
+
+def plain_json(value: Any) -> Any:
+    """JSON has no NaN: null stands for "nothing to measure"."""
+    if isinstance(value, dict):
+        return {key: plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,327 @@
+"""Runs several upsampling methods side by side over RGB-D sequences and scores them; the library of
+``python -m stdnet_core.evaluate``.
+
+Every method sees the same low-resolution depth through the same :class:`DepthUpsampler` that runs live, frame by
+frame, so the memory does not grow with the length of a sequence, and is scored on the same pixels
+(:mod:`stdnet_core.scoring`)."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from stdnet_core.data import dydtof, tartanair
+from stdnet_core.data.clip import RgbdClip
+from stdnet_core.data.degradation import DegradationConfig, degrade
+from stdnet_core.data.rgbd_sequence import RgbdSequence
+from stdnet_core.errors import DataError
+from stdnet_core.fill import measured_nearby
+from stdnet_core.inference import DepthUpsampler, UpsampledDepth
+from stdnet_core.scoring import ScoredFrame, VideoScore, estimate_flow
+
+CLASSICAL = ("nearest", "bilinear", "bicubic", "joint_bilateral")
+METHODS = ("model", *CLASSICAL)
+
+_CHUNK = 8  # frames read at once
+_RANGE_PROBES = 16  # frames whose largest depth decides the range of the simulated sensor
+_PROTOCOL_RANGES = {"tartanair": tartanair.DEPTH_RANGE_M, "dydtof": dydtof.DEPTH_RANGE_M}
+_CLIPPED_TRUTH = {"dydtof"}  # sets whose true depth the paper clips to the range
+
+
+@dataclass(frozen=True)
+class LowResolution:
+    """Where low-resolution depth comes from.
+
+    Attributes:
+        scale: of the upsampling.
+        simulated: simulate it from the true depth; otherwise it is the source's own.
+        degradation: how it is simulated; ``range_m`` None takes the data set's (:func:`sensor_range`).
+        seed: of what is random in the simulation.
+    """
+
+    scale: int
+    simulated: bool = True
+    degradation: DegradationConfig = field(default_factory=lambda: DegradationConfig(range_m=None))
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluationFrame:
+    """One frame as the methods and the scores take it.
+
+    Attributes:
+        rgb: (H, W, 3) float32, 0..1.
+        target: (H, W) metres, 0 invalid.
+        depth_lr: (h, w) metres, 0 invalid.
+        flow: (2, H, W) px from the previous frame to this one; None for the first frame.
+        true_flow: whether the flow is the data's own, not an estimate.
+    """
+
+    rgb: np.ndarray
+    target: np.ndarray
+    depth_lr: np.ndarray
+    flow: np.ndarray | None
+    true_flow: bool
+
+
+@dataclass(frozen=True)
+class SequenceResult:
+    """What came out of one sequence.
+
+    Attributes:
+        figures: ``figures[method][name]``, see :data:`stdnet_core.scoring.FIGURES`, and ``ms_per_frame``.
+        frames: how many were scored.
+        flow: ``true``, ``estimated``, ``mixed`` or ``none`` (a single frame).
+        range_m: depth range of the simulated sensor in metres, None for low-resolution depth from disk.
+        notices: what the methods had to say, by method.
+    """
+
+    figures: dict[str, dict[str, float]]
+    frames: int
+    flow: str
+    range_m: float | None
+    notices: dict[str, list[str]]
+
+
+def sensor_range(sequence: RgbdSequence, kind: str = "", frames: int | None = None) -> float:
+    """Depth range in metres of the sensor that is simulated for a sequence.
+
+    The normaliser of the paper for its data sets; otherwise the largest depth of 16 frames spread over the first
+    ``frames`` (default: all).
+
+    Args:
+        kind: of the source, e.g. ``tartanair``.
+    """
+    if kind in _PROTOCOL_RANGES:
+        return _PROTOCOL_RANGES[kind]
+    count = min(frames or len(sequence), len(sequence))
+    probes = np.unique(np.linspace(0, count - 1, min(_RANGE_PROBES, count)).round().astype(int))
+    clips = (sequence.clip(int(i), 1) for i in probes)
+    largest = max(float((clip.depth * clip.valid).max()) for clip in clips)
+    return largest or 1.0
+
+
+def read_frames(
+    sequence: RgbdSequence,
+    low_resolution: LowResolution,
+    *,
+    frames: int | None = None,
+    range_m: float = 20.0,
+    clip_truth: bool = False,
+) -> Iterator[EvaluationFrame]:
+    """Frames of a sequence with low-resolution depth and flow, read a few at a time.
+
+    Args:
+        frames: at most so many, from the first.
+        range_m: of the simulated sensor; readings beyond it become it.
+        clip_truth: true depth beyond ``range_m`` becomes ``range_m``, too.
+
+    Raises:
+        DataError: a frame cannot be read, or low-resolution depth is asked from a source without it.
+    """
+    count = min(frames or len(sequence), len(sequence))
+    generator = torch.Generator().manual_seed(low_resolution.seed)
+    last_rgb: np.ndarray | None = None
+    for start in range(0, count, _CHUNK):
+        first = max(start - 1, 0)  # with the frame before, for the flow that leads here
+        clip = sequence.clip(first, min(start + _CHUNK, count) - first)
+        new = start - first
+        depth = clip.depth * clip.valid
+        if clip_truth:
+            depth = depth.clamp(max=range_m)
+        low = _low_resolution(clip, depth, new, low_resolution, range_m, generator)
+        for i in range(new, len(clip)):
+            rgb = clip.rgb[i].permute(1, 2, 0).contiguous().numpy()
+            flow = None
+            if last_rgb is not None:
+                if clip.flow is not None:
+                    flow = clip.flow[i - 1].numpy()
+                else:
+                    flow = estimate_flow(_bytes(last_rgb), _bytes(rgb))
+            yield EvaluationFrame(rgb, depth[i, 0].numpy(), low[i - new, 0].numpy(), flow, clip.flow is not None)
+            last_rgb = rgb
+
+
+def _low_resolution(
+    clip: RgbdClip,
+    depth: torch.Tensor,
+    new: int,
+    low_resolution: LowResolution,
+    range_m: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    if low_resolution.simulated:
+        config = replace(low_resolution.degradation, range_m=range_m, clip_beyond_range=True)
+        return degrade(depth[new:], clip.rgb[new:], low_resolution.scale, config, generator)
+    if clip.depth_lr is None:
+        raise DataError(f"{clip.name}: it has no low-resolution depth of its own; simulate it with --lr simulated")
+    return clip.depth_lr[new:]
+
+
+def _bytes(rgb: np.ndarray) -> np.ndarray:
+    return (rgb * 255).round().astype(np.uint8)
+
+
+class Runner:
+    """One method on one stream: what it says everywhere, and where it would show it.
+
+    Args:
+        upsampler: with ``mask_unsupported=False``.
+        masked: the same method with masking, run beside it on frames with holes; None: the mask is that of pixels
+            with a measurement nearby, which is what masking does to the network's depth.
+    """
+
+    def __init__(self, upsampler: DepthUpsampler, masked: DepthUpsampler | None = None) -> None:
+        self.upsampler = upsampler
+        self.seconds = 0.0
+        self.frames = 0
+        self._masked = masked
+        self._supported: deque[np.ndarray] = deque()
+        self._ready: deque[tuple[np.ndarray, np.ndarray]] = deque()
+
+    @classmethod
+    def classical(cls, method: str, device: str = "auto") -> Runner:
+        """A runner of one of :data:`CLASSICAL`."""
+        plain = DepthUpsampler(method=method, device=device, mask_unsupported=False)
+        return cls(plain, DepthUpsampler(method=method, device=device))
+
+    def begin(self) -> None:
+        """Start a new sequence; time is counted from here."""
+        for upsampler in (self.upsampler, self._masked):
+            if upsampler is not None:
+                upsampler.reset()
+        self._supported.clear()
+        self._ready.clear()
+        self.seconds, self.frames = 0.0, 0
+
+    def step(self, rgb: np.ndarray, depth_lr: np.ndarray) -> None:
+        """Give the next frame, (H, W, 3) and (h, w) metres with 0 where invalid."""
+        self._supported.append(self._support(rgb, depth_lr))
+        self.frames += 1
+        result = self._timed(lambda: self.upsampler.step(rgb, depth_lr))
+        if result is not None:
+            self._take(result)
+
+    def finish(self) -> None:
+        """End the sequence: all frames held back become ready."""
+        for result in self._timed(self.upsampler.flush):
+            self._take(result)
+
+    @property
+    def ready(self) -> int:
+        """How many frames can be popped."""
+        return len(self._ready)
+
+    def pop(self) -> tuple[np.ndarray, np.ndarray]:
+        """Depth (H, W) of the oldest ready frame and where the method would show it (H, W) bool."""
+        return self._ready.popleft()
+
+    def _support(self, rgb: np.ndarray, depth_lr: np.ndarray) -> np.ndarray:
+        height, width = rgb.shape[:2]
+        if depth_lr.all():
+            return np.ones((height, width), bool)
+        if self._masked is not None:
+            return np.isfinite(self._masked.step(rgb, depth_lr).depth)
+        rows, columns = depth_lr.shape
+        scale = round(height / rows)
+        return measured_nearby(depth_lr > 0, rows * scale, columns * scale)[:height, :width]
+
+    def _take(self, result: UpsampledDepth) -> None:
+        self._ready.append((result.depth, self._supported.popleft() & np.isfinite(result.depth)))
+
+    def _timed(self, call: Callable):
+        begin = time.perf_counter()
+        result = call()
+        self.seconds += time.perf_counter() - begin
+        return result
+
+
+def evaluate_sequence(
+    sequence: RgbdSequence,
+    runners: Mapping[str, Runner],
+    low_resolution: LowResolution,
+    *,
+    kind: str = "",
+    frames: int | None = None,
+    device: str = "cpu",
+    on_frame: Callable[[int, EvaluationFrame, dict[str, np.ndarray]], None] | None = None,
+) -> SequenceResult:
+    """Score methods on one sequence.
+
+    Args:
+        sequence: to read.
+        runners: a runner for each method's name.
+        low_resolution: what they get.
+        kind: of the source, for the conventions of the paper's data sets.
+        frames: at most so many, from the first.
+        device: that scores are computed on.
+        on_frame: called with the number, the frame and each method's depth (H, W) after scoring it, e.g. to draw it.
+
+    Raises:
+        DataError: the sequence cannot be read, or has no true depth.
+    """
+    given = low_resolution.degradation.range_m
+    range_m = given if given is not None else sensor_range(sequence, kind, frames)
+    baseline = runners["bilinear"] if "bilinear" in runners else Runner.classical("bilinear", device)
+    everyone = {**runners, "bilinear": baseline}
+    for runner in everyone.values():
+        runner.begin()
+    score = VideoScore(list(runners), device)
+    waiting: deque[EvaluationFrame] = deque()
+    kinds_of_flow: set[bool] = set()
+    measured = False
+
+    def score_ready() -> None:
+        while waiting and all(runner.ready for runner in everyone.values()):
+            frame = waiting.popleft()
+            results = {name: runner.pop() for name, runner in everyone.items()}
+            score.add(
+                ScoredFrame(
+                    frame.rgb,
+                    frame.target,
+                    {name: results[name][0] for name in runners},
+                    {name: results[name][1] for name in runners},
+                    results["bilinear"][0],
+                    frame.flow,
+                )
+            )
+            if on_frame is not None:
+                on_frame(score.frames - 1, frame, {name: results[name][0] for name in runners})
+
+    stream = read_frames(sequence, low_resolution, frames=frames, range_m=range_m, clip_truth=kind in _CLIPPED_TRUTH)
+    for frame in stream:
+        measured = measured or bool((frame.target > 0).any())
+        if frame.flow is not None:
+            kinds_of_flow.add(frame.true_flow)
+        waiting.append(frame)
+        for runner in everyone.values():
+            runner.step(frame.rgb, frame.depth_lr)
+        score_ready()
+    for runner in everyone.values():
+        runner.finish()
+    score_ready()
+    if not measured:
+        raise DataError(f"{sequence.name}: it has no true depth to compare with; evaluation needs some")
+
+    figures = score.figures()
+    for name, runner in runners.items():
+        figures[name]["ms_per_frame"] = 1e3 * runner.seconds / max(runner.frames, 1)
+    flow = {(): "none", (True,): "true", (False,): "estimated"}.get(tuple(kinds_of_flow), "mixed")
+    notices = {name: list(runner.upsampler.notices) for name, runner in runners.items() if runner.upsampler.notices}
+    return SequenceResult(figures, score.frames, flow, range_m if low_resolution.simulated else None, notices)
+
+
+def unique_names(sequences: Sequence[RgbdSequence]) -> list[str]:
+    """Names of the sequences, with a number where one occurs again."""
+    seen: dict[str, int] = {}
+    names = []
+    for sequence in sequences:
+        seen[sequence.name] = seen.get(sequence.name, 0) + 1
+        again = seen[sequence.name]
+        names.append(sequence.name if again == 1 else f"{sequence.name} ({again})")
+    return names

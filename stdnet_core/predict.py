@@ -1,0 +1,302 @@
+"""Upsamples recordings: ``python -m stdnet_core.predict --input PATH --output DIR``.
+
+The input is anything that holds aligned colour and depth: a folder, a data set, a ROS bag, or a video with a folder of
+depth images. Each sequence gives
+
+    depth/000000.png ...     16-bit, millimetres, 0 invalid; or .npy, float32 metres, NaN invalid
+    preview/000000.png ...   depth in colours
+    video.mp4                colour, input and output side by side
+    summary.json             what was done, and how well where the truth is known
+    intrinsics.txt           of the depth images, where known"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections import deque
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from stdnet_core.cli import require, run_cli
+from stdnet_core.data.sources import open_source
+from stdnet_core.errors import ConfigError, DataError, InputError
+from stdnet_core.inference import MAX_LATENCY, METHODS, DepthUpsampler, UpsampledDepth
+from stdnet_core.prediction_input import VIDEO_SUFFIXES, InputFrame, InputVideo, from_sequence, from_video
+from stdnet_core.report.colorize import colorize_depth
+from stdnet_core.report.panels import compose, depth_limits, frame_tiles
+from stdnet_core.report.video import Mp4Writer
+from stdnet_core.scoring import ScoredFrame, VideoScore
+
+_DEFAULT_FPS = 15.0
+_TILE_WIDTH = 480
+_OUTPUTS = ("depth", "confidence", "preview", "video.mp4", "summary.json", "intrinsics.txt")
+_FIGURES = ("rmse_cm", "mae_cm", "delta1", "edge_rmse_cm", "flicker_cm")
+_LARGEST_MM = np.iinfo(np.uint16).max
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; ``arguments`` default to those of the process."""
+    args = _parser().parse_args(arguments)
+    videos = _open(args)
+    if not args.no_video:
+        require("imageio_ffmpeg", extra="report")
+    upsampler = DepthUpsampler(
+        args.checkpoint,
+        method=args.method,
+        device=args.device,
+        precision=args.precision,
+        latency=MAX_LATENCY if args.latency is None else args.latency,
+        max_depth=args.max_depth,
+        edge_filter=args.edge_filter,
+    )
+    tqdm = require("tqdm", extra="report").tqdm
+    with tqdm(total=sum(video.length for video in videos), unit="frame", dynamic_ncols=True) as progress:
+        for video in videos:
+            folder = args.output if len(videos) == 1 else args.output / video.name.replace(":", "_")
+            summary = predict(video, upsampler, folder, args, progress.update)
+            progress.write(_line(folder, summary))
+
+
+def predict(
+    video: InputVideo, upsampler: DepthUpsampler, folder: Path, args: argparse.Namespace, on_frame
+) -> dict[str, Any]:
+    """Upsample one video into ``folder`` and return its summary.
+
+    Args:
+        video: read frame by frame.
+        upsampler: reset before use.
+        folder: made if absent.
+        args: of the command line: what to write.
+        on_frame: called after each frame.
+    """
+    _prepare(folder, _folders(args), args.overwrite)
+    upsampler.reset()
+    waiting: deque[InputFrame] = deque()
+    first: InputFrame | None = None
+    seconds = 0.0
+    score: VideoScore | None = None
+    with ExitStack() as stack:
+        writer = _Writer(folder, args, args.fps or video.fps or _DEFAULT_FPS, stack)
+
+        def take(results: list[UpsampledDepth]) -> None:
+            for result in results:
+                frame = waiting.popleft()
+                writer.add(frame, result)
+                if score is not None:  # over the pixels that are shown
+                    target = np.where(np.isfinite(result.depth), frame.truth, 0)
+                    score.add(ScoredFrame(frame.rgb, target, {"output": result.depth}))
+                on_frame()
+
+        for number, frame in enumerate(video):
+            if number == video.length:
+                break
+            if first is None:
+                first = frame
+                score = None if frame.truth is None else VideoScore(["output"])
+                writer.method = upsampler.method
+            waiting.append(frame)
+            begin = time.perf_counter()
+            try:
+                result = upsampler.step(frame.rgb, frame.depth, frame.stamp)
+            except InputError as error:
+                raise InputError(f"{video.name}, frame {number}: {error}") from error
+            geometry = upsampler.geometry
+            seconds += time.perf_counter() - begin
+            take([] if result is None else [result])
+        begin = time.perf_counter()
+        rest = upsampler.flush()
+        seconds += time.perf_counter() - begin
+        take(rest)
+    if first is None:
+        raise DataError(f"{video.name}: it has no frames")
+    if video.intrinsics is not None:
+        (folder / "intrinsics.txt").write_text(" ".join(f"{value:.9g}" for value in video.intrinsics) + "\n")
+    notices = [text for text in upsampler.notices if args.latency is not None or not text.startswith("latency ")]
+    summary = {
+        "name": video.name,
+        "frames": writer.frames,
+        "size": list(first.rgb.shape[1::-1]),
+        "input_size": list(first.depth.shape[::-1]),
+        "scale": geometry.scale,
+        "simulated_input": first.truth is not None,
+        "method": upsampler.method,
+        "checkpoint": None if upsampler.info is None else upsampler.info.name,
+        "latency": upsampler.latency,
+        "device": str(upsampler.placement.device),
+        "precision": upsampler.placement.precision,
+        "ms_per_frame": 1e3 * seconds / writer.frames,
+        **writer.statistics(),
+        "notices": notices,
+    }
+    if score is not None:
+        figures = score.figures()["output"]
+        summary["figures_of_shown_pixels"] = {name: figures[name] for name in _FIGURES if np.isfinite(figures[name])}
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+class _Writer:
+    """Writes the outputs of one video."""
+
+    def __init__(self, folder: Path, args: argparse.Namespace, fps: float, stack: ExitStack) -> None:
+        self.method = ""
+        self.frames = 0
+        self._folder, self._args = folder, args
+        self._limits: tuple[float, float] | None = None
+        self._valid = self._pixels = self._beyond = 0
+        self._least, self._largest = np.inf, -np.inf
+        self._video = None if args.no_video else stack.enter_context(Mp4Writer(folder / "video.mp4", fps))
+
+    def add(self, frame: InputFrame, result: UpsampledDepth) -> None:
+        """Write everything of one frame."""
+        depth, name = result.depth, f"{self.frames:06d}"
+        valid = np.isfinite(depth)
+        if self._args.format == "npy":
+            np.save(self._folder / "depth" / f"{name}.npy", depth)
+        else:
+            millimetres = np.rint(np.where(valid, depth, 0) * 1e3)
+            self._beyond += int((millimetres > _LARGEST_MM).sum())
+            millimetres[millimetres > _LARGEST_MM] = 0
+            _write_image(self._folder / "depth" / f"{name}.png", millimetres.astype(np.uint16))
+        if self._args.confidence:
+            picture = np.rint(255 * result.confidence).astype(np.uint8)
+            _write_image(self._folder / "confidence" / f"{name}.png", picture)
+        if self._limits is None:
+            self._limits = depth_limits(depth if frame.truth is None else frame.truth)
+        if not self._args.no_preview:
+            _write_image(self._folder / "preview" / f"{name}.png", colorize_depth(depth, *self._limits)[..., ::-1])
+        if self._video is not None:
+            truth = None if frame.truth is None else _nan_holes(frame.truth)
+            tiles = frame_tiles(frame.rgb, _nan_holes(frame.depth), {self.method: depth}, truth, limits=self._limits)
+            self._video.add(compose(tiles, tile_width=min(_TILE_WIDTH, frame.rgb.shape[1])))
+        self.frames += 1
+        self._valid += int(valid.sum())
+        self._pixels += valid.size
+        if valid.any():
+            self._least = min(self._least, float(depth[valid].min()))
+            self._largest = max(self._largest, float(depth[valid].max()))
+
+    def statistics(self) -> dict[str, Any]:
+        """What the depth is like."""
+        known = self._valid > 0
+        return {
+            "valid_share": self._valid / max(self._pixels, 1),
+            "least_m": self._least if known else None,
+            "largest_m": self._largest if known else None,
+            "pixels_beyond_65_m": self._beyond,
+        }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m stdnet_core.predict",
+        description=__doc__.partition("\n\n")[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--input", required=True, metavar="[KIND:]PATH", help="source of RGB-D data, or a colour video")
+    parser.add_argument("--depth", type=Path, metavar="DIR", help="depth images of a colour video, one a frame")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where to write")
+    parser.add_argument(
+        "--checkpoint",
+        default="auto",
+        metavar="FILE|NAME",
+        help="of the network; auto: the shipped one that suits the device, joint bilateral if there is none",
+    )
+    parser.add_argument("--method", default="auto", choices=METHODS, help="(default: %(default)s)")
+    parser.add_argument(
+        "--scale", type=int, metavar="S", help="simulate low-resolution depth from full-resolution depth, and compare"
+    )
+    parser.add_argument("--split", help="a split of the source")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N sequences")
+    parser.add_argument("--max-frames", type=int, metavar="N", help="at most N frames of each sequence")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out what is damaged")
+    parser.add_argument("--format", choices=("png", "npy"), default="png", help="of the depth (default: %(default)s)")
+    parser.add_argument("--confidence", action="store_true", help="write confidence images, 0..255")
+    parser.add_argument("--no-preview", action="store_true", help="write no coloured depth")
+    parser.add_argument("--no-video", action="store_true", help="write no MP4")
+    parser.add_argument("--fps", type=float, help="of the MP4 (default: that of the input, else 15)")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier results in the output folder")
+    parser.add_argument(
+        "--latency", type=int, metavar="FRAMES", help="later frames that the network may see, 0 to 8 (default: 8)"
+    )
+    parser.add_argument("--max-depth", type=float, metavar="M", help="ignore measurements beyond M metres")
+    parser.add_argument("--edge-filter", type=float, default=0.0, help="remove pixels between surfaces; 0.03 is usual")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
+    return parser
+
+
+def _open(args: argparse.Namespace) -> list[InputVideo]:
+    for name in ("scale", "limit", "max_frames", "fps"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be positive")
+    is_video = Path(args.input).suffix.lower() in VIDEO_SUFFIXES
+    if args.depth is not None and not is_video:
+        raise ConfigError(f"--depth belongs to a colour video ({', '.join(VIDEO_SUFFIXES)}); {args.input} is none")
+    if is_video:
+        if args.depth is None:
+            raise ConfigError(f"{args.input} is a colour video; give its depth images with --depth DIR")
+        if args.scale is not None:
+            raise ConfigError("--scale simulates depth for sequences; for a video give low-resolution depth itself")
+        videos = [from_video(Path(args.input), args.depth)]
+    else:
+        sequences = open_source(args.input, split=args.split, skip_bad=args.skip_bad)[: args.limit]
+        videos = [from_sequence(sequence, args.scale) for sequence in sequences]
+    return [video.limited(args.max_frames) for video in videos]
+
+
+def _folders(args: argparse.Namespace) -> list[str]:
+    return ["depth"] + ["confidence"] * args.confidence + ["preview"] * (not args.no_preview)
+
+
+def _prepare(folder: Path, wanted: list[str], overwrite: bool) -> None:
+    """Make the ``wanted`` folders of one video's outputs, without those of an earlier run."""
+    earlier = [folder / name for name in _OUTPUTS if (folder / name).exists()]
+    if earlier and not overwrite:
+        raise InputError(f"{earlier[0]} is there already; give another --output or --overwrite to replace results")
+    for path in earlier:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    try:
+        for name in wanted:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to ({error.strerror}); give another --output") from error
+
+
+def _nan_holes(depth: np.ndarray) -> np.ndarray:
+    return np.where(depth > 0, depth, np.float32(np.nan))
+
+
+def _write_image(path: Path, image: np.ndarray) -> None:
+    if not cv2.imwrite(str(path), image):
+        raise InputError(f"{path} cannot be written; is the disk full?")
+
+
+def _line(folder: Path, summary: dict[str, Any]) -> str:
+    width, height = summary["size"]
+    text = (
+        f"{folder}: {summary['frames']} frames of {width}x{height} by {summary['method']}, "
+        f"{summary['ms_per_frame']:.1f} ms a frame, {100 * summary['valid_share']:.1f} % valid"
+    )
+    figures = summary.get("figures_of_shown_pixels")
+    if figures:
+        text += f", RMSE {figures['rmse_cm']:.2f} cm, MAE {figures['mae_cm']:.2f} cm"
+    if summary["pixels_beyond_65_m"]:
+        text += (
+            f"\nnote: {summary['pixels_beyond_65_m']} pixels beyond 65.535 m do not fit a 16-bit PNG; use --format npy"
+        )
+    return "\n".join([text, *(f"note: {notice}" for notice in summary["notices"])])
+
+
+if __name__ == "__main__":
+    run_cli(main)

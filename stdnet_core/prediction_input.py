@@ -1,0 +1,145 @@
+"""Frames to predict depth for: from any source of RGB-D data, or a colour video beside a folder of depth images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from stdnet_core.data.degradation import DegradationConfig, degrade
+from stdnet_core.data.file_sequence import numbered_files
+from stdnet_core.data.image_files import DEPTH_SUFFIXES, read_depth
+from stdnet_core.data.rgbd_sequence import RgbdSequence
+from stdnet_core.errors import DataError
+from stdnet_core.evaluation import sensor_range
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+_CHUNK = 8  # frames read at once
+
+
+@dataclass(frozen=True)
+class InputFrame:
+    """One frame.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        depth: what is upsampled, (h, w) metres, 0 invalid.
+        truth: (H, W) metres, 0 invalid; None unless ``depth`` was simulated from it.
+        stamp: seconds, or None.
+    """
+
+    rgb: np.ndarray
+    depth: np.ndarray
+    truth: np.ndarray | None = None
+    stamp: float | None = None
+
+
+@dataclass(frozen=True)
+class InputVideo:
+    """A video that is read while it is iterated over.
+
+    Attributes:
+        name: for folders and messages.
+        length: how many frames there are.
+        fps: frames per second; None when unknown.
+        intrinsics: fx, fy, cx, cy in pixels of the colour frame, or None.
+    """
+
+    name: str
+    length: int
+    fps: float | None
+    intrinsics: tuple[float, float, float, float] | None
+    _frames: Iterator[InputFrame]
+
+    def __iter__(self) -> Iterator[InputFrame]:
+        return self._frames
+
+    def limited(self, length: int | None) -> InputVideo:
+        """The video's first ``length`` frames."""
+        return self if length is None else replace(self, length=min(length, self.length))
+
+
+def from_sequence(sequence: RgbdSequence, scale: int | None = None, seed: int = 0) -> InputVideo:
+    """A sequence of any source as input.
+
+    Its own low-resolution depth is upsampled where it has some. Otherwise depth has the size of colour, as a camera's
+    registered depth has: it is taken as it is, or with ``scale`` as the truth to simulate low-resolution depth from.
+    """
+    intrinsics = sequence.intrinsics
+    camera = None
+    if intrinsics is not None:
+        camera = tuple(float(intrinsics[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    stamps = sequence.clip(0, min(2, len(sequence))).stamps
+    fps = None
+    if stamps is not None and len(stamps) == 2 and stamps[1] > stamps[0]:
+        fps = float(1 / (stamps[1] - stamps[0]))
+    return InputVideo(sequence.name, len(sequence), fps, camera, _sequence_frames(sequence, scale, seed))
+
+
+def _sequence_frames(sequence: RgbdSequence, scale: int | None, seed: int) -> Iterator[InputFrame]:
+    generator = torch.Generator().manual_seed(seed)
+    config: DegradationConfig | None = None
+    for start in range(0, len(sequence), _CHUNK):
+        clip = sequence.clip(start, min(_CHUNK, len(sequence) - start))
+        depth = clip.depth * clip.valid
+        low, truth = clip.depth_lr, None
+        if scale is not None:
+            if not clip.valid.any() and clip.depth_lr is not None:
+                raise DataError(f"{sequence.name}: it has low-resolution depth already; leave out --scale")
+            config = config or DegradationConfig(range_m=sensor_range(sequence), clip_beyond_range=True)
+            low, truth = degrade(depth, clip.rgb, scale, config, generator), depth
+        elif low is None:
+            low = depth
+        for i in range(len(clip)):
+            yield InputFrame(
+                (clip.rgb[i] * 255).round().byte().permute(1, 2, 0).contiguous().numpy(),
+                low[i, 0].contiguous().numpy(),
+                None if truth is None else truth[i, 0].contiguous().numpy(),
+                None if clip.stamps is None else float(clip.stamps[i]),
+            )
+
+
+def from_video(video: Path, depth: Path) -> InputVideo:
+    """A colour video with one depth image for each of its frames.
+
+    Args:
+        video: a file that OpenCV can read.
+        depth: folder of 16-bit PNG in millimetres or ``.npy`` in metres, numbered in the order of the frames.
+
+    Raises:
+        DataError: one of them is missing, unreadable, or they differ in length.
+    """
+    if not video.is_file():
+        raise DataError(f"{video}: no such video")
+    if not depth.is_dir():
+        raise DataError(f"{depth}: no such folder of depth images (16-bit PNG in millimetres or .npy in metres)")
+    numbered = numbered_files(depth, DEPTH_SUFFIXES)
+    files = [numbered[number] for number in sorted(numbered)]
+    if not files:
+        raise DataError(f"{depth}: no depth images (16-bit PNG in millimetres or .npy in metres)")
+    capture = cv2.VideoCapture(str(video))
+    try:
+        if not capture.isOpened():
+            raise DataError(f"{video}: not a video that OpenCV can read")
+        fps = capture.get(cv2.CAP_PROP_FPS)
+    finally:
+        capture.release()
+    return InputVideo(video.stem, len(files), fps if 0 < fps < 1000 else None, None, _video_frames(video, files))
+
+
+def _video_frames(video: Path, files: list[Path]) -> Iterator[InputFrame]:
+    capture = cv2.VideoCapture(str(video))
+    try:
+        for number, file in enumerate(files):
+            readable, image = capture.read()
+            if not readable:
+                raise DataError(f"{video}: it ends after {number} frames, and there are {len(files)} depth images")
+            yield InputFrame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), read_depth(file))
+        if capture.grab():
+            raise DataError(f"{video}: it goes on after the {len(files)} depth images; give one for each frame")
+    finally:
+        capture.release()

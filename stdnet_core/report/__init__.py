@@ -1,0 +1,5 @@
+"""Pictures, videos and reports of upsampled depth (extra ``report``)."""
+
+from stdnet_core.report.writer import ReportData, write_report
+
+__all__ = ["ReportData", "write_report"]

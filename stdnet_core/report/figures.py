@@ -1,0 +1,205 @@
+"""The report's diagrams, as PNG bytes. One look for all: methods keep their colour, the one in question is boldest."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from stdnet_core.cli import require
+from stdnet_core.report.analysis import ERROR_EDGES_M, REGIONS, BinnedErrors, XtSlice
+from stdnet_core.report.colorize import colorize_depth
+from stdnet_core.report.panels import depth_limits
+
+_LEAST_SHARE = 1e-3
+_COLORS = ("#c2410c", "#2563eb", "#15803d", "#7c3aed", "#0891b2", "#a16207", "#be185d")
+_STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e7",
+    "axes.edgecolor": "#a1a1aa",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+def _figure(width: float, height: float, columns: int = 1, rows: int = 1, **arguments: Any) -> tuple[Any, Any]:
+    """A figure that belongs to no window and no global state."""
+    require("matplotlib", extra="report")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, **arguments)
+    return figure, axes
+
+
+def _png(draw: Any) -> bytes:
+    """Run ``draw`` with the report's style and render the figure that it returns."""
+    matplotlib = require("matplotlib", extra="report")
+    with matplotlib.rc_context(_STYLE):
+        figure = draw()
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png")
+    return stream.getvalue()
+
+
+def _lines(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"color": _COLORS[i % len(_COLORS)], "lw": 1.8 if i == 0 else 1.1, "zorder": 10 - i, "label": name}
+        for i, name in enumerate(methods)
+    }
+
+
+def frame_curves(rows: Sequence[Mapping[str, float]], methods: Sequence[str]) -> bytes:
+    """RMSE, MAE and flicker of every frame over time."""
+
+    def draw() -> Any:
+        figure, axes = _figure(11, 6.5, rows=3, sharex=True)
+        stamps = np.array([row["stamp_s"] for row in rows])
+        timed = len(rows) > 0 and np.isfinite(stamps).all()
+        x = stamps - stamps[0] if timed else np.array([row["index"] for row in rows])
+        for axis, (key, label) in zip(
+            axes[:, 0], (("rmse_cm", "RMSE, cm"), ("mae_cm", "MAE, cm"), ("flicker_cm", "flicker, cm")), strict=True
+        ):
+            for name, line in _lines(methods).items():
+                axis.plot(x, [row[f"{name} {key}"] for row in rows], **line)
+            axis.set_ylabel(label)
+            axis.set_ylim(bottom=0)
+        axes[0, 0].legend(ncols=len(methods), loc="lower right", bbox_to_anchor=(1, 1))
+        axes[-1, 0].set_xlabel("time, s" if timed else "frame")
+        return figure
+
+    return _png(draw)
+
+
+def error_histograms(histograms: Mapping[str, Mapping[str, np.ndarray]], methods: Sequence[str]) -> bytes:
+    """Share of pixels by error, for all pixels and in both long tails (fig. 2 and 4b of the paper)."""
+
+    def draw() -> Any:
+        figure, axes = _figure(11, 3.6, columns=len(REGIONS), sharey=True)
+        centres = 100 * np.sqrt(np.maximum(ERROR_EDGES_M[:-1], 5e-4) * ERROR_EDGES_M[1:])
+        for axis, region in zip(axes[0], REGIONS, strict=True):
+            pixels = max((int(histograms[region][name].sum()) for name in methods), default=0)
+            for name, line in _lines(methods).items():
+                counts = histograms[region][name]
+                axis.step(centres, 100 * counts / max(1, counts.sum()), where="mid", **line)
+            axis.set_xscale("log")
+            axis.set_xlabel("error, cm")
+            axis.set_title(f"{region}\n{pixels:,} pixels" if pixels else f"{region}\nnone", fontsize=10)
+        axes[0, 0].set_ylabel("share of pixels, %")
+        axes[0, 0].legend(loc="upper left", fontsize=8)
+        return figure
+
+    return _png(draw)
+
+
+def binned_errors(by_depth: BinnedErrors, by_edge_distance: BinnedErrors, methods: Sequence[str]) -> bytes:
+    """Mean error against depth and against the distance to the next depth edge, with the share of pixels below."""
+
+    def draw() -> Any:
+        figure, axes = _figure(11, 4.4, columns=2, rows=2, sharex="col", height_ratios=(3, 1))
+        for column, (binned, label, unit) in enumerate(
+            ((by_depth, "depth", "m"), (by_edge_distance, "distance to the next depth edge", "px"))
+        ):
+            # A bin of a few stray pixels says nothing and would set the scale.
+            used = np.nonzero(binned.counts >= _LEAST_SHARE * binned.counts.sum())[0]
+            x = np.arange(len(used))
+            for name, line in _lines(methods).items():
+                axes[0, column].plot(x, 100 * binned.mean(name)[used], marker="o", ms=4, **line)
+            axes[1, column].bar(x, 100 * binned.counts[used] / max(1, binned.counts.sum()), color="#a1a1aa", width=0.8)
+            axes[1, column].set_xticks(x, [_bin_name(binned.edges, i) for i in used], rotation=35, fontsize=8)
+            axes[1, column].set_xlabel(f"{label}, {unit}")
+            axes[0, column].set_ylim(bottom=0)
+        axes[0, 0].set_ylabel("mean error, cm")
+        axes[1, 0].set_ylabel("pixels, %")
+        axes[0, 0].legend()
+        return figure
+
+    return _png(draw)
+
+
+def _bin_name(edges: np.ndarray, i: int) -> str:
+    low, high = edges[i], edges[i + 1]
+    return f"> {low:g}" if np.isinf(high) else f"{low:g}-{high:g}"
+
+
+def xt_slices(piece: XtSlice, methods: Sequence[str]) -> bytes:
+    """One image row over time, from top to bottom: colour, truth and every method (fig. 5b of the paper)."""
+
+    def draw() -> Any:
+        names = ["colour", "truth", *methods]
+        figure, axes = _figure(max(8.0, 2.4 * len(names)), 3.8, columns=len(names), sharey=True)
+        low, high = depth_limits(np.array(piece.depth["truth"]))
+        for axis, name in zip(axes[0], names, strict=True):
+            rows = piece.rgb if name == "colour" else piece.depth[name]
+            picture = np.array(rows) if name == "colour" else colorize_depth(np.array(rows), low, high)
+            axis.imshow(picture, aspect="auto", interpolation="nearest")
+            axis.set_title(name, fontsize=10)
+            axis.set_xlabel("column")
+            axis.grid(False)
+        axes[0, 0].set_ylabel(f"frame (row {piece.row} of the image)")
+        return figure
+
+    return _png(draw)
+
+
+def latency_timeline(timeline: Sequence[tuple[float, float]], label: str, budget_ms: float | None) -> bytes:
+    """Milliseconds over time, with their distribution beside it.
+
+    Args:
+        timeline: (seconds, milliseconds) of each frame.
+        label: what was timed.
+        budget_ms: time between two frames of the recording, drawn as a line.
+    """
+
+    def draw() -> Any:
+        figure, axes = _figure(11, 3.0, columns=2, width_ratios=(4, 1), sharey=True)
+        x, y = np.array(timeline, float).reshape(-1, 2).T
+        axes[0, 0].plot(x - (x[0] if x.size else 0), y, ".", ms=3, color=_COLORS[1])
+        axes[0, 1].hist(y, bins=40, orientation="horizontal", color=_COLORS[1])
+        for axis in axes[0]:
+            if budget_ms:
+                axis.axhline(budget_ms, color=_COLORS[0], lw=1, ls="--")
+        if budget_ms:
+            axes[0, 0].annotate("frame interval", (0, budget_ms), color=_COLORS[0], va="bottom", fontsize=8)
+        axes[0, 0].set_ylim(bottom=0)
+        axes[0, 0].set_ylabel(f"{label}, ms")
+        axes[0, 0].set_xlabel("time, s")
+        axes[0, 1].set_xlabel("frames")
+        return figure
+
+    return _png(draw)
+
+
+def drop_causes(counts: Mapping[str, int]) -> bytes:
+    """Where the frames went: a bar for each cause."""
+
+    def draw() -> Any:
+        shown = {cause: count for cause, count in counts.items() if count}
+        figure, axes = _figure(8, 0.7 + 0.34 * max(1, len(shown)))
+        axis = axes[0, 0]
+        good = {"processed", "scored"}
+        colors = [_COLORS[2] if cause in good else _COLORS[0] for cause in shown]
+        bars = axis.barh(list(shown), list(shown.values()), color=colors)
+        axis.bar_label(bars, padding=3)
+        axis.invert_yaxis()
+        axis.set_xlabel("frames")
+        axis.grid(visible=False, axis="y")
+        return figure
+
+    return _png(draw)
+
+
+def encode_png(picture: np.ndarray) -> bytes:
+    """An (H, W, 3) uint8 RGB picture as PNG."""
+    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise ValueError(f"cannot encode a picture of shape {picture.shape}")
+    return data.tobytes()

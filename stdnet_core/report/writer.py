@@ -1,0 +1,296 @@
+"""Writes a report: one HTML file with everything in it, and the same pictures, video and tables beside it.
+
+    write_report(ReportData(title=..., analysis=analysis), Path("report"))
+
+makes report/report.html, which opens from disk without a network, report/*.png and report/per_frame.csv."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stdnet_core.cli import require
+from stdnet_core.report import figures
+from stdnet_core.report.analysis import Analysis, AnalysisFrame
+from stdnet_core.report.panels import compose, frame_tiles
+from stdnet_core.report.versions import versions
+
+_VIDEO_LIMIT = 12 << 20
+_COLUMNS = (
+    ("rmse_cm", "RMSE", 1, False, "root mean squared error"),
+    ("mae_cm", "MAE", 1, False, "mean absolute error"),
+    ("tepe_cm", "TEPE", 1, False, "temporal end-point error along optical flow estimated from colour"),
+    ("flicker_cm", "flicker", 1, False, "mean |change of output - change of truth| from frame to frame"),
+    ("delta1", "delta1 %", 100, True, "pixels within a factor of 1.25"),
+    ("edge_rmse_cm", "edge RMSE", 1, False, "RMSE within 2 px of depth edges"),
+    ("longtail_spatial_rmse_cm", "tail RMSE", 1, False, "RMSE where interpolation is wrong by 10 cm or more"),
+    ("longtail_temporal_rmse_cm", "motion RMSE", 1, False, "RMSE where depth changes by 10 cm or more along the flow"),
+    ("coverage", "coverage %", 100, True, "share of the truth's pixels that have a depth"),
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a section: file name without suffix, what it shows, PNG bytes."""
+
+    name: str
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: text, a table of keys and values, pictures."""
+
+    title: str
+    text: str = ""
+    rows: Sequence[tuple[str, str]] = ()
+    pictures: Sequence[Picture] = ()
+
+
+@dataclass
+class ReportData:
+    """What a report shows.
+
+    Attributes:
+        title, subtitle: its heading.
+        analysis: of the frames; its first method is what the report is about.
+        protocol: one or two sentences on what was compared with what.
+        facts: (label, value) of the most important numbers.
+        warnings: what makes the report incomplete.
+        notes: what a reader should know.
+        counts: frames by what became of them; "processed" and "scored" are the good ones.
+        latency: (seconds, milliseconds) of each frame; empty without.
+        latency_label: what was timed.
+        frame_interval_ms: of the recording, None if unknown.
+        video: an MP4 to show, None without.
+        cloud: PNG of a point cloud, None without.
+        sections: further ones, after the latency.
+        configuration: settings by name.
+    """
+
+    title: str
+    analysis: Analysis
+    subtitle: str = ""
+    protocol: str = ""
+    facts: Sequence[tuple[str, str]] = ()
+    warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    latency: Sequence[tuple[float, float]] = ()
+    latency_label: str = "inference"
+    frame_interval_ms: float | None = None
+    video: Path | None = None
+    cloud: bytes | None = None
+    sections: Sequence[Section] = ()
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_report(data: ReportData, output_dir: Path) -> Path:
+    """Write report.html, its pictures as PNG files and per_frame.csv; returns the HTML file.
+
+    Args:
+        data: what to show.
+        output_dir: made if it is not there.
+
+    Raises:
+        StdnetError: matplotlib or jinja2 is not installed.
+    """
+    jinja2 = require("jinja2", extra="report")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    sections = [section for section in _sections(data) if section.pictures or section.rows]
+    for section in sections:
+        for picture in section.pictures:
+            (output_dir / f"{picture.name}.png").write_bytes(picture.png)
+    write_rows(data.analysis.rows, output_dir / "per_frame.csv")
+    shown = [_for_template(section) for section in sections]
+    if data.video is not None and data.video.is_file():
+        shown.insert(0, _video_section(data.video))
+    template = Path(__file__).parent / "templates" / "report.html"
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    html = environment.from_string(template.read_text(encoding="utf-8")).render(
+        title=data.title,
+        subtitle=data.subtitle,
+        warnings=list(data.warnings),
+        notes=list(data.notes),
+        facts=list(data.facts),
+        protocol=data.protocol,
+        sections=shown,
+        **_accuracy(data.analysis),
+    )
+    path = output_dir / "report.html"
+    path.write_text(html, encoding="utf-8")
+    return path
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write dicts as CSV with a column for every key that any of them has; NaN as an empty cell."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([_cell(row.get(column)) for column in columns])
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.9g}" if abs(value) < 1e6 else repr(value)
+    return "" if value is None else value
+
+
+def _sections(data: ReportData) -> list[Section]:
+    analysis, methods = data.analysis, data.analysis.methods
+    sections = []
+    if len(analysis):
+        sections = [
+            Section("Frames", _examples_text(analysis), (), _examples(analysis)),
+            Section(
+                "Over time",
+                "Flicker is the mean |change of output - change of truth| from frame to frame at a pixel.",
+                (),
+                [
+                    Picture(
+                        "frame_curves",
+                        "RMSE, MAE and flicker of every frame.",
+                        figures.frame_curves(analysis.rows, methods),
+                    ),
+                    Picture(
+                        "xt_slices",
+                        "One image row over time, from top to bottom. Jagged lines are flicker, blurred ones lost "
+                        "edges (as the paper's fig. 5b).",
+                        figures.xt_slices(analysis.slice, methods),
+                    ),
+                ],
+            ),
+            Section(
+                "Where the errors are",
+                "The spatial long tail is where interpolating the input is wrong by 10 cm or more, the temporal one "
+                "where the true depth of a pixel changes by 10 cm or more from one frame to the next.",
+                (),
+                [
+                    Picture(
+                        "error_histograms",
+                        "Share of pixels by size of the error (as the paper's fig. 2 and 4b).",
+                        figures.error_histograms(analysis.histograms, methods),
+                    ),
+                    Picture(
+                        "error_by_place",
+                        "Mean error against depth (left) and against the distance to the next depth edge (right).",
+                        figures.binned_errors(analysis.by_depth, analysis.by_edge_distance, methods),
+                    ),
+                ],
+            ),
+        ]
+    if data.cloud is not None:
+        sections.append(
+            Section(
+                "Point cloud", "", (), [Picture("cloud", "The middle frame's cloud, seen from beside.", data.cloud)]
+            )
+        )
+    if data.latency:
+        picture = figures.latency_timeline(data.latency, data.latency_label, data.frame_interval_ms)
+        sections.append(Section("Time", "", (), [Picture("latency", f"{data.latency_label}, per frame.", picture)]))
+    if any(data.counts.values()):
+        picture = figures.drop_causes(data.counts)
+        sections.append(
+            Section("What became of the frames", "", (), [Picture("frame_counts", "Frames by cause.", picture)])
+        )
+    sections += data.sections
+    sections.append(Section("Configuration", "", [(key, str(value)) for key, value in data.configuration.items()]))
+    sections.append(Section("Versions", "", list(versions().items())))
+    return sections
+
+
+def _examples(analysis: Analysis) -> list[Picture]:
+    main, others = analysis.methods[0], analysis.methods[1:]
+    pictures = []
+    for name, frame in analysis.examples().items():
+        row = next(row for row in analysis.rows if row["index"] == frame.index)
+        caption = (
+            f"{name.capitalize()} frame by RMSE: number {frame.index}, "
+            + ", ".join(f"{method} {row[f'{method} rmse_cm']:.2f} cm" for method in analysis.methods)
+            + "."
+        )
+        pictures.append(Picture(f"frame_{name}", caption, figures.encode_png(_panel(frame, main, others))))
+    return pictures
+
+
+def _panel(frame: AnalysisFrame, main: str, others: Sequence[str]) -> np.ndarray:
+    """Two rows: colour, input, truth, main output; then its error and the others' errors."""
+    tiles = frame_tiles(frame.rgb, frame.depth_lr, dict(frame.outputs), frame.truth)
+    by_caption = {tile.caption: tile for tile in tiles}
+    truth = next(tile for tile in tiles if tile.caption.startswith("truth"))
+    errors = {name: next(t for t in tiles if t.caption.startswith(f"error of {name},")) for name in (main, *others)}
+    top = [tiles[0], tiles[1], truth, by_caption[main]]
+    bottom = [errors[main], *(tile for name in others[:1] for tile in (by_caption[name], errors[name]))]
+    bottom += [errors[name] for name in others[1:2]]
+    return compose([*top, *bottom], columns=4, tile_width=380)
+
+
+def _examples_text(analysis: Analysis) -> str:
+    return f"The frames with the smallest, the median and the largest RMSE of {analysis.methods[0]}. Black: no value."
+
+
+def _accuracy(analysis: Analysis) -> dict[str, Any]:
+    table = analysis.figures()
+    columns = [c for c in _COLUMNS if any(math.isfinite(table[name].get(c[0], math.nan)) for name in table)]
+    best = {}
+    for key, _, _, more_is_better, _ in columns:
+        values = [table[name][key] for name in table if math.isfinite(table[name][key])]
+        best[key] = max(values) if more_is_better else min(values)
+    rows = []
+    for name in analysis.methods:
+        cells = [
+            {"text": _number(table[name][key] * factor), "best": len(table) > 1 and table[name][key] == best[key]}
+            for key, _, factor, _, _ in columns
+        ]
+        rows.append({"name": name, "cells": cells})
+    return {"columns": [{"label": label, "help": text} for _, label, _, _, text in columns], "table": rows}
+
+
+def accuracy_table(analysis: Analysis) -> str:
+    """The accuracy table as text, for terminals."""
+    parts = _accuracy(analysis)
+    width = max(16, *(len(row["name"]) + 2 for row in parts["table"]))
+    lines = [" " * width + "".join(f"{column['label']:>12}" for column in parts["columns"])]
+    lines += [
+        f"{row['name']:{width}}" + "".join(f"{cell['text']:>12}" for cell in row["cells"]) for row in parts["table"]
+    ]
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "-"
+
+
+def _for_template(section: Section) -> dict[str, Any]:
+    pictures = [
+        {"kind": "image", "caption": picture.caption, "source": _inline(picture.png, "image/png")}
+        for picture in section.pictures
+    ]
+    return {"title": section.title, "text": section.text, "rows": list(section.rows), "pictures": pictures}
+
+
+def _video_section(video: Path) -> dict[str, Any]:
+    """Inlined while it is short; a long one stays a file beside the report."""
+    small = video.stat().st_size <= _VIDEO_LIMIT
+    source = _inline(video.read_bytes(), "video/mp4") if small else video.name
+    caption = video.name if small else f"{video.name}, a file beside this report"
+    return {
+        "title": "Video",
+        "text": "",
+        "rows": [],
+        "pictures": [{"kind": "video", "caption": caption, "source": source}],
+    }
+
+
+def _inline(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,0 +1,223 @@
+"""From a plan to the tensors that the network and the loss take."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from stdnet_core.cli import require
+from stdnet_core.data.augmentation import AugmentationConfig, augment
+from stdnet_core.data.clip import RgbdClip
+from stdnet_core.data.degradation import DegradationConfig, degrade
+from stdnet_core.fill import fill_invalid
+from stdnet_core.normalization import clip_depth_range
+from stdnet_core.training.config import DegradationRanges, NormalizationConfig, TrainConfig
+from stdnet_core.training.draw import between, choose, plan_batch, sample_rng
+from stdnet_core.training.pool import Pool
+
+Batch = dict[str, Any]
+"""``rgb`` (B, T, 3, H, W) 0..1; ``depth`` (B, T, 1, H, W) normalised; ``valid`` (B, T, 1, H, W) bool: where to learn;
+``depth_lr`` (B, T, 1, h, w) normalised, hole-free; ``depth_range`` (B, 1, 1, 1, 1) metres; ``scale`` int; ``index`` of
+the batch; ``names`` of the clips."""
+
+
+MIN_MEASURED = 0.1
+"""A sensor that gives less than this share of a frame is replaced by one without holes."""
+SUPPORT = 2
+"""Low-resolution pixels around a measurement in which the network is asked for depth; beyond, it could only guess."""
+
+
+def supported(depth_lr: Tensor, scale: int) -> Tensor:
+    """High-resolution pixels (T, 1, H, W) within :data:`SUPPORT` low-resolution pixels of a measurement.
+
+    Args:
+        depth_lr: (T, 1, h, w) metres, 0 invalid.
+    """
+    near = F.max_pool2d((depth_lr > 0).float(), 2 * SUPPORT + 1, 1, SUPPORT) > 0
+    return near.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+
+
+def draw_degradation(ranges: DegradationRanges, rng: np.random.Generator, largest: float) -> DegradationConfig:
+    """How one clip's low-resolution depth is made; ``largest`` is its largest depth in metres."""
+    values: dict[str, Any] = {"method": choose(rng, ranges.methods)}
+    values |= {name: between(rng, pair) for name, pair in ranges.uniform.items()}
+    values |= {name: between(rng, pair, log=True) for name, pair in ranges.log_uniform.items()}
+    faults = {name: between(rng, pair) for name, pair in ranges.imperfections.items()}
+    holes = choose(rng, ranges.holes) if ranges.holes else "none"
+    if rng.random() < ranges.imperfect:
+        values |= faults
+        values["holes"] = None if holes == "none" else holes
+    if ranges.cover_clip and values.get("range_m"):
+        values["range_m"] = max(values["range_m"], largest * 1.001)
+    return DegradationConfig.from_dict(_whole_numbers(values))
+
+
+def _whole_numbers(values: dict[str, Any]) -> dict[str, Any]:
+    whole = {f.name for f in dataclasses.fields(DegradationConfig) if isinstance(f.default, int)}
+    return {name: round(value) if name in whole else value for name, value in values.items()}
+
+
+def network_input(depth_lr: Tensor, config: NormalizationConfig, gain: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+    """Fill and normalise low-resolution depth.
+
+    Args:
+        depth_lr: (B, T, 1, h, w) metres, 0 invalid.
+        gain: factor on each clip's own range.
+
+    Returns:
+        Normalised depth without holes, and the range (B, 1, 1, 1, 1) in metres.
+    """
+    if config.mode == "fixed":
+        depth_range = depth_lr.new_full((depth_lr.shape[0], 1, 1, 1, 1), config.depth_range)
+    else:
+        depth_range = clip_depth_range(depth_lr) * gain
+    return fill_invalid(depth_lr) / depth_range, depth_range
+
+
+class BatchBuilder:
+    """Builds batch ``index`` of a run, or one process's share of it.
+
+    Args:
+        config: of the run.
+        device: where scenes are rendered and depth is degraded.
+        rank, processes: this process's share.
+    """
+
+    def __init__(
+        self, config: TrainConfig, device: torch.device | str = "cpu", rank: int = 0, processes: int = 1
+    ) -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.rank, self.processes = rank, processes
+        self.augmentation = AugmentationConfig.from_dict(config.data.augmentation)
+        for largest in (1.0, 100.0):
+            draw_degradation(config.data.degradation, np.random.default_rng(0), largest)
+        self.pool = Pool(config.data)
+
+    def plan(self, index: int):
+        """Plan of the joint batch ``index``."""
+        config = self.config
+        return plan_batch(config.data, config.seed, index, processes=self.processes, accumulate=config.optim.accumulate)
+
+    def build(self, index: int) -> Batch:
+        """This process's share of batch ``index``."""
+        plan = self.plan(index)
+        share = plan.clips // self.processes
+        samples = range(self.rank * share, (self.rank + 1) * share)
+        rngs = [sample_rng(self.config.seed, plan.index, sample) for sample in samples]
+        drawn = self.pool.samples(plan, rngs, self.device)
+        made = [self._measure(clip, rng, plan.scale) for clip, rng in zip(drawn, rngs, strict=True)]
+        clips, lows, gains = zip(*made, strict=True)
+        low, depth_range = network_input(
+            torch.stack(lows), self.config.data.normalization, torch.stack(gains).view(-1, 1, 1, 1, 1)
+        )
+        return {
+            "rgb": torch.stack([clip.rgb for clip in clips]),
+            "depth": torch.stack([clip.depth for clip in clips]) / depth_range,
+            "valid": torch.stack([clip.valid for clip in clips]),
+            "depth_lr": low,
+            "depth_range": depth_range,
+            "scale": plan.scale,
+            "index": index,
+            "names": [clip.name for clip in clips],
+        }
+
+    def _measure(self, clip: RgbdClip, rng: np.random.Generator, scale: int) -> tuple[RgbdClip, Tensor, Tensor]:
+        """The clip augmented, its low-resolution depth in metres, and the gain on its range."""
+        data = self.config.data
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        clip = augment(clip, self.augmentation, generator)
+        degradation = draw_degradation(data.degradation, rng, float(clip.depth.max()))
+        noise = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
+        low = degrade(clip.depth, clip.rgb, scale, degradation, noise)
+        if degradation.holes is not None and (low > 0).flatten(1).float().mean(1).min() < MIN_MEASURED:
+            low = degrade(clip.depth, clip.rgb, scale, dataclasses.replace(degradation, holes=None), noise)
+        clip = dataclasses.replace(clip, valid=clip.valid & supported(low, scale))
+        gain = between(rng, data.normalization.gain, log=True)
+        return clip, low, torch.tensor(gain, dtype=torch.float32, device=self.device)
+
+
+class BatchStream(IterableDataset):
+    """Batches from ``start`` on, without end; loader workers take turns, so the order does not depend on them."""
+
+    def __init__(self, config: TrainConfig, device: str, rank: int, processes: int, start: int) -> None:
+        self.builder = BatchBuilder(config, device, rank, processes)
+        self.start = start
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        if worker is not None:
+            torch.set_num_threads(1)
+            cv2 = require("cv2", extra="train")
+            cv2.setNumThreads(1)
+        index = self.start + first
+        while True:
+            yield self.builder.build(index)
+            index += step
+
+
+class ThreadedBatches:
+    """Batches prepared by a thread while the last ones are trained on: for data made on the GPU itself.
+
+    Thread and training issue their work to the device's one default stream, in the order of the hand-over.
+
+    Args:
+        batches: where they come from; iterated in the thread.
+        ahead: how many are kept ready.
+    """
+
+    def __init__(self, batches: Iterable[Batch], ahead: int = 2) -> None:
+        self.batches, self.ahead = batches, ahead
+
+    def __iter__(self) -> Iterator[Batch]:
+        ready: queue.Queue[Batch | BaseException] = queue.Queue(self.ahead)
+        stop = threading.Event()
+
+        def hand_over(item: Batch | BaseException) -> None:
+            while not stop.is_set():
+                try:
+                    ready.put(item, timeout=0.1)
+                    return
+                except queue.Full:
+                    continue
+
+        def work() -> None:
+            try:
+                for batch in self.batches:
+                    hand_over(batch)
+                    if stop.is_set():
+                        return
+            except BaseException as error:
+                hand_over(error)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            while True:
+                item = ready.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            stop.set()
+            thread.join()
+
+
+def make_loader(stream: BatchStream, workers: int) -> DataLoader | ThreadedBatches:
+    """Loader of ready batches: worker processes, a thread (data made on a GPU), or none."""
+    if workers == 0 and stream.builder.device.type == "cuda":
+        return ThreadedBatches(stream)
+    if workers == 0:
+        return DataLoader(stream, batch_size=None)
+    # spawn: a forked worker hangs in its first parallel region once the parent has used OpenMP
+    return DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=3, multiprocessing_context="spawn")

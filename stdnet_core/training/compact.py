@@ -1,0 +1,122 @@
+"""A state of a run in few megabytes, for machines that are lent for minutes and pass only small files.
+
+Weights, their average and Adam's moments are kept in half precision: float16 for weights (finer), bfloat16 for
+moments (of wide range). Files stay below a size limit each. The exact state goes on bit for bit; this one goes on with
+weights rounded to 11 bits, which training does not notice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stdnet_core.errors import CheckpointError
+from stdnet_core.training.state import FORMAT, RunState, read_tensors, write_tensors
+
+FILE_LIMIT = 14_000_000
+"""Bytes of tensors in a file."""
+INDEX = "index.json"
+_TYPES = {"weights": torch.float16, "average": torch.float16, "exp_avg": torch.bfloat16, "exp_avg_sq": torch.bfloat16}
+_LEAST_IMPORTANT = (("exp_avg",), ("exp_avg", "exp_avg_sq"), ("exp_avg", "exp_avg_sq", "average"))
+
+
+def write(folder: str | Path, state: RunState, total_mb: float = 60.0) -> list[str]:
+    """Write a compact state into ``folder``, over one that is there.
+
+    Where all would be larger than ``total_mb``, parts are left out, the least important first: the first moment, the
+    second (Adam warms up again), the average (it starts at the weights).
+
+    Returns:
+        The parts left out.
+
+    Raises:
+        CheckpointError: even the weights alone are larger than that.
+    """
+    folder = Path(folder)
+    tensors = {}
+    for name, tensor in state.tensors().items():
+        kind = _TYPES[name.partition("/")[0]]
+        tensors[name] = _reduce(tensor, kind) if tensor.is_floating_point() else tensor
+    dropped: tuple[str, ...] = ()
+    for candidate in ((), *_LEAST_IMPORTANT):
+        dropped = candidate
+        kept = {k: v for k, v in tensors.items() if k.partition("/")[0] not in dropped}
+        if _size(kept) <= total_mb * 1e6:
+            break
+    else:
+        raise CheckpointError(
+            f"the weights alone are {_size(kept) / 1e6:.0f} MB, more than the {total_mb:g} MB allowed"
+        )
+    files: list[dict[str, Tensor]] = [{}]
+    for name in sorted(kept):
+        for part, piece in _pieces(name, kept[name]):
+            if files[-1] and _size(files[-1]) + piece.nbytes > FILE_LIMIT:
+                files.append({})
+            files[-1][part] = piece
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"part{number:02d}-step{state.step:07d}.safetensors" for number in range(len(files))]
+    for name, content in zip(names, files, strict=True):
+        write_tensors(folder / name, content, {"format": FORMAT})
+    shapes = {name: list(tensor.shape) for name, tensor in kept.items()}
+    index = {"files": names, "metadata": state.metadata(), "shapes": shapes, "left_out": list(dropped)}
+    temporary = folder / (INDEX + ".partial")
+    temporary.write_text(json.dumps(index), encoding="utf-8")
+    temporary.replace(folder / INDEX)
+    for old in folder.glob("part*-step*.safetensors"):
+        if old.name not in names:
+            old.unlink()
+    return list(dropped)
+
+
+def read(folder: str | Path) -> RunState:
+    """Read a compact state.
+
+    Raises:
+        CheckpointError: files are missing or damaged.
+    """
+    folder = Path(folder)
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        files, metadata, shapes = index["files"], index["metadata"], index["shapes"]
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} holds no compact state: there is no {INDEX}") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder / INDEX} cannot be used ({error}); copy the folder again") from error
+    pieces: dict[str, dict[int, Tensor]] = {}
+    for name in files:
+        for part, piece in read_tensors(folder / name)[0].items():
+            tensor, _, number = part.rpartition("#")
+            pieces.setdefault(tensor, {})[int(number)] = piece
+    missing = sorted(set(shapes) - set(pieces))
+    if missing:
+        raise CheckpointError(f"the compact state in {folder} lacks {len(missing)} tensors (first: {missing[0]})")
+    tensors = {}
+    for name, shape in shapes.items():
+        flat = torch.cat([piece for _, piece in sorted(pieces[name].items())])
+        tensor = flat.reshape(shape)
+        tensors[name] = tensor.float() if tensor.is_floating_point() else tensor
+    state = RunState.from_tensors(tensors, metadata)
+    if not state.average:
+        prefix = "model."
+        state.average = {k.removeprefix(prefix): v.clone() for k, v in state.weights.items() if k.startswith(prefix)}
+    return state
+
+
+def _reduce(tensor: Tensor, kind: torch.dtype) -> Tensor:
+    if kind == torch.float16:
+        limit = torch.finfo(torch.float16).max
+        tensor = tensor.clamp(-limit, limit)
+    return tensor.to(kind)
+
+
+def _pieces(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """A tensor cut where it is larger than a file, flat, with names that tell the order."""
+    flat = tensor.reshape(-1)
+    step = max(1, FILE_LIMIT // flat.element_size())
+    return [(f"{name}#{n}", flat[i : i + step].clone()) for n, i in enumerate(range(0, max(1, flat.numel()), step))]
+
+
+def _size(tensors: dict[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())

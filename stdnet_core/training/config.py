@@ -1,0 +1,388 @@
+"""Configuration of a training run: a typed schema, YAML files, dotted overrides.
+
+The schema's defaults are the run that ``python -m stdnet_core.train`` starts without arguments: the tiny preset on
+procedural scenes. A YAML file may name another one under ``base`` and change some of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stdnet_core.cli import require
+from stdnet_core.errors import ConfigError
+
+_MULTIPLE = 16
+"""Crop sizes are multiples of the largest scale, so that one crop serves every scale."""
+
+
+@dataclass
+class SourceConfig:
+    """One part of the mixture."""
+
+    source: str = "synthetic"
+    """``synthetic``, or what :func:`stdnet_core.data.sources.open_source` takes, e.g. ``folder:PATH``."""
+    weight: float = 1.0
+    """Share of the samples, relative to the other sources' weights."""
+    split: str | None = None
+    """Split of a published data set, e.g. ``train``."""
+    include: list[str] = field(default_factory=list)
+    """Name patterns (``*`` and ``?``) of the sequences to use; empty: all."""
+    exclude: list[str] = field(default_factory=list)
+    """Name patterns of the sequences to leave out."""
+    max_depth: float | None = None
+    """Metres; what is deeper counts as this deep (``far: clip``) or as invalid (``far: invalid``)."""
+    far: str = "clip"
+    options: dict[str, Any] = field(default_factory=dict)
+    """Fields of SyntheticConfig, for ``synthetic``."""
+
+
+@dataclass
+class DegradationRanges:
+    """How low-resolution depth is made: DegradationConfig fields, drawn anew for every clip."""
+
+    methods: dict[str, float] = field(default_factory=lambda: {"dtof": 0.7, "nearest": 0.15, "area": 0.15})
+    uniform: dict[str, list[float]] = field(default_factory=lambda: {"jitter_bins": [0.0, 2.5]})
+    log_uniform: dict[str, list[float]] = field(default_factory=lambda: {"range_m": [5.0, 40.0]})
+    imperfect: float = 0.0
+    """Share of the clips that get ``imperfections`` and ``holes`` (sensor faults); the others get none of them."""
+    imperfections: dict[str, list[float]] = field(default_factory=dict)
+    holes: dict[str, float] = field(default_factory=dict)
+    """Name of a HoleConfig preset, or ``none`` -> relative probability."""
+    cover_clip: bool = True
+    """Raise range_m to the clip's largest depth, so that nothing lies beyond what the sensor sees."""
+
+
+@dataclass
+class NormalizationConfig:
+    """What depths are divided by before the network sees them."""
+
+    mode: str = "clip"
+    """``clip``: each clip's own first low-resolution frame decides; ``fixed``: ``depth_range`` for all."""
+    depth_range: float | None = None
+    gain: list[float] = field(default_factory=lambda: [0.7, 1.5])
+    """The range of each clip is multiplied by a log-uniform number from these bounds (``clip`` alone)."""
+
+
+@dataclass
+class DataConfig:
+    root: str | None = "${oc.env:STDNET_DATA,null}"
+    """For use in the sources, as ``folder:${data.root}/...``."""
+    sources: list[SourceConfig] = field(default_factory=lambda: [SourceConfig()])
+    scales: dict[int, float] = field(default_factory=lambda: {4: 1.0, 8: 1.0, 16: 1.0})
+    """Scale of a batch -> relative probability."""
+    crops: list[str] = field(default_factory=lambda: ["96", "128", "160"])
+    """Sizes of HR crops in pixels, ``SIDE`` or ``HEIGHTxWIDTH``, multiples of 16; one is drawn for each batch."""
+    lengths: list[int] = field(default_factory=lambda: [3, 4, 5])
+    """Frames in a clip; one is drawn for each batch."""
+    strides: dict[int, float] = field(default_factory=lambda: {1: 0.6, 2: 0.3, 3: 0.1})
+    """Take every n-th frame -> relative probability (recorded sources)."""
+    zoom_out: float = 0.0
+    """Probability of halving the resolution (recorded sources whose frames are large enough)."""
+    batch_size: int = 2
+    """Clips in a step, over all processes and accumulated batches."""
+    pixel_budget: int = 0
+    """Where not 0: as many clips as hold about so many pixels, instead of ``batch_size``."""
+    normalization: NormalizationConfig = field(default_factory=NormalizationConfig)
+    degradation: DegradationRanges = field(default_factory=DegradationRanges)
+    augmentation: dict[str, Any] = field(default_factory=dict)
+    """Fields of AugmentationConfig."""
+    cache_gb: float = 4.0
+    """Decoded frames kept in memory, 0 for none."""
+    workers: int = 0
+    """Processes that prepare batches; 0: the training process does."""
+    skip_bad: bool = False
+    """Leave damaged sequences out instead of stopping."""
+
+
+@dataclass
+class OptimConfig:
+    name: str = "adam"
+    """``adam`` or ``adamw``."""
+    lr: float = 1e-3
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    weight_decay: float = 0.0
+    steps: int = 20000
+    """Length of the run and of the schedule; a finished run goes on when this is raised."""
+    warmup_steps: int = 100
+    schedule: str = "cosine"
+    """``cosine`` to ``lr * final_lr``; ``constant``; ``milestones``: times ``milestone_factor`` at each."""
+    final_lr: float = 0.01
+    milestones: list[float] = field(default_factory=list)
+    """Fractions of ``steps``."""
+    milestone_factor: float = 0.2
+    horizon: str = "time"
+    """``steps``: the schedule runs over ``steps`` alone; ``time``: it also ends with ``--max-minutes``."""
+    clip_norm: float = 0.5
+    ema: float = 0.999
+    """Decay of the moving average of the weights, which is what is saved and validated; 0: none."""
+    accumulate: int = 1
+    """Batches whose gradients are added up for a step."""
+    zero_init_heads: bool = True
+    """Start at interpolated depth."""
+
+
+@dataclass
+class ValidationConfig:
+    sources: list[SourceConfig] = field(default_factory=lambda: [SourceConfig("synthetic:900001,4,128x128,5")])
+    scales: list[int] = field(default_factory=list)
+    """Empty: those of ``data.scales``."""
+    every: int = 500
+    """Steps between validations; 0: at the end alone."""
+    clips: int = 12
+    """At most so many clips of each source, evenly spread over its sequences."""
+    length: int = 5
+    crop: str = "192"
+    """Centre crop; smaller frames are taken whole."""
+    degradation: dict[str, Any] = field(default_factory=lambda: {"method": "dtof", "range_m": 20.0, "jitter_bins": 2.0})
+    pictures: int = 3
+    """Clips drawn into a picture at each validation."""
+
+
+@dataclass
+class TrainerConfig:
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+    precision: str = "auto"
+    """``32-true``, ``bf16-mixed`` or ``auto``: bf16 on a GPU, else 32 bit."""
+    compile: bool = False
+    threads: int = 0
+    """Threads of torch on the CPU; 0: its own choice."""
+    save_minutes: float = 5.0
+    """Minutes between saved states."""
+    log_every: int = 1
+    """Steps between lines of log.jsonl."""
+
+
+@dataclass
+class TrainConfig:
+    seed: int = 0
+    base: str | None = None
+    model: dict[str, Any] = field(default_factory=lambda: {"preset": "tiny"})
+    """``preset`` and any field of ModelConfig."""
+    loss: dict[str, Any] = field(default_factory=dict)
+    """Any field of LossConfig."""
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    val: ValidationConfig = field(default_factory=ValidationConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+def load_config(
+    path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = (), *, check_root: bool = True
+) -> TrainConfig:
+    """Schema, then the file and its bases, then ``key.sub=value`` overrides.
+
+    Args:
+        path: a file or the name of a shipped one; None: the defaults.
+        overrides: they win over the file.
+        check_root: refuse sources below ``data.root`` where that is not set.
+
+    Raises:
+        ConfigError: no such file, unknown keys, values of a wrong type or out of range.
+    """
+    omegaconf = require("omegaconf", extra="train")
+    errors = require("omegaconf.errors", extra="train")
+    yaml = require("yaml", extra="train")
+    merged = omegaconf.OmegaConf.structured(TrainConfig)
+    where = "the defaults"
+    try:
+        for file in _chain(path):
+            where = str(file)
+            layer = omegaconf.OmegaConf.load(file)
+            if not isinstance(layer, omegaconf.DictConfig):
+                raise ConfigError(f"{file} holds no keys; it must be a YAML mapping such as 'optim: {{lr: 1e-3}}'")
+            _replace_whole(merged, layer)
+            merged.merge_with(layer)
+        where = "the overrides"
+        for override in overrides:
+            key, separator, _ = override.partition("=")
+            if not separator or not key:
+                raise ConfigError(f"override {override!r} has no value; write it as key.sub=value")
+            where = f"override {override!r}"
+            layer = omegaconf.OmegaConf.from_dotlist([override])
+            if "." in key and isinstance(layer, omegaconf.DictConfig):
+                _replace_whole(merged, layer)
+            merged.merge_with(layer)
+        merged.base = None
+        config = omegaconf.OmegaConf.to_object(merged)
+        if check_root and _needs_root(omegaconf, merged):
+            raise ConfigError(
+                "the sources are written with data.root, which is not set; give data.root=FOLDER or set the "
+                "environment variable that the configuration names (STDNET_DATA)"
+            )
+    except errors.OmegaConfBaseException as error:
+        raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+    validate(config)
+    return config
+
+
+def _needs_root(omegaconf: Any, merged: Any) -> bool:
+    """Whether a source is written with ``${data.root}`` and there is none."""
+    raw = omegaconf.OmegaConf.to_container(merged, resolve=False)
+    sources = [s["source"] for s in (*raw["data"]["sources"], *raw["val"]["sources"])]
+    return merged.data.root is None and any("${data.root}" in source for source in sources)
+
+
+_WHOLE = (("data", "scales"), ("data", "strides"), ("data", "degradation", "methods"))
+"""Mappings of probabilities: one given replaces the default instead of being merged into it."""
+
+
+def _replace_whole(merged: Any, layer: Any) -> None:
+    for path in _WHOLE:
+        target, given = merged, layer
+        for key in path[:-1]:
+            target, given = target[key], given.get(key) if given is not None else None
+        if given is not None and given.get(path[-1]) is not None:
+            target[path[-1]] = {}
+
+
+def _chain(path: str | Path | None) -> list[Path]:
+    """The file and its bases, the deepest base first."""
+    omegaconf = require("omegaconf", extra="train")
+    chain: list[Path] = []
+    while path is not None:
+        file = find_config(path) if not chain else Path(path)
+        if file in chain:
+            raise ConfigError(f"{file} is its own base; remove one of the 'base' entries")
+        if not file.is_file():
+            raise ConfigError(f"there is no configuration file {file}, which {chain[-1]} names as its base")
+        chain.append(file)
+        loaded = omegaconf.OmegaConf.load(file)
+        base = loaded.get("base") if isinstance(loaded, omegaconf.DictConfig) else None
+        path = None if base is None else file.parent / base
+    return chain[::-1]
+
+
+def find_config(path: str | Path) -> Path:
+    """A configuration file by path, or a shipped one by name (``paper_x8``).
+
+    Raises:
+        ConfigError: neither.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    folders = [
+        Path(__file__).resolve().parents[2] / "config" / "train",
+        Path(sys.prefix) / "share" / "stdnet_ros" / "config" / "train",
+    ]
+    for folder in folders:
+        candidate = folder / f"{path.name.removesuffix('.yaml')}.yaml"
+        if candidate.is_file() and path.parent in (Path("."), Path("config/train")):
+            return candidate
+    names = sorted({f.stem for folder in folders for f in folder.glob("*.yaml")})
+    shipped = f" (shipped: {', '.join(names)})" if names else ""
+    raise ConfigError(f"there is no configuration file {str(path)!r}{shipped}")
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """The configuration as YAML."""
+    omegaconf = require("omegaconf", extra="train")
+    return omegaconf.OmegaConf.to_yaml(omegaconf.OmegaConf.structured(config))
+
+
+def to_plain(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as plain values, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``"128"`` or ``"96x160"`` -> (height, width).
+
+    Raises:
+        ConfigError: neither.
+    """
+    parts = str(text).lower().split("x")
+    if len(parts) not in (1, 2) or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise ConfigError(f"size {text!r} is neither SIDE nor HEIGHTxWIDTH in pixels, e.g. 128 or 96x160")
+    return int(parts[0]), int(parts[-1])
+
+
+def validate(config: TrainConfig) -> None:
+    """Raise ConfigError for values that the types allow but that make no sense."""
+    data, optim, val = config.data, config.optim, config.val
+    _choice("data.normalization.mode", data.normalization.mode, ("clip", "fixed"))
+    _choice("optim.name", optim.name, ("adam", "adamw"))
+    _choice("optim.schedule", optim.schedule, ("cosine", "constant", "milestones"))
+    _choice("optim.horizon", optim.horizon, ("steps", "time"))
+    _choice("trainer.precision", config.trainer.precision, ("auto", "32-true", "bf16-mixed"))
+    if data.normalization.mode == "fixed":
+        if data.normalization.depth_range is None or data.normalization.depth_range <= 0:
+            raise ConfigError("data.normalization.mode is fixed, so depth_range must be a positive number of metres")
+    elif data.normalization.depth_range is not None:
+        raise ConfigError("data.normalization.depth_range is for mode fixed alone; set mode to fixed or leave it null")
+    _bounds("data.normalization.gain", data.normalization.gain, positive=True)
+    for sources in (data.sources, val.sources):
+        for source in sources:
+            _choice(f"far of source {source.source!r}", source.far, ("clip", "invalid"))
+            if not source.weight >= 0:
+                raise ConfigError(f"weight of source {source.source!r} is {source.weight}; it must not be negative")
+    if not sum(source.weight for source in data.sources) > 0:
+        raise ConfigError("data.sources has no source with a positive weight; give at least one")
+    for name, table in (
+        ("data.scales", data.scales),
+        ("data.strides", data.strides),
+        ("data.degradation.methods", data.degradation.methods),
+    ):
+        if not table or any(weight < 0 for weight in table.values()) or not sum(table.values()) > 0:
+            raise ConfigError(f"{name} is {dict(table)}; give non-negative weights, at least one of them positive")
+    for scale in [*data.scales, *val.scales]:
+        if scale not in (4, 8, 16):
+            raise ConfigError(f"scale {scale} is not one of 4, 8, 16")
+    if any(stride < 1 for stride in data.strides):
+        raise ConfigError(f"data.strides is {dict(data.strides)}; a stride is at least 1")
+    for size in [*data.crops, val.crop]:
+        if any(side % _MULTIPLE for side in parse_size(size)):
+            raise ConfigError(f"crop {size!r} is not a multiple of {_MULTIPLE} pixels on both sides")
+    if not data.crops or not data.lengths or min(data.lengths) < 1:
+        raise ConfigError("data.crops and data.lengths need at least one entry, lengths of at least 1 frame")
+    for table_name in ("uniform", "log_uniform", "imperfections"):
+        for name, pair in getattr(data.degradation, table_name).items():
+            _bounds(f"data.degradation.{table_name}.{name}", pair, positive=table_name == "log_uniform")
+    for name, value, low, high in (
+        ("data.zoom_out", data.zoom_out, 0, 1),
+        ("data.degradation.imperfect", data.degradation.imperfect, 0, 1),
+        ("data.batch_size", data.batch_size, 1, 1 << 16),
+        ("data.pixel_budget", data.pixel_budget, 0, 1 << 40),
+        ("data.workers", data.workers, 0, 64),
+        ("data.cache_gb", data.cache_gb, 0, 1 << 20),
+        ("optim.lr", optim.lr, 1e-12, 10),
+        ("optim.final_lr", optim.final_lr, 0, 1),
+        ("optim.steps", optim.steps, 1, 1 << 40),
+        ("optim.warmup_steps", optim.warmup_steps, 0, 1 << 40),
+        ("optim.ema", optim.ema, 0, 0.9999999),
+        ("optim.clip_norm", optim.clip_norm, 0, float("inf")),
+        ("optim.accumulate", optim.accumulate, 1, 1 << 16),
+        ("val.every", val.every, 0, 1 << 40),
+        ("val.clips", val.clips, 1, 1 << 20),
+        ("val.length", val.length, 1, 1 << 20),
+        ("val.pictures", val.pictures, 0, 64),
+        ("trainer.devices", config.trainer.devices, 1, 1 << 16),
+        ("trainer.threads", config.trainer.threads, 0, 1 << 16),
+        ("trainer.save_minutes", config.trainer.save_minutes, 0, float("inf")),
+        ("trainer.log_every", config.trainer.log_every, 1, 1 << 40),
+    ):
+        if not low <= value <= high:
+            raise ConfigError(f"{name} is {value}; it must be from {low:g} to {high:g}")
+    if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
+        raise ConfigError(f"optim.betas is {list(optim.betas)}; give two numbers from 0 to below 1")
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
+
+
+def _bounds(name: str, pair: Any, *, positive: bool) -> None:
+    valid = isinstance(pair, list | tuple) and len(pair) == 2 and pair[0] <= pair[1]
+    if not valid or (positive and pair[0] <= 0):
+        kind = "positive " if positive else ""
+        raise ConfigError(f"{name} is {pair!r}; give two {kind}numbers [low, high]")

@@ -1,0 +1,74 @@
+"""Every random choice of a run as a pure function of (seed, step, sample).
+
+Nothing is drawn from a generator that goes on from step to step, so a resumed run continues the data order from the
+step number alone, and the order does not depend on the number of processes or of loader workers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from stdnet_core.training.config import DataConfig, parse_size
+
+_BATCH = 0
+_SAMPLE = 1
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """What all clips of a batch have in common.
+
+    Attributes:
+        index: number of the batch in the run, from 0.
+        scale: upsampling factor.
+        height, width: of the HR crops in pixels.
+        length: frames.
+        clips: clips over all processes.
+    """
+
+    index: int
+    scale: int
+    height: int
+    width: int
+    length: int
+    clips: int
+
+
+def plan_batch(config: DataConfig, seed: int, index: int, *, processes: int = 1, accumulate: int = 1) -> BatchPlan:
+    """The plan of batch ``index``; the clips are a multiple of ``processes``.
+
+    With gradients accumulated over several batches, each of them holds its share of the step's clips.
+    """
+    rng = np.random.default_rng([seed, index, _BATCH])
+    scale = choose(rng, config.scales)
+    height, width = parse_size(config.crops[rng.integers(len(config.crops))])
+    length = int(config.lengths[rng.integers(len(config.lengths))])
+    clips = config.batch_size
+    if config.pixel_budget:
+        clips = max(1, round(config.pixel_budget / (height * width * length)))
+    clips = max(1, clips // accumulate)
+    return BatchPlan(index, int(scale), height, width, length, math.ceil(clips / processes) * processes)
+
+
+def sample_rng(seed: int, index: int, sample: int) -> np.random.Generator:
+    """Generator of clip ``sample`` of batch ``index``."""
+    return np.random.default_rng([seed, index, _SAMPLE, sample])
+
+
+def choose(rng: np.random.Generator, weights: dict[Key, float]) -> Key:
+    """A key drawn with probability proportional to its weight."""
+    values = np.array(list(weights.values()), dtype=np.float64)
+    return list(weights)[int(rng.choice(len(values), p=values / values.sum()))]
+
+
+def between(rng: np.random.Generator, pair: list[float], *, log: bool = False) -> float:
+    """Uniform, or log-uniform, between the two numbers."""
+    low, high = pair
+    if log:
+        return float(math.exp(rng.uniform(math.log(low), math.log(high))))
+    return float(rng.uniform(low, high))

@@ -1,0 +1,206 @@
+"""The training step: network, loss, moving average, optimiser, and the check that stops a diverging run."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+from torch import Tensor, nn
+
+from stdnet_core.errors import ConfigError, StdnetError
+from stdnet_core.losses import LossConfig, STDNetLoss
+from stdnet_core.model import ModelConfig, STDNet
+from stdnet_core.training.batches import Batch
+from stdnet_core.training.config import TrainConfig
+from stdnet_core.training.schedule import ema_decay, learning_rate
+from stdnet_core.training.state import RunState, capture, restore_optimizer, restore_weights
+
+
+class TrainingDiverged(StdnetError):
+    """The loss or the gradient is not finite; the message says since when and where to look."""
+
+
+def model_config(config: TrainConfig) -> ModelConfig:
+    """The network's configuration of a run."""
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.model.items()}
+    return ModelConfig.preset(values.pop("preset", "tiny"), **values)
+
+
+def loss_config(config: TrainConfig) -> LossConfig:
+    """The loss's configuration of a run."""
+    try:
+        return LossConfig(**config.loss)
+    except TypeError as error:
+        raise ConfigError(f"loss: {error}") from error
+
+
+class Learner(nn.Module):
+    """Everything that the optimiser owns."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__()
+        model = model_config(config)
+        loss = loss_config(config)
+        self.model = STDNet(model)
+        self.loss = STDNetLoss(loss, model.channels, model.neighbors)
+        if config.optim.zero_init_heads:
+            self.model.zero_init_heads()
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss's terms for a batch."""
+        output = self.model(
+            rgb=batch["rgb"],
+            depth_lr=batch["depth_lr"],
+            return_differences=self.loss.config.uses_differences,
+        )
+        return self.loss(output, batch["depth"], batch["valid"])
+
+
+class TrainingModule(lightning.LightningModule):
+    """What the trainer runs.
+
+    Args:
+        config: of the run.
+        state: where to go on; None for a fresh start.
+        origin: where the state came from, for messages.
+    """
+
+    def __init__(self, config: TrainConfig, state: RunState | None = None, origin: str = "the state") -> None:
+        super().__init__()
+        self.config = config
+        torch.manual_seed(config.seed)
+        self.learner = Learner(config)
+        self.average = copy.deepcopy(self.learner.model).eval().requires_grad_(False)
+        if state is not None:
+            restore_weights(state, self.learner, self.average, origin)
+        self._state = state
+        self.first_step = state.step if state else 0
+        self.best_score: float | None = state.about.get("best_score") if state else None
+        self.seconds_before = state.seconds if state else 0.0
+        self.began = time.monotonic()
+        self.seconds_allowed: float | None = None
+        self.terms: dict[str, Tensor] = {}
+        self.gradient_norm = 0.0
+        self.lr = 0.0
+        self.last_batch: Batch | None = None
+
+    @property
+    def step(self) -> int:
+        """Finished steps of the run, those before this call included."""
+        return self.first_step + self.trainer.global_step
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on the run, all calls together."""
+        return self.seconds_before + time.monotonic() - self.began
+
+    def time_used(self) -> float:
+        """Fraction of the time allowed to this call that has passed; 0 unless the schedule depends on it."""
+        if self.config.optim.horizon != "time" or not self.seconds_allowed:
+            return 0.0
+        return (time.monotonic() - self.began) / self.seconds_allowed
+
+    def capture(self) -> RunState:
+        """The state as it is now, on the CPU."""
+        return capture(
+            self.learner,
+            self.average,
+            self.trainer.optimizers[0],
+            step=self.step,
+            seconds=self.seconds,
+            about={
+                "model": self.learner.model.config.to_dict(),
+                "seed": self.config.seed,
+                "best_score": self.best_score,
+            },
+        )
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        optim = self.config.optim
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optim.name]
+        optimizer = kind(
+            self.learner.parameters(), lr=optim.lr, betas=tuple(optim.betas), weight_decay=optim.weight_decay
+        )
+        if self._state is not None:
+            restore_optimizer(self._state, self.learner, optimizer)
+            self._state = None
+        return optimizer
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        # Whatever still draws from the global generator must not depend on when the run was interrupted.
+        torch.manual_seed(hash((self.config.seed, batch["index"])) % 2**63)
+        self.lr = learning_rate(self.config.optim, self.step, self.time_used())
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.lr
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        terms = self.learner(batch)
+        self.terms = {name: value.detach() for name, value in terms.items()}
+        self.last_batch = batch
+        return terms["total"]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm; refuse to take a step that would destroy the weights."""
+        limit = self.config.optim.clip_norm or math.inf
+        self.gradient_norm = float(nn.utils.clip_grad_norm_(self.learner.parameters(), limit))
+        if not math.isfinite(self.gradient_norm):
+            raise TrainingDiverged(self._diagnosis())
+
+    def _diagnosis(self) -> str:
+        """What is not finite, where, with which data."""
+        terms = ", ".join(f"{name} {float(value):.4g}" for name, value in self.terms.items())
+        bad_weights = [n for n, p in self.learner.named_parameters() if not torch.isfinite(p).all()]
+        bad_gradients = [
+            n for n, p in self.learner.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()
+        ]
+        batch = self.last_batch or {}
+        inputs = [
+            f"{name} {float(batch[name].min()):.3g} to {float(batch[name].max()):.3g}"
+            for name in ("rgb", "depth_lr", "depth", "depth_range")
+            if name in batch
+        ]
+        bad_inputs = [n for n in ("rgb", "depth_lr", "depth") if n in batch and not torch.isfinite(batch[n]).all()]
+        cause = (
+            f"the data are not finite ({', '.join(bad_inputs)}): look at these clips"
+            if bad_inputs
+            else "lower optim.lr, or raise optim.warmup_steps, or set trainer.precision=32-true"
+        )
+        clips = ", ".join(dict.fromkeys(batch.get("names", [])))
+        first = f" (first: {bad_gradients[0]})" if bad_gradients else ""
+        return (
+            f"training diverged in step {self.step + 1}: the gradient is not finite (loss: {terms}; learning rate "
+            f"{self.lr:.3g}; batch {batch.get('index')} of scale {batch.get('scale')}: {', '.join(inputs)}; "
+            f"clips {clips}; not finite: {len(bad_gradients)} gradients{first}, {len(bad_weights)} weights); the state "
+            f"before this step is kept; {cause}"
+        )
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the average towards the weights, after a step."""
+        decay = ema_decay(self.config.optim.ema, self.step - 1) if self.config.optim.ema else 0.0
+        targets = dict(self.learner.model.named_parameters())
+        names = [name for name, _ in self.average.named_parameters()]
+        averages = [p for _, p in self.average.named_parameters()]
+        torch._foreach_lerp_(averages, [targets[name] for name in names], 1.0 - decay)
+        for own, other in zip(self.average.buffers(), self.learner.model.buffers(), strict=True):
+            own.copy_(other)
+
+    def finite(self) -> bool:
+        """Whether all weights and averages are finite."""
+        return all(bool(torch.isfinite(p).all()) for p in self.parameters())
+
+    def describe(self) -> dict[str, Any]:
+        """Loss terms averaged over the processes, as plain numbers."""
+        values = torch.stack([value.float() for value in self.terms.values()])
+        if self.trainer.world_size > 1:
+            values = self.trainer.strategy.reduce(values, reduce_op="mean")
+        return dict(zip(self.terms, [float(v) for v in values], strict=True))

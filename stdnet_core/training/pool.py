@@ -1,0 +1,253 @@
+"""The sources of a training run: recorded sequences with their frames kept in memory, and procedural scenes."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stdnet_core.data.clip import RgbdClip
+from stdnet_core.data.rgbd_sequence import RgbdSequence
+from stdnet_core.errors import ConfigError, DataError
+from stdnet_core.training.config import DataConfig, SourceConfig
+from stdnet_core.training.draw import BatchPlan, choose
+
+MIN_VALID = 0.3
+"""A crop with a smaller share of valid depth is drawn again, at most :data:`TRIES` times."""
+TRIES = 4
+_MILLIMETRE = 1e-3
+
+
+class FrameCache:
+    """Decoded frames in memory, up to a number of bytes.
+
+    Colour is kept as bytes, depth as whole millimetres where that loses nothing, else as float32. Once full, it keeps
+    what it has: frames are asked for at random, so a newer one is not worth more.
+
+    Args:
+        limit: bytes; 0 keeps nothing.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._frames: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def frame(self, sequence: RgbdSequence, number: int) -> tuple[Tensor, Tensor]:
+        """Colour (3, H, W) uint8 and depth (1, H, W), uint16 millimetres or float32 metres, 0 invalid."""
+        key = (id(sequence), number)
+        if key not in self._frames:
+            clip = sequence.clip(number, 1)
+            color = (clip.rgb[0] * 255).round_().to(torch.uint8)
+            depth = _pack(clip.depth[0] * clip.valid[0])
+            size = color.nbytes + depth.nbytes
+            if self.used + size > self.limit:
+                return color, depth
+            self.used += size
+            self._frames[key] = color, depth
+        return self._frames[key]
+
+
+def _pack(depth: Tensor) -> Tensor:
+    millimetres = (depth / _MILLIMETRE).round()
+    exact = ((millimetres * _MILLIMETRE - depth).abs() <= 1e-6 * depth).all() and millimetres.max() < 65536
+    return millimetres.to(torch.uint16) if exact else depth.contiguous()
+
+
+def _unpack(depth: Tensor) -> Tensor:
+    if depth.dtype != torch.uint16:
+        return depth
+    return torch.from_numpy(depth.numpy().astype(np.float32)).mul_(_MILLIMETRE)
+
+
+@dataclass
+class Source:
+    """One part of the mixture, opened.
+
+    Attributes:
+        config: its configuration.
+        sequences: None for procedural scenes, which are rendered at the size wanted.
+    """
+
+    config: SourceConfig
+    sequences: list[RgbdSequence] | None
+    starts: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """Share of the samples of each sequence."""
+
+    @property
+    def procedural(self) -> bool:
+        return self.sequences is None
+
+
+def open_sequences(config: SourceConfig, *, skip_bad: bool = False) -> list[RgbdSequence]:
+    """Sequences of a source, filtered by its name patterns, in a fixed order.
+
+    Raises:
+        DataError: nothing there, or nothing left after filtering.
+    """
+    from stdnet_core.data.sources import open_source
+
+    found = open_source(config.source, split=config.split, skip_bad=skip_bad)
+    kept = [s for s in found if selected(s.name, config)]
+    if not kept:
+        raise DataError(
+            f"source {config.source!r} has {len(found)} sequences, but include {list(config.include)} and exclude "
+            f"{list(config.exclude)} leave none of them; names are like {found[0].name!r}"
+            if found
+            else f"source {config.source!r} has no sequences"
+        )
+    return sorted(kept, key=lambda s: s.name)
+
+
+def selected(name: str, config: SourceConfig) -> bool:
+    """Whether the patterns of a source keep the sequence ``name``; they match the name or its last part."""
+
+    def matches(patterns: list[str]) -> bool:
+        parts = (name, name.rsplit("/", 1)[-1])
+        return any(fnmatch.fnmatchcase(part, pattern) for pattern in patterns for part in parts)
+
+    return (not config.include or matches(config.include)) and not matches(config.exclude)
+
+
+class Pool:
+    """All sources of a run, which gives the clips that plans and generators ask for.
+
+    Args:
+        config: the data section; sources of weight 0 are not opened.
+
+    Raises:
+        DataError, ConfigError: a source that cannot be used with the crops and lengths of the configuration.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
+        self.cache = FrameCache(int(config.cache_gb * 2**30))
+        self.sources = [self._open(source) for source in config.sources if source.weight > 0]
+        self._weights = {i: source.config.weight for i, source in enumerate(self.sources)}
+
+    def _open(self, config: SourceConfig) -> Source:
+        if config.source == "synthetic":
+            if config.include or config.exclude or config.split:
+                raise ConfigError("source 'synthetic' has no names to include, exclude or split by; remove those keys")
+            _synthetic_config(config)
+            return Source(config, None)
+        if config.options:
+            raise ConfigError(f"source {config.source!r} takes no options; they belong to 'synthetic' alone")
+        sequences = open_sequences(config, skip_bad=self.config.skip_bad)
+        longest = max(self.config.lengths)
+        long_enough = [s for s in sequences if len(s) >= longest]
+        if not long_enough:
+            raise ConfigError(
+                f"source {config.source!r} has no sequence of {longest} frames (longest: "
+                f"{max(len(s) for s in sequences)}); lower data.lengths"
+            )
+        starts = np.array([len(s) - longest + 1 for s in long_enough], dtype=np.float64)
+        return Source(config, long_enough, starts / starts.sum())
+
+    @property
+    def names(self) -> list[dict[str, object]]:
+        """What the run learns from, for the provenance of its checkpoints."""
+        return [
+            {
+                "source": public_name(source.config.source),
+                "weight": source.config.weight,
+                "sequences": None if source.procedural else [s.name for s in source.sequences],
+            }
+            for source in self.sources
+        ]
+
+    def samples(self, plan: BatchPlan, rngs: Sequence[np.random.Generator], device: torch.device) -> list[RgbdClip]:
+        """One clip of the plan's length and size for each generator; procedural scenes are rendered on ``device``."""
+        clips: list[RgbdClip | None] = []
+        scenes: dict[int, dict[int, int]] = {}
+        for number, rng in enumerate(rngs):
+            index = choose(rng, self._weights)
+            source = self.sources[index]
+            if source.procedural:
+                scenes.setdefault(index, {})[number] = int(rng.integers(2**62))
+                clips.append(None)
+                continue
+            for _ in range(TRIES):
+                clip = self._crop(source, plan, rng)
+                if clip.valid.float().mean() >= MIN_VALID:
+                    break
+            clips.append(limit_depth(clip, source.config).to(device))
+        for index, seeds in scenes.items():
+            source = self.sources[index].config
+            for number, clip in zip(seeds, self._render(source, list(seeds.values()), plan, device), strict=True):
+                clips[number] = limit_depth(clip, source)
+        return [clip for clip in clips if clip is not None]
+
+    @staticmethod
+    def _render(source: SourceConfig, seeds: list[int], plan: BatchPlan, device: torch.device) -> list[RgbdClip]:
+        from stdnet_core.data.synthetic import render_clips
+
+        options = _synthetic_config(source)
+        return render_clips(seeds, plan.length, plan.height, plan.width, options, device)
+
+    def _crop(self, source: Source, plan: BatchPlan, rng: np.random.Generator) -> RgbdClip:
+        sequence = source.sequences[int(rng.choice(len(source.starts), p=source.starts))]
+        stride = choose(rng, self.config.strides)
+        stride = min(stride, (len(sequence) - 1) // max(1, plan.length - 1)) or 1
+        start = int(rng.integers(len(sequence) - (plan.length - 1) * stride))
+        numbers = [start + stride * i for i in range(plan.length)]
+        height, width = sequence.frame_size
+        zoomed = rng.random() < self.config.zoom_out
+        zoom = 2 if zoomed and height >= 2 * plan.height and width >= 2 * plan.width else 1
+        rows, columns = plan.height * zoom, plan.width * zoom
+        if height < rows or width < columns:
+            raise DataError(
+                f"{sequence.name}: frames are {height}x{width} pixels, smaller than a crop of {rows}x{columns}; "
+                "remove the large sizes from data.crops"
+            )
+        top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+        window = (..., slice(top, top + rows), slice(left, left + columns))
+        frames = [self.cache.frame(sequence, number) for number in numbers]
+        rgb = torch.stack([color[window] for color, _ in frames]).float().div_(255)
+        depth = torch.stack([_unpack(depth[window]) for _, depth in frames])
+        if zoom == 2:
+            rgb, depth = halve(rgb, depth)
+        return RgbdClip(rgb=rgb, depth=depth, valid=depth > 0, name=sequence.name)
+
+
+def halve(rgb: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
+    """Half the resolution: smoothed colour and plain depth, both at every second pixel.
+
+    Args:
+        rgb: (T, 3, H, W); depth: (T, 1, H, W).
+    """
+    taps = rgb.new_tensor([0.25, 0.5, 0.25])
+    kernel = (taps[:, None] * taps).expand(3, 1, 3, 3)
+    smooth = F.conv2d(F.pad(rgb, (1, 1, 1, 1), mode="replicate"), kernel, stride=2, groups=3)
+    return smooth, depth[..., ::2, ::2].contiguous()
+
+
+def limit_depth(clip: RgbdClip, config: SourceConfig) -> RgbdClip:
+    """The clip with depths beyond the source's ``max_depth`` clipped or made invalid."""
+    if config.max_depth is None:
+        return clip
+    if config.far == "clip":
+        return dataclasses.replace(clip, depth=clip.depth.clamp(max=config.max_depth))
+    near = clip.depth <= config.max_depth
+    return dataclasses.replace(clip, depth=clip.depth * near, valid=clip.valid & near)
+
+
+def _synthetic_config(config: SourceConfig):
+    from stdnet_core.data.synthetic import SyntheticConfig
+
+    try:
+        return SyntheticConfig(**config.options)
+    except TypeError as error:
+        raise ConfigError(f"options of source 'synthetic': {error}") from error
+
+
+def public_name(source: str) -> str:
+    """Source without the folders that lead to it, which are nobody's business in a published checkpoint."""
+    kind, separator, path = source.partition(":")
+    return f"{kind}{separator}{path.rstrip('/').rsplit('/', 1)[-1]}"

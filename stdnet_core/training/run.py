@@ -1,0 +1,167 @@
+"""One call of a training run: from wherever the output folder stands to the last step or the end of the time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+
+from stdnet_core.errors import CheckpointError, ConfigError
+from stdnet_core.training import compact
+from stdnet_core.training import state as run_state
+from stdnet_core.training.batches import BatchStream, make_loader
+from stdnet_core.training.config import TrainConfig, to_yaml
+from stdnet_core.training.keeper import Keeper
+from stdnet_core.training.module import TrainingModule, loss_config, model_config
+from stdnet_core.training.state import RunState
+
+_EXPECTED = (
+    ".*does not have many workers.*",
+    ".*IterableDataset.*",
+    ".*module\\(s\\) in eval mode.*",  # the moving average
+    ".*LeafSpec.*",
+)
+"""Warnings of Lightning that tell nothing here."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a call of :func:`run` did.
+
+    Attributes:
+        first_step, last_step: finished steps before and after.
+        seconds: of training in this call.
+        figures: of the last validation.
+        interrupted: by Ctrl-C or SIGTERM.
+        finished: the run has no steps left.
+    """
+
+    first_step: int
+    last_step: int
+    seconds: float
+    figures: dict[str, Any]
+    interrupted: bool
+    finished: bool
+
+
+def starting_state(output: Path, compact_folder: Path | None, *, fresh: bool) -> tuple[RunState | None, str]:
+    """Where to go on: the exact state in the output folder, else the compact one, else nowhere.
+
+    Raises:
+        CheckpointError: there is a state, but it cannot be read.
+    """
+    exact = output / run_state.FILE_NAME
+    if fresh and exact.is_file():
+        raise CheckpointError(f"{output} holds a run already; remove it, or give another --output, to start afresh")
+    if exact.is_file():
+        return run_state.read(exact), str(exact)
+    if compact_folder is not None:
+        return compact.read(compact_folder), str(compact_folder)
+    return None, ""
+
+
+def run(
+    config: TrainConfig,
+    output: str | Path,
+    *,
+    minutes: float | None = None,
+    resume_compact: str | Path | None = None,
+    fresh: bool = False,
+) -> RunResult:
+    """Train.
+
+    Args:
+        config: of the run.
+        output: folder of the run; a state there is gone on from.
+        minutes: stop after so many, counted from now.
+        resume_compact: folder of a compact state to go on from when ``output`` holds no state.
+        fresh: refuse to go on.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: something given does not fit.
+        TrainingDiverged: the loss or gradient is not finite.
+    """
+    started = time.monotonic()
+    output = Path(output)
+    model_config(config)
+    loss_config(config)
+    folder = Path(resume_compact) if resume_compact is not None else None
+    state, origin = starting_state(output, folder, fresh=fresh)
+    first_step = state.step if state else 0
+    if first_step >= config.optim.steps:
+        return RunResult(first_step, first_step, 0.0, {}, interrupted=False, finished=True)
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    output.mkdir(parents=True, exist_ok=True)
+    module = TrainingModule(config, state, origin)
+    if minutes is not None:
+        module.seconds_allowed = 60 * minutes
+    trainer, device, rank, processes = _trainer(config, first_step)
+    stream = BatchStream(config, device, rank, processes, start=first_step * config.optim.accumulate)
+    keeper = Keeper(config, output, stream.builder.pool.names, started, minutes)
+    trainer.callbacks.append(keeper)
+    if rank == 0:
+        (output / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    if config.trainer.compile:
+        module.learner.model.compile(dynamic=True)
+    module.began = time.monotonic()
+    with warnings.catch_warnings():
+        for message in _EXPECTED:
+            warnings.filterwarnings("ignore", message=message)
+        trainer.fit(module, train_dataloaders=make_loader(stream, config.data.workers))
+    last_step = module.first_step + trainer.global_step
+    return RunResult(
+        first_step,
+        last_step,
+        time.monotonic() - module.began,
+        keeper.figures,
+        interrupted=keeper.interrupted,
+        finished=last_step >= config.optim.steps,
+    )
+
+
+def _trainer(config: TrainConfig, first_step: int) -> tuple[lightning.Trainer, str, int, int]:
+    """The trainer, the device that makes the data, this process's rank and the number of processes."""
+    options = config.trainer
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    on_gpu = options.accelerator in ("gpu", "cuda") or (options.accelerator == "auto" and torch.cuda.is_available())
+    if options.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"trainer.accelerator is {options.accelerator}, but there is no GPU; set it to cpu or auto")
+    processes = int(os.environ.get("WORLD_SIZE", options.devices))
+    strategy: Any = options.strategy
+    if processes > 1 and strategy in ("auto", "ddp"):
+        short_clips = min(config.data.lengths) < 2  # a clip of one frame uses no temporal module
+        strategy = DDPStrategy(process_group_backend=None if on_gpu else "gloo", find_unused_parameters=short_clips)
+    precision: Any = options.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if on_gpu else "32-true"
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    trainer = lightning.Trainer(
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=local,
+        num_nodes=max(1, processes // local),
+        strategy=strategy,
+        precision=precision,
+        max_steps=config.optim.steps - first_step,
+        max_epochs=-1,
+        accumulate_grad_batches=config.optim.accumulate,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    rank = trainer.global_rank
+    data_on_gpu = on_gpu and config.data.workers == 0
+    device = f"cuda:{trainer.local_rank}" if data_on_gpu else "cpu"
+    return trainer, device, rank, processes

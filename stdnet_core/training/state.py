@@ -1,0 +1,177 @@
+"""The state of a run on disk: weights, their average, optimiser moments, step.
+
+Everything else (learning rate, data order) is a function of the step. The file is one safetensors file, replaced as a
+whole, so that a run killed at any moment finds the previous or the new state, never half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stdnet_core.errors import CheckpointError
+
+FORMAT = "stdnet-training-1"
+FILE_NAME = "state.safetensors"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class RunState:
+    """What a run needs to go on.
+
+    Attributes:
+        step: finished steps.
+        seconds: time spent training so far.
+        weights: parameters and buffers of the network and of the loss's heads.
+        average: moving average of the network's parameters, under the names that its own ``state_dict`` has.
+        moments: ``exp_avg`` and ``exp_avg_sq`` of Adam, by parameter name.
+        updates: how many steps each parameter has taken.
+        about: JSON values: model, best score so far, seed.
+    """
+
+    step: int
+    seconds: float
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor]
+    moments: dict[str, dict[str, Tensor]]
+    updates: dict[str, float] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors, flat, named ``part/parameter``."""
+        flat = {f"weights/{name}": tensor for name, tensor in self.weights.items()}
+        flat |= {f"average/{name}": tensor for name, tensor in self.average.items()}
+        for moment, values in self.moments.items():
+            flat |= {f"{moment}/{name}": tensor for name, tensor in values.items()}
+        return flat
+
+    def metadata(self) -> dict[str, str]:
+        """All but the tensors, as safetensors wants it."""
+        header = {"step": self.step, "seconds": self.seconds, "updates": self.updates, "about": self.about}
+        return {"format": FORMAT, "state": json.dumps(header)}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], metadata: dict[str, str]) -> RunState:
+        """The inverse of :meth:`tensors` and :meth:`metadata`."""
+        header = json.loads(metadata["state"])
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            part, _, parameter = name.partition("/")
+            parts.setdefault(part, {})[parameter] = tensor
+        return cls(
+            step=int(header["step"]),
+            seconds=float(header["seconds"]),
+            weights=parts.get("weights", {}),
+            average=parts.get("average", {}),
+            moments={moment: parts[moment] for moment in MOMENTS if moment in parts},
+            updates=header["updates"],
+            about=header["about"],
+        )
+
+
+def capture(
+    network: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    *,
+    step: int,
+    seconds: float,
+    about: dict[str, Any],
+) -> RunState:
+    """The state of a run, on the CPU (tensors there are not copied)."""
+    moments: dict[str, dict[str, Tensor]] = {moment: {} for moment in MOMENTS}
+    updates = {}
+    for name, parameter in network.named_parameters():
+        values = optimizer.state.get(parameter) if optimizer is not None else None
+        if values:
+            updates[name] = float(values["step"])
+            for moment in MOMENTS:
+                moments[moment][name] = values[moment].detach().cpu()
+    return RunState(
+        step=step,
+        seconds=seconds,
+        weights={k: v.detach().cpu() for k, v in network.state_dict().items()},
+        average={k: v.detach().cpu() for k, v in average.state_dict().items()},
+        moments=moments,
+        updates=updates,
+        about=about,
+    )
+
+
+def restore_weights(state: RunState, network: nn.Module, average: nn.Module, where: str) -> None:
+    """Put a state's weights and average into modules.
+
+    Raises:
+        CheckpointError: they belong to another network.
+    """
+    for module, values, what in ((network, state.weights, "weights"), (average, state.average, "average")):
+        expected = {k: tuple(v.shape) for k, v in module.state_dict().items()}
+        found = {k: tuple(v.shape) for k, v in values.items()}
+        if expected != found:
+            odd = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+            raise CheckpointError(
+                f"the {what} in {where} belong to another network or loss ({len(odd)} tensors differ, first: "
+                f"{odd[0]}); train into another folder, or with the model and loss settings of the run there"
+            )
+        module.load_state_dict(values)
+
+
+def restore_optimizer(state: RunState, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put a state's moments into an optimiser that owns the network's parameters; those it lacks start at none."""
+    for name, parameter in network.named_parameters():
+        if name in state.updates and all(name in state.moments.get(moment, {}) for moment in MOMENTS):
+            optimizer.state[parameter] = {
+                "step": torch.tensor(state.updates[name], dtype=torch.float32),
+                **{
+                    moment: state.moments[moment][name].to(parameter.device, parameter.dtype, copy=True)
+                    for moment in MOMENTS
+                },
+            }
+
+
+def write(path: str | Path, state: RunState) -> None:
+    """Write the exact state; the file at ``path`` is always whole."""
+    write_tensors(Path(path), {k: v.contiguous() for k, v in state.tensors().items()}, state.metadata())
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file in one step, on the disk before it takes its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    save_file(tensors, temporary, metadata=metadata)
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read(path: str | Path) -> RunState:
+    """Read an exact state.
+
+    Raises:
+        CheckpointError: missing, damaged or no state of a run.
+    """
+    tensors, metadata = read_tensors(Path(path))
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is no state of a training run of this version; remove it to start afresh")
+    return RunState.from_tensors(tensors, metadata)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); it may be truncated: copy it again") from error

@@ -1,0 +1,369 @@
+"""Evaluation: figures against whole-clip arithmetic, the published layouts, constant memory, and honest reports."""
+
+from __future__ import annotations
+
+import json
+import math
+import weakref
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from stdnet_core import checkpoints, evaluate, metrics
+from stdnet_core.data.clip import RgbdClip
+from stdnet_core.data.degradation import DegradationConfig, degrade
+from stdnet_core.errors import ConfigError, DataError, InputError
+from stdnet_core.evaluation import LowResolution, Runner, evaluate_sequence, unique_names
+from stdnet_core.fill import fill_invalid
+from stdnet_core.inference import DepthUpsampler
+from stdnet_core.model import ModelConfig, STDNet
+from stdnet_core.normalization import clip_depth_range
+from stdnet_core.scoring import ScoredFrame, VideoScore, estimate_flow, mean_figures
+
+SMALL = ModelConfig(
+    channels=4,
+    head_channels=4,
+    trunk_blocks=1,
+    reconstruction_blocks=1,
+    fusion_blocks=1,
+    passes=("backward", "forward"),
+    output="guided_kernel",
+)
+
+
+def moving_box(frames=19, height=48, width=64, seed=0) -> RgbdClip:
+    """A box at 1.5 m that moves by 2 px a frame in front of a slope from 2.5 to 4 m, with its exact flow."""
+    generator = torch.Generator().manual_seed(seed)
+    texture = torch.rand(3, height, width, generator=generator)
+    texture = F.avg_pool2d(texture, 3, 1, 1)
+    box_texture = F.avg_pool2d(torch.rand(3, 20, 16, generator=generator), 3, 1, 1)
+    slope = torch.linspace(2.5, 4, width).expand(height, width)
+    rgb = texture.repeat(frames, 1, 1, 1)
+    depth = slope.repeat(frames, 1, 1, 1)
+    flow = torch.zeros(frames - 1, 2, height, width)
+    for t in range(frames):
+        left = 4 + 2 * t % (width - 24)
+        rgb[t, :, 14:34, left : left + 16] = box_texture
+        depth[t, :, 14:34, left : left + 16] = 1.5
+        if t < frames - 1 and 2 * (t + 1) % (width - 24):
+            flow[t, 0, 14:34, left : left + 16] = 2
+    return RgbdClip(rgb, depth.clone(), depth > 0, flow=flow, name="box")
+
+
+class Recording:
+    """A sequence that gives parts of a clip and knows how much of them is alive and was asked for."""
+
+    intrinsics = None
+
+    def __init__(self, clip: RgbdClip, length: int | None = None) -> None:
+        self.whole = clip
+        self.name = clip.name
+        self.frame_size = clip.frame_size
+        self._length = length or len(clip)
+        self._given: list[weakref.ref] = []
+        self.most_alive = self.longest = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def clip(self, start, length, stride=1):
+        assert start + (length - 1) * stride < self._length
+        frames = [(start + i * stride) % len(self.whole) for i in range(length)]
+        rgb = self.whole.rgb[frames].clone()
+        self._given.append(weakref.ref(rgb))
+        self.most_alive = max(self.most_alive, sum(ref() is not None for ref in self._given))
+        self.longest = max(self.longest, length)
+        part = self.whole
+        return RgbdClip(
+            rgb,
+            part.depth[frames],
+            part.valid[frames],
+            flow=None if part.flow is None else part.flow[[i % len(part.flow) for i in frames[:-1]]],
+            depth_lr=None if part.depth_lr is None else part.depth_lr[frames],
+            name=self.name,
+        )
+
+
+def by_hand(pred, clip):
+    error = 100 * (pred - clip.depth)[clip.valid].double()
+    return {"rmse_cm": float(error.square().mean().sqrt()), "mae_cm": float(error.abs().mean())}
+
+
+def test_figures_are_those_of_the_whole_clip():
+    """Reading in parts changes nothing: interpolation, RMSE, MAE, TEPE and flicker of 19 frames at once."""
+    clip = moving_box()
+    low = LowResolution(8, degradation=DegradationConfig(range_m=6.0))
+    runners = {name: Runner.classical(name, "cpu") for name in ("nearest", "bilinear")}
+    result = evaluate_sequence(Recording(clip), runners, low)
+    assert result.frames == 19
+    assert result.flow == "true"
+    depth_lr = degrade(clip.depth, clip.rgb, 8, DegradationConfig(range_m=6.0))
+    for name, mode in (("nearest", "nearest-exact"), ("bilinear", "bilinear")):
+        pred = F.interpolate(depth_lr, clip.frame_size, mode=mode)
+        expected = by_hand(pred, clip)
+        collection = metrics.depth_metrics(flow=True, upsampled=True)
+        upsampled = F.interpolate(depth_lr, clip.frame_size, mode="bilinear")
+        collection.update(pred=pred, target=clip.depth, valid=clip.valid, flow=clip.flow, upsampled=upsampled)
+        expected |= {key: float(value) for key, value in collection.compute().items()}
+        for key, value in expected.items():
+            assert result.figures[name][key] == pytest.approx(value, rel=1e-4), key
+        assert result.figures[name]["coverage"] == 1
+        assert result.figures[name]["ms_per_frame"] > 0
+
+
+def test_model_with_full_latency_is_the_whole_clip_network():
+    torch.manual_seed(1)
+    model = STDNet(SMALL).eval()
+    clip = moving_box(frames=12)
+    info = checkpoints.CheckpointInfo(SMALL, (8,), None)
+    upsampler = DepthUpsampler.from_model(model, info, device="cpu", latency=8, mask_unsupported=False)
+    result = evaluate_sequence(
+        Recording(clip), {"model": Runner(upsampler)}, LowResolution(8, degradation=DegradationConfig(range_m=6.0))
+    )
+    depth_lr = degrade(clip.depth, clip.rgb, 8, DegradationConfig(range_m=6.0))[None]
+    metres = clip_depth_range(depth_lr)
+    with torch.no_grad():
+        pred = (model(rgb=clip.rgb[None], depth_lr=depth_lr / metres).depth * metres)[0]
+    for key, value in by_hand(pred, clip).items():
+        assert result.figures["model"][key] == pytest.approx(value, rel=1e-4)
+    assert result.frames == 12
+
+
+def test_withholding_depth_gains_nothing():
+    """Where low-resolution depth is missing, methods are scored by what they would have said there."""
+    clip = moving_box(frames=3)
+    low = clip.depth[..., 4::8, 4::8].clone()
+    low[:, :, :, 4:] = 0
+    clip = RgbdClip(clip.rgb, clip.depth, clip.valid, depth_lr=low, name="holes")
+    runners = {name: Runner.classical(name, "cpu") for name in ("nearest", "joint_bilateral")}
+    result = evaluate_sequence(Recording(clip), runners, LowResolution(8, simulated=False))
+    pred = F.interpolate(fill_invalid(low), clip.frame_size, mode="nearest-exact")
+    assert result.figures["nearest"]["rmse_cm"] == pytest.approx(by_hand(pred, clip)["rmse_cm"], rel=1e-5)
+    shown = DepthUpsampler(method="nearest", device="cpu").step(clip.rgb[0].permute(1, 2, 0).numpy(), low[0, 0].numpy())
+    share = float(np.isfinite(shown.depth).mean())
+    assert 0.4 < share < 0.7
+    assert result.figures["nearest"]["coverage"] == pytest.approx(share)
+    assert 0 < result.figures["joint_bilateral"]["coverage"] < 1
+    assert result.flow == "estimated"
+    assert result.range_m is None
+
+
+def test_memory_does_not_grow_with_the_length():
+    sequence = Recording(moving_box(frames=8, height=40, width=48), length=60)
+    low = LowResolution(8, degradation=DegradationConfig(range_m=6.0))
+    model = STDNet(SMALL).eval()
+    info = checkpoints.CheckpointInfo(SMALL, (8,), None)
+    upsampler = DepthUpsampler.from_model(model, info, device="cpu", latency=2, mask_unsupported=False)
+    result = evaluate_sequence(sequence, {"model": Runner(upsampler)}, low)
+    assert result.frames == 60
+    assert sequence.longest <= 9
+    assert sequence.most_alive <= 3
+
+
+def test_same_low_resolution_depth_for_the_same_seed():
+    low = LowResolution(8, degradation=DegradationConfig(range_m=6.0, jitter_bins=4, dropout=0.1), seed=3)
+
+    def run(low):
+        runners = {"nearest": Runner.classical("nearest", "cpu")}
+        return evaluate_sequence(Recording(moving_box()), runners, low).figures["nearest"]["mae_cm"]
+
+    assert run(low) == run(low)
+    assert run(low) != run(LowResolution(8, degradation=low.degradation, seed=4))
+
+
+def test_scores_of_missing_predictions():
+    score = VideoScore(["a", "b"])
+    target = np.full((4, 6), 2.0, np.float32)
+    target[0] = np.nan
+    half = np.full((4, 6), 2.0, np.float32)
+    half[:, :3] = np.nan
+    rgb = np.zeros((4, 6, 3), np.uint8)
+    score.add(ScoredFrame(rgb, target, {"a": half, "b": target}))
+    figures = score.figures()
+    assert figures["a"]["mae_cm"] == pytest.approx(100)  # half of the valid pixels are 2 m off
+    assert figures["a"]["coverage"] == pytest.approx(0.5)
+    assert figures["b"]["rmse_cm"] == 0
+    assert figures["b"]["coverage"] == 1
+    assert math.isnan(figures["b"]["tepe_cm"])
+    with pytest.raises(InputError, match="truth"):
+        score.add(ScoredFrame(rgb, target[:3], {"a": half, "b": target}))
+
+
+def test_mean_leaves_out_what_a_sequence_lacks():
+    mean = mean_figures({"x": {"m": {"a": 1.0, "b": float("nan")}}, "y": {"m": {"a": 3.0, "b": 5.0}}})
+    assert mean == {"m": {"a": 2.0, "b": 5.0}}
+
+
+def test_estimated_flow_finds_a_shift():
+    generator = np.random.default_rng(0)
+    image = cv2.GaussianBlur(generator.integers(0, 256, (96, 128, 3)).astype(np.uint8), (0, 0), 2)
+    flow = estimate_flow(image, np.roll(image, (2, 3), (0, 1)))
+    assert flow.shape == (2, 96, 128)
+    inner = flow[:, 20:-20, 20:-20]
+    assert np.median(np.abs(inner - np.array([3, 2]).reshape(2, 1, 1))) < 0.3
+    assert not estimate_flow(image[:8, :8], image[:8, :8]).any()
+
+
+# --- the command line, on the published layouts ---------------------------------------------------------------
+
+
+def images(clip):
+    return (clip.rgb * 255).round().byte().permute(0, 2, 3, 1).numpy()[..., ::-1]
+
+
+@pytest.fixture
+def tartanair(tmp_path):
+    clip = moving_box(frames=5)
+    for name in ("P000", "P001"):
+        folder = tmp_path / "tartan" / "office" / "Hard" / name
+        for part in ("image_left", "depth_left", "flow"):
+            (folder / part).mkdir(parents=True)
+        for i, image in enumerate(images(clip)):
+            cv2.imwrite(str(folder / "image_left" / f"{i:06d}_left.png"), image)
+            np.save(folder / "depth_left" / f"{i:06d}_left_depth.npy", clip.depth[i, 0].numpy())
+            if i < 4:
+                np.save(folder / "flow" / f"{i:06d}_{i + 1:06d}_flow.npy", clip.flow[i].permute(1, 2, 0).numpy())
+    return tmp_path / "tartan"
+
+
+@pytest.fixture
+def dydtof(tmp_path):
+    clip = moving_box(frames=4)
+    clip.depth[:, :, :4] = 60.0  # beyond the 40 m to which the paper clips this set
+    high = tmp_path / "DyDToF_HR_RGB" / "school" / "shot1"
+    low = tmp_path / "DyDToF_LR" / "X8" / "school" / "shot1" / "depth"
+    for folder in (high / "color", high / "depth", low):
+        folder.mkdir(parents=True)
+    for i, image in enumerate(images(clip)):
+        cv2.imwrite(str(high / "color" / f"shot1.{i:04d}.jpeg"), image)
+        np.save(high / "depth" / f"shot1.{i:04d}.npy", clip.depth[i, 0].numpy())
+        np.save(low / f"shot1.{i:04d}.npy", clip.depth[i, 0, 4::8, 4::8].clamp(max=40).numpy() + np.float32(0.25))
+    return tmp_path
+
+
+def run(tmp_path, *arguments):
+    out = tmp_path / "out" / "figures.json"
+    evaluate.main([*map(str, arguments), "--json", str(out), "--device", "cpu"])
+    return json.loads(out.read_text())
+
+
+def test_tartanair_with_a_model(tartanair, tmp_path, capsys):
+    model = STDNet(SMALL)
+    model.zero_init_heads()
+    provenance = {
+        "data": [{"source": "tartanair:tartan", "weight": 1, "sequences": ["office/Hard/P001", "office/Hard/P007"]}]
+    }
+    checkpoint = tmp_path / "tiny.safetensors"
+    checkpoints.save(checkpoint, model, checkpoints.CheckpointInfo(SMALL, (8, 16), None, provenance))
+    pictures = tmp_path / "pictures"
+    report = run(
+        tmp_path, "--data", f"tartanair:{tartanair}", "--scale", 8, "--checkpoint", checkpoint, "--pictures", pictures
+    )
+    assert list(report["mean"]) == ["model", "nearest", "bilinear", "bicubic", "joint_bilateral"]
+    assert set(report["sequences"]) == {"office/Hard/P000", "office/Hard/P001"}
+    assert set(report["tepe_flow"].values()) == {"true"}
+    assert set(report["range_m"].values()) == {30.0}
+    for method in report["mean"]:
+        for figure in ("rmse_cm", "mae_cm", "tepe_cm", "delta1", "edge_rmse_cm", "flicker_cm", "coverage"):
+            values = [report["sequences"][name][method][figure] for name in report["sequences"]]
+            assert report["mean"][method][figure] == pytest.approx(sum(values) / 2), (method, figure)
+    assert report["model"]["latency"] == 8
+    assert report["trained_on"] == ["office/Hard/P001"]
+    drawn = cv2.imread(str(pictures / "office_Hard_P000_x8.png"))
+    assert drawn.shape[0] > 96
+    assert drawn.std() > 20
+    text = capsys.readouterr().out
+    assert "WARNING: the model was trained on office/Hard/P001\n" in text
+    assert "own optical flow" in text
+    row = next(line for line in text.splitlines() if line.startswith("office/Hard/P000"))
+    assert f"{report['sequences']['office/Hard/P000']['model']['rmse_cm']:.2f}" in row
+
+
+def test_dydtof_with_depth_from_disk(dydtof, tmp_path, capsys):
+    report = run(tmp_path, "--data", f"dydtof:{dydtof}", "--scale", 8, "--lr", "disk", "--methods", "nearest")
+    clip = moving_box(frames=4)
+    clip.depth[:, :, :4] = 40.0
+    low = torch.from_numpy(
+        np.stack([np.load(dydtof / f"DyDToF_LR/X8/school/shot1/depth/shot1.{i:04d}.npy") for i in range(4)])
+    )[:, None]
+    expected = by_hand(F.interpolate(low, clip.frame_size, mode="nearest-exact"), clip)
+    assert report["mean"]["nearest"]["rmse_cm"] == pytest.approx(expected["rmse_cm"], rel=1e-5)
+    assert report["mean"]["nearest"]["mae_cm"] == pytest.approx(expected["mae_cm"], rel=1e-5)
+    assert report["low_resolution"] == {"source": "disk"}
+    assert list(report["tepe_flow"].values()) == ["estimated"]
+    assert "ESTIMATED" in capsys.readouterr().out
+    with pytest.raises(DataError, match="X16"):
+        run(tmp_path, "--data", f"dydtof:{dydtof}", "--scale", 16, "--lr", "disk")
+
+
+def test_dynamic_replica_at_several_scales(tmp_path):
+    clip = moving_box(frames=3)
+    folder = tmp_path / "replica" / "test" / "scene_left"
+    (folder / "images").mkdir(parents=True)
+    (folder / "depths").mkdir()
+    for i, image in enumerate(images(clip)):
+        cv2.imwrite(str(folder / "images" / f"scene_left-{i:04d}.png"), image)
+        bits = clip.depth[i, 0].half().numpy().view(np.uint16)
+        cv2.imwrite(str(folder / "depths" / f"scene_left_{i:04d}.geometric.png"), bits)
+    report = run(
+        tmp_path, "--data", f"dynamic_replica:{tmp_path}/replica", "--scale", "4,16", "--methods", "bilinear,nearest"
+    )
+    assert set(report["scales"]) == {"4", "16"}
+    assert "mean" not in report
+    coarse, fine = (report["scales"][s]["mean"]["bilinear"]["rmse_cm"] for s in ("16", "4"))
+    assert 0 < fine < coarse
+    assert report["scales"]["4"]["range_m"]["scene_left"] == pytest.approx(4, rel=1e-3)
+
+
+def test_bad_sequences_are_named_or_left_out(tartanair, tmp_path):
+    """A file that is whole at first sight and turns out to be damaged only when it is read."""
+    broken = tartanair / "office/Hard/P001/image_left/000003_left.png"
+    data = bytearray(broken.read_bytes())
+    data[60:-20] = bytes(len(data) - 80)
+    broken.write_bytes(data)
+    arguments = ("--data", f"tartanair:{tartanair}", "--methods", "nearest")
+    with pytest.raises(DataError, match="000003_left"):
+        run(tmp_path, *arguments)
+    report = run(tmp_path, *arguments, "--skip-bad")
+    assert list(report["sequences"]) == ["office/Hard/P000"]
+    assert any("000003_left" in text for text in report["skipped"])
+
+
+def test_limits(tartanair, tmp_path):
+    arguments = ("--data", f"tartanair:{tartanair}", "--methods", "nearest", "--limit", 1, "--max-frames", 1)
+    report = run(tmp_path, *arguments)
+    assert report["frames"] == {"office/Hard/P000": 1}
+    assert report["tepe_flow"] == {"office/Hard/P000": "none"}
+    assert report["mean"]["nearest"]["tepe_cm"] is None  # JSON has no NaN
+
+
+def test_contradictions_are_refused(tartanair, tmp_path):
+    data = ("--data", f"tartanair:{tartanair}")
+    with pytest.raises(ConfigError, match="--checkpoint"):
+        run(tmp_path, *data, "--methods", "model")
+    with pytest.raises(ConfigError, match="leaves out model"):
+        run(tmp_path, *data, "--methods", "nearest", "--checkpoint", "x.safetensors")
+    with pytest.raises(ConfigError, match="--limit"):
+        run(tmp_path, *data, "--limit", 0)
+    with pytest.raises(ConfigError, match="latency"):
+        run(tmp_path, *data, "--latency", 9)
+    for wrong in (("--methods", "magic"), ("--scale", "8,x"), ("--scale", "8,8")):
+        with pytest.raises(SystemExit):
+            run(tmp_path, *data, *wrong)
+
+
+def test_sequence_without_truth_is_refused():
+    clip = moving_box(frames=2)
+    empty = RgbdClip(clip.rgb, clip.depth * 0, clip.valid & False, depth_lr=clip.depth[..., ::8, ::8], name="sensor")
+    with pytest.raises(DataError, match="sensor: it has no true depth"):
+        evaluate_sequence(
+            Recording(empty), {"nearest": Runner.classical("nearest", "cpu")}, LowResolution(8, simulated=False)
+        )
+
+
+def test_names_stay_apart():
+    sequences = [Recording(moving_box(frames=1)) for _ in range(3)]
+    assert unique_names(sequences) == ["box", "box (2)", "box (3)"]

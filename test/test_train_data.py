@@ -1,0 +1,178 @@
+"""From sources to batches: reproducible, aligned, masked."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from train_fixtures import small_config, write_clip
+
+from stdnet_core.data.sources import open_source
+from stdnet_core.errors import ConfigError, DataError
+from stdnet_core.training.batches import BatchBuilder, BatchStream, ThreadedBatches, make_loader, supported
+from stdnet_core.training.pool import FrameCache, halve
+from stdnet_core.training.shards import pack, unpack
+
+PLAIN = (
+    "data.degradation={methods: {nearest: 1}, uniform: {jitter_bins: [0,0]}, log_uniform: {range_m: [10,10]}}",
+    "data.normalization.gain=[1,1]",
+)
+MIXED = "data.sources=[{source: synthetic, weight: 1}, {source: 'folder:%s', weight: 1}]"
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    for seed in range(2):
+        write_clip(tmp_path / "clips" / f"clip_{seed}", seed=seed)
+    return tmp_path / "clips"
+
+
+def same(a: dict, b: dict) -> bool:
+    keys = ("rgb", "depth", "valid", "depth_lr", "depth_range")
+    return a["names"] == b["names"] and all(torch.equal(a[k], b[k]) for k in keys)
+
+
+def test_a_batch_depends_on_seed_and_index_alone(clips: Path) -> None:
+    overrides = (MIXED % clips, "data.batch_size=4")
+    forward = BatchBuilder(small_config(clips, *overrides))
+    batches = [forward.build(index) for index in range(4)]
+    backward = BatchBuilder(small_config(clips, *overrides))
+    assert all(same(backward.build(index), batches[index]) for index in reversed(range(4)))
+    names = [name for batch in batches for name in batch["names"]]
+    assert any(name.startswith("synthetic") for name in names)
+    assert any("clip_" in name for name in names)
+    other = BatchBuilder(small_config(clips, *overrides, "seed=1"))
+    assert not same(other.build(0), batches[0])
+
+
+def test_processes_share_the_joint_batch(clips: Path) -> None:
+    config = small_config(clips, MIXED % clips, "data.batch_size=4")
+    joint = BatchBuilder(config).build(3)
+    parts = [BatchBuilder(config, rank=rank, processes=2).build(3) for rank in range(2)]
+    for key in ("rgb", "depth", "valid", "depth_lr", "depth_range"):
+        torch.testing.assert_close(torch.cat([part[key] for part in parts]), joint[key], rtol=0, atol=0)
+
+
+def test_loader_workers_and_threads_do_not_change_the_order(clips: Path) -> None:
+    config = small_config(clips)
+    expected = [BatchBuilder(config).build(index) for index in range(2, 6)]
+    stream = BatchStream(config, "cpu", 0, 1, start=2)
+    for loader in (make_loader(stream, 0), make_loader(stream, 2), ThreadedBatches(stream)):
+        found = list(islice(iter(loader), 4))
+        assert all(same(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_fault_in_the_thread_reaches_the_training() -> None:
+    def broken():
+        yield {"index": 0}
+        raise DataError("frame 7 is damaged")
+
+    batches = iter(ThreadedBatches(broken()))
+    assert next(batches)["index"] == 0
+    with pytest.raises(DataError, match="frame 7"):
+        next(batches)
+
+
+@pytest.mark.parametrize("scale", [4, 8, 16])
+def test_low_resolution_is_the_truth_at_the_blocks_centres(clips: Path, scale: int) -> None:
+    config = small_config(clips, *PLAIN, f"data.scales={{{scale}: 1}}")
+    batch = BatchBuilder(config).build(0)
+    assert batch["scale"] == scale
+    centres = batch["depth"][..., scale // 2 :: scale, scale // 2 :: scale]
+    torch.testing.assert_close(batch["depth_lr"], centres)
+    first = (batch["depth_lr"] * batch["depth_range"])[:, 0].flatten(1).amax(1)
+    torch.testing.assert_close(batch["depth_range"].flatten(), 1.25 * first)
+
+
+def test_fixed_normalization_divides_by_the_number_given(clips: Path) -> None:
+    fixed = ("data.normalization={mode: fixed, depth_range: 8.0, gain: [0.5, 2]}", PLAIN[0])
+    batch = BatchBuilder(small_config(clips, *fixed)).build(0)
+    assert batch["depth_range"].unique().tolist() == [8.0]
+    assert float(batch["depth_lr"].max()) <= 4.001 * 1.25 / 8  # the clips' depth, times the largest depth_gain
+
+
+def test_nothing_is_learned_far_from_a_measurement() -> None:
+    low = torch.zeros(1, 1, 8, 8)
+    low[..., 1, 5] = 2.0
+    mask = supported(low, 4)[0, 0]
+    expected = torch.zeros(32, 32, dtype=torch.bool)
+    expected[0:16, 12:32] = True  # two cells to each side of row 1, column 5
+    assert torch.equal(mask, expected)
+
+
+def test_sensors_that_see_nothing_are_not_used(clips: Path) -> None:
+    faults = "data.degradation={imperfect: 1.0, holes: {blind: 1}, methods: {nearest: 1}}"
+    with pytest.raises(ConfigError, match="blind"):
+        BatchBuilder(small_config(clips, faults))
+    short_sighted = "data.degradation={imperfect: 1.0, holes: {structured_light: 1}, methods: {nearest: 1}}"
+    config = small_config(clips, short_sighted, "data.augmentation={depth_gain: [20, 20]}")
+    for index in range(3):
+        batch = BatchBuilder(config).build(index)
+        assert batch["valid"].any(), "30 to 80 m deep: beyond what such a sensor measures"
+        assert float(batch["depth_lr"].min()) > 0
+
+
+def test_cached_frames_are_the_frames_on_disk(clips: Path) -> None:
+    (sequence, _) = open_source(f"folder:{clips}")
+    clip = sequence.clip(1, 1)
+    cache = FrameCache(1 << 20)
+    for _ in range(2):
+        color, depth = cache.frame(sequence, 1)
+        torch.testing.assert_close(color.float() / 255, clip.rgb[0])
+        assert depth.dtype == torch.uint16
+        np.testing.assert_allclose(depth.numpy().astype(float) / 1000, clip.depth[0].numpy(), atol=1e-6)
+    assert cache.used == color.nbytes + depth.nbytes
+    full = FrameCache(10)
+    full.frame(sequence, 0)
+    assert full.used == 0
+
+
+def test_halving_keeps_depth_and_colour_at_the_same_pixels() -> None:
+    columns = torch.arange(12.0).expand(1, 1, 8, 12)
+    rgb, depth = halve(columns.expand(1, 3, 8, 12), columns)
+    torch.testing.assert_close(depth[0, 0, 0], torch.arange(0.0, 12, 2))
+    torch.testing.assert_close(rgb[0, :, :, 1:], depth[0, :, :, 1:].expand(3, 4, 5))
+
+
+def test_sources_that_do_not_fit_are_named(clips: Path) -> None:
+    with pytest.raises(ConfigError, match="no sequence of 9 frames"):
+        BatchBuilder(small_config(clips, "data.lengths=[9]"))
+    with pytest.raises(DataError, match="smaller than a crop of 64x64"):
+        BatchBuilder(small_config(clips, "data.crops=[64]")).build(0)
+    with pytest.raises(DataError, match="leave none"):
+        BatchBuilder(small_config(clips, f"data.sources=[{{source: 'folder:{clips}', include: [x]}}]"))
+    with pytest.raises(DataError, match="nowhere"):
+        BatchBuilder(small_config(clips, "data.sources=[{source: 'folder:/nowhere'}]"))
+
+
+def test_depth_beyond_the_limit_is_clipped_or_invalid(clips: Path) -> None:
+    limited = "data.sources=[{source: 'folder:%s', max_depth: 2.0, far: %s}]"
+    still = "data.augmentation={depth_gain: [1, 1]}"
+    for far in ("clip", "invalid"):
+        batch = BatchBuilder(small_config(clips, limited % (clips, far), still, *PLAIN)).build(0)
+        depth = batch["depth"] * batch["depth_range"]
+        if far == "clip":
+            assert float(depth.max()) == pytest.approx(2.0)
+            assert batch["valid"].all()
+        else:
+            assert float(depth.max()) == pytest.approx(1.5)
+            assert not batch["valid"].all()
+
+
+def test_shards_hold_every_file_and_stay_small(clips: Path, tmp_path: Path) -> None:
+    files = {p.relative_to(clips): p.read_bytes() for p in clips.rglob("*") if p.is_file()}
+    limit = 2.5 * max(len(content) for content in files.values()) / 1e6
+    shards = pack(clips, tmp_path / "shards", max_mb=limit)
+    assert len(shards) > 2
+    assert all(shard.stat().st_size <= limit * 1e6 for shard in shards)
+    assert unpack(tmp_path / "shards", tmp_path / "copy") == len(files)
+    copied = {p.relative_to(tmp_path / "copy"): p.read_bytes() for p in (tmp_path / "copy").rglob("*") if p.is_file()}
+    assert copied == files
+    shards[0].write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"clips_000\.zip is damaged"):
+        unpack(tmp_path / "shards", tmp_path / "again")
+    with pytest.raises(DataError, match="more than a shard"):
+        pack(clips, tmp_path / "none", max_mb=1e-5)

@@ -1,0 +1,249 @@
+"""Runs of training: learning, going on after a kill, several processes, compact state, divergence."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from train_fixtures import command, environment, small_config, start, write_clip
+
+from stdnet_core import checkpoints
+from stdnet_core.errors import CheckpointError
+from stdnet_core.training import compact, gpu_slice
+from stdnet_core.training import state as run_state
+from stdnet_core.training.keeper import read_log
+from stdnet_core.training.module import TrainingDiverged
+from stdnet_core.training.run import run
+
+UNVARIED = (
+    "data.augmentation={flip_horizontal: 0, flip_vertical: 0, transpose: 0, reverse: 0, gamma: [1,1], exposure: [1,1], "
+    "contrast: [1,1], balance: [1,1], depth_gain: [1,1]}"
+)
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in read_log(folder / "log.jsonl") if "loss" in line]
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    write_clip(tmp_path / "clips" / "clip")
+    return tmp_path / "clips"
+
+
+@pytest.mark.slow
+def test_one_clip_is_learned_by_heart(tmp_path: Path) -> None:
+    root = tmp_path / "one"
+    write_clip(root / "clip", frames=2, height=32, width=32)
+    config = small_config(
+        root,
+        "model={preset: tiny_causal, channels: 16, head_channels: 16, trunk_blocks: 1, reconstruction_blocks: 1}",
+        "model.uncertainty=false",
+        "loss.regularization_weight=0",
+        "data.batch_size=1",
+        "data.scales={4: 1}",
+        "data.degradation={methods: {nearest: 1}, uniform: {jitter_bins: [0,0]}, log_uniform: {range_m: [10,10]}}",
+        "data.normalization.gain=[1,1]",
+        UNVARIED,
+        "val.degradation={method: nearest}",
+        "optim={steps: 450, lr: 3.0e-3, ema: 0.9, clip_norm: 0}",
+    )
+    result = run(config, tmp_path / "run")
+    history = losses(tmp_path / "run")
+    assert len(history) == 450
+    assert history[0] / history[-1] > 20
+    (figures,) = (v for k, v in result.figures.items() if k.endswith("x4"))
+    assert figures["mae_ratio"] < 0.1
+    model, info = checkpoints.load(tmp_path / "run" / "best.safetensors")
+    assert model.config == info.config
+    assert info.scales == (4,)
+    assert info.depth_range is None
+    assert info.provenance["step"] == 450
+    assert str(tmp_path) not in json.dumps(info.provenance)
+
+
+@pytest.mark.slow
+def test_killed_run_goes_on_as_if_it_had_not_been(clips: Path, tmp_path: Path) -> None:
+    settings = ("trainer.save_minutes=0", "data.scales={4: 1, 8: 1}", "optim.schedule=constant")
+    child = start(clips, tmp_path / "killed", *settings, "optim.steps=100000")
+    deadline = time.monotonic() + 120
+    while len(losses(tmp_path / "killed")) < 5 and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.02)
+    child.kill()
+    output, _ = child.communicate()
+    assert child.returncode == -signal.SIGKILL, output
+    done = run_state.read(tmp_path / "killed" / run_state.FILE_NAME).step
+    assert done >= 4
+    config = small_config(clips, *settings, f"optim.steps={done + 6}")
+    assert run(config, tmp_path / "killed").first_step == done
+    run(config, tmp_path / "whole")
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    killed, whole = (run_state.read(tmp_path / n / run_state.FILE_NAME).tensors() for n in ("killed", "whole"))
+    assert killed.keys() == whole.keys()
+    assert all(torch.equal(killed[name], whole[name]) for name in whole)
+
+
+def test_a_kill_while_writing_leaves_the_previous_state(clips: Path, tmp_path: Path) -> None:
+    run(small_config(clips, "optim.steps=2"), tmp_path / "run")
+    (tmp_path / "run" / (run_state.FILE_NAME + ".partial")).write_bytes(b"half of it")
+    with open(tmp_path / "run" / "log.jsonl", "a") as log:
+        log.write('{"step": 9, "loss": 1.0}\n{"step": 10, "lo')
+    result = run(small_config(clips, "optim.steps=3"), tmp_path / "run")
+    assert (result.first_step, result.last_step) == (2, 3)
+    assert [line["step"] for line in read_log(tmp_path / "run" / "log.jsonl") if "loss" in line] == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_interrupt_saves(clips: Path, tmp_path: Path) -> None:
+    child = start(clips, tmp_path / "run", "optim.steps=100000")
+    deadline = time.monotonic() + 120
+    while len(losses(tmp_path / "run")) < 3 and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    output, _ = child.communicate(timeout=120)
+    assert child.returncode == 130, output
+    assert "Traceback" not in output
+    assert run_state.read(tmp_path / "run" / run_state.FILE_NAME).step == len(losses(tmp_path / "run"))
+
+
+def test_time_allowed_ends_the_run_and_a_finished_run_can_be_extended(clips: Path, tmp_path: Path) -> None:
+    result = run(small_config(clips, "optim.steps=100000", "optim.horizon=time"), tmp_path / "timed", minutes=0.01)
+    assert not result.finished
+    assert not result.interrupted
+    rates = [line["lr"] for line in read_log(tmp_path / "timed" / "log.jsonl") if "lr" in line]
+    assert rates[-1] < rates[0]
+    assert run(small_config(clips, "optim.steps=2"), tmp_path / "short").finished
+    again = run(small_config(clips, "optim.steps=2"), tmp_path / "short")
+    assert (again.first_step, again.last_step) == (2, 2)
+    assert run(small_config(clips, "optim.steps=3"), tmp_path / "short").last_step == 3
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_of_one_with_the_joint_batch(clips: Path, tmp_path: Path) -> None:
+    settings = ("optim.steps=3", "data.batch_size=4", "data.workers=0")
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d")
+    child = start(clips, tmp_path / "two", *settings, launcher=(*launcher, "--rdzv-endpoint=localhost:0"))
+    output, _ = child.communicate(timeout=240)
+    assert child.returncode == 0, output
+    run(small_config(clips, *settings), tmp_path / "one")
+    one, two = ([line for line in read_log(tmp_path / name / "log.jsonl") if "loss" in line] for name in ("one", "two"))
+    assert [line["batch"]["clips"] for line in two] == [2, 2, 2]
+    assert [line["batch"]["clips"] for line in one] == [4, 4, 4]
+    for a, b in zip(one, two, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-3)
+    first, second = (run_state.read(tmp_path / name / run_state.FILE_NAME) for name in ("one", "two"))
+    for name, moment in first.moments["exp_avg"].items():
+        scale = float(moment.abs().max()) + 1e-6
+        torch.testing.assert_close(second.moments["exp_avg"][name], moment, rtol=0, atol=2e-3 * scale)
+
+
+def test_accumulated_batches_make_one_step(clips: Path, tmp_path: Path) -> None:
+    result = run(small_config(clips, "optim.steps=2", "optim.accumulate=2"), tmp_path / "run")
+    assert result.last_step == 2
+    lines = [line for line in read_log(tmp_path / "run" / "log.jsonl") if "loss" in line]
+    assert [line["batch"]["clips"] for line in lines] == [1, 1]
+
+
+def test_compact_state_goes_on_nearly_alike(clips: Path, tmp_path: Path) -> None:
+    run(small_config(clips, "optim.steps=8"), tmp_path / "run")
+    exact = run_state.read(tmp_path / "run" / run_state.FILE_NAME)
+    assert compact.write(tmp_path / "compact", exact) == []
+    rounded = compact.read(tmp_path / "compact")
+    assert (rounded.step, rounded.updates, rounded.about) == (exact.step, exact.updates, exact.about)
+    for name, tensor in exact.tensors().items():
+        tolerance = 2**-8 if name.startswith("exp") else 2**-11
+        torch.testing.assert_close(rounded.tensors()[name], tensor, rtol=tolerance, atol=1e-7)
+    size = sum(f.stat().st_size for f in (tmp_path / "compact").glob("*.safetensors"))
+    assert size < 0.65 * (tmp_path / "run" / run_state.FILE_NAME).stat().st_size
+    extended = small_config(clips, "optim.steps=10")
+    run(extended, tmp_path / "again", resume_compact=tmp_path / "compact")
+    run(extended, tmp_path / "run")
+    assert losses(tmp_path / "again") == pytest.approx(losses(tmp_path / "run")[8:], rel=0.02)
+
+
+def test_compact_state_is_split_and_shrinks_to_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compact, "FILE_LIMIT", 1000)
+    weights = {"model.a": torch.randn(30, 40), "model.b": torch.randn(7), "heads.c": torch.randn(1)}
+    average = {"a": torch.randn(30, 40), "b": torch.randn(7)}
+    moments = {name: {k: torch.rand_like(v) for k, v in weights.items()} for name in run_state.MOMENTS}
+    state = run_state.RunState(5, 1.5, weights, average, moments, dict.fromkeys(weights, 5.0), {"seed": 1})
+    compact.write(tmp_path, state)
+    files = sorted(tmp_path.glob("*.safetensors"))
+    assert len(files) > 9
+    assert all(file.stat().st_size < 1000 + 1000 for file in files)
+    back = compact.read(tmp_path).tensors()
+    assert {k: v.shape for k, v in back.items()} == {k: v.shape for k, v in state.tensors().items()}
+    torch.testing.assert_close(back["weights/model.a"], weights["model.a"], rtol=2**-10, atol=1e-6)
+    assert compact.write(tmp_path, state, total_mb=0.0080) == ["exp_avg"]
+    assert compact.write(tmp_path, state, total_mb=0.0055) == ["exp_avg", "exp_avg_sq"]
+    assert compact.write(tmp_path, state, total_mb=0.0030) == ["exp_avg", "exp_avg_sq", "average"]
+    torch.testing.assert_close(compact.read(tmp_path).average["a"], weights["model.a"], rtol=2**-10, atol=1e-6)
+    with pytest.raises(CheckpointError, match="weights alone"):
+        compact.write(tmp_path, state, total_mb=0.001)
+    next(tmp_path.glob("part00*")).unlink()
+    with pytest.raises(CheckpointError, match="part00"):
+        compact.read(tmp_path)
+
+
+def test_slices_go_on_from_each_other(clips: Path, tmp_path: Path) -> None:
+    from stdnet_core.training import shards
+
+    shards.pack(clips, tmp_path / "shards")
+    yaml = tmp_path / "slice.yaml"
+    yaml.write_text(
+        "data:\n  sources: [{source: 'folder:${data.root}'}]\nval:\n  sources: [{source: 'folder:${data.root}'}]\n"
+    )
+    config = [o for o in command(clips, tmp_path) if "=" in o and not o.startswith(("data.sources", "val.sources"))]
+    steps: list[tuple[int, int]] = []
+    for number in range(2):
+        summary = gpu_slice.train_slice(
+            tmp_path / "gpu",
+            tmp_path / "gpu",
+            1.0,
+            config=str(yaml),
+            overrides=(*config, f"optim.steps={2 * number + 2}"),
+            shard_folder=tmp_path / "shards",
+        )
+        steps.append((summary["first_step"], summary["last_step"]))
+    assert steps == [(0, 2), (2, 4)]
+    assert [line["step"] for line in read_log(tmp_path / "gpu" / "log.jsonl") if "loss" in line] == [1, 2, 3, 4]
+    assert checkpoints.load(tmp_path / "gpu" / "last.safetensors")[1].provenance["step"] == 4
+    assert compact.read(tmp_path / "gpu" / "compact").step == 4
+
+
+def test_divergence_stops_with_a_diagnosis_and_keeps_the_last_good_state(clips: Path, tmp_path: Path) -> None:
+    wild = ("optim.lr=9", "optim.clip_norm=0", "optim.schedule=constant", "model.output=residual")
+    with pytest.raises(TrainingDiverged, match=r"lower optim\.lr") as caught:
+        run(small_config(clips, *wild, "optim.steps=300"), tmp_path / "run")
+    state = run_state.read(tmp_path / "run" / run_state.FILE_NAME)
+    assert f"step {state.step + 1}:" in str(caught.value)
+    assert "clip" in str(caught.value)
+    assert all(torch.isfinite(tensor).all() for tensor in state.tensors().values())
+    assert (tmp_path / "run" / "diverged.txt").read_text().startswith("training diverged")
+
+
+def test_a_run_of_another_network_is_not_gone_on_from(clips: Path, tmp_path: Path) -> None:
+    run(small_config(clips, "optim.steps=1"), tmp_path / "run")
+    with pytest.raises(CheckpointError, match="another network"):
+        run(small_config(clips, "optim.steps=2", "model.channels=8"), tmp_path / "run")
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        run(small_config(clips, "optim.steps=2"), tmp_path / "run", fresh=True)
+    (tmp_path / "run" / run_state.FILE_NAME).write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        run(small_config(clips, "optim.steps=2"), tmp_path / "run")
+
+
+def test_the_command_reports_errors_in_one_line(clips: Path, tmp_path: Path) -> None:
+    import subprocess
+
+    arguments = command(clips, tmp_path / "run", "optim.steps=0")
+    result = subprocess.run(arguments, env=environment(), capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: optim.steps is 0")
+    assert sys.executable == arguments[0]
