@@ -1,0 +1,182 @@
+"""The command line of the bag evaluation."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from stdnet_core.cli import require
+from stdnet_core.data.degradation import METHODS as DEGRADATIONS
+from stdnet_core.errors import ConfigError, DataError
+from stdnet_core.report.writer import accuracy_table
+from stdnet_ros import conversions
+from stdnet_ros.bag_evaluation.bag import Bag
+from stdnet_ros.bag_evaluation.evaluation import Task, run_deterministic, write_results
+from stdnet_ros.bag_evaluation.frames import Protocol
+from stdnet_ros.bag_evaluation.settings import make_settings
+from stdnet_ros.bag_evaluation.topics import BagTopics, find_topics
+from stdnet_ros.simulated_sensor import sensor_for
+
+BASELINES = ("nearest", "bilinear", "bicubic", "joint_bilateral")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    cli = argparse.ArgumentParser(
+        prog="evaluate_bag",
+        description="How good, how steady and how fast depth upsampling is on a recording: reads a ROS 2 (mcap, "
+        "sqlite3) or ROS 1 bag and writes report.html, metrics.json, per_frame.csv, pictures and a video.",
+    )
+    cli.add_argument("bag", type=Path, help="folder of a ROS 2 bag, or a .mcap, .db3 or .bag file")
+    cli.add_argument(
+        "--output", type=Path, default=Path("bag_report"), help="folder for the results (default bag_report)"
+    )
+    task = cli.add_argument_group("what is compared with what")
+    task.add_argument("--scale", type=int, default=8, help="scale of the input made from the bag's depth (default 8)")
+    task.add_argument("--reference", metavar="TOPIC", help="true depth; the bag's depth then is the input as it is")
+    task.add_argument(
+        "--degradation", choices=DEGRADATIONS, default="dtof", help="how the input is made (default dtof)"
+    )
+    task.add_argument(
+        "--range", type=float, metavar="M", help="range of the simulated sensor; by default fits the scene"
+    )
+    task.add_argument("--noise", type=float, default=0.0, metavar="M", help="its noise, standard deviation in metres")
+    task.add_argument("--dropout", type=float, default=0.0, metavar="P", help="probability of a reading being lost")
+    task.add_argument("--baselines", default="bilinear,joint_bilateral", help=f"of {','.join(BASELINES)}; '' for none")
+    task.add_argument("--no-flow", action="store_true", help="leave out figures along optical flow (TEPE): faster")
+    topics = cli.add_argument_group("topics (found by type, content and name if not given)")
+    for role in ("color", "depth", "color-info", "depth-info"):
+        topics.add_argument(f"--{role}", metavar="TOPIC")
+    part = cli.add_argument_group("which part of the bag")
+    part.add_argument("--start", type=float, default=0.0, metavar="S", help="seconds from its begin")
+    part.add_argument("--duration", type=float, metavar="S", help="seconds; all without it")
+    part.add_argument("--every", type=int, default=1, metavar="N", help="every N-th pair")
+    part.add_argument("--stamps", choices=("header", "record"), default="header", help="what pairs are made by")
+    node = cli.add_argument_group("the node's parameters")
+    node.add_argument("--params-file", type=Path, metavar="FILE", help="a ROS parameter file, as the node takes it")
+    node.add_argument("--method", help="overrides the file")
+    node.add_argument("--model", help="overrides the file: name or path of a checkpoint")
+    node.add_argument("--device", help="overrides the file")
+    node.add_argument("--latency-frames", type=int, help="overrides the file")
+    out = cli.add_argument_group("more results")
+    out.add_argument(
+        "--write-bag", type=Path, metavar="OUT", help="depth, camera_info and cloud beside the original topics"
+    )
+    out.add_argument("--live", action="store_true", help="also replay over real topics into a node process")
+    out.add_argument("--rate", type=float, default=1.0, help="speed of the live replay (default 1.0)")
+    return cli
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; ``arguments`` default to those of the process."""
+    args = parser().parse_args(arguments)
+    _check(args)
+    for module in ("matplotlib", "jinja2", "PIL", "imageio_ffmpeg"):
+        require(module, extra="report")
+    with Bag(args.bag) as bag:
+        topics = _topics(bag, args)
+        task = _task(bag, topics, args)
+        args.output.mkdir(parents=True, exist_ok=True)
+        print(
+            f"{args.bag}: {bag.duration:.1f} s; "
+            + ", ".join(f"{role} {topic}" for role, topic in topics.named().items())
+        )
+        for note in bag.notes:
+            print(f"note: {note}")
+        if args.live:
+            from stdnet_ros.bag_evaluation.live import run_live
+
+            live = run_live(task, args.rate)
+            result = live.result
+            report = write_results(task, result, [live.section()], live.summary())
+            print("\n" + live.text())
+        else:
+            result = run_deterministic(task)
+            report = write_results(task, result)
+    if len(result.analysis):
+        print("\n" + accuracy_table(result.analysis))
+    shown = {name: count for name, count in result.counts.items() if count}
+    print("frames: " + ", ".join(f"{count} {name}" for name, count in shown.items()))
+    for note in result.warnings + result.notes:
+        print(f"note: {note}")
+    print(f"\nOpen {report.resolve()} in a browser; numbers are in metrics.json and per_frame.csv beside it")
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name, value, least in (("--scale", args.scale, 1), ("--every", args.every, 1)):
+        if value < least:
+            raise ConfigError(f"{name} is {value}; it must be {least} or more")
+    for name, value in (("--rate", args.rate), ("--duration", args.duration), ("--range", args.range)):
+        if value is not None and not value > 0:
+            raise ConfigError(f"{name} is {value:g}; it must be positive")
+    if args.start < 0:
+        raise ConfigError(f"--start is {args.start:g}; it must be 0 or more")
+    unknown = sorted(set(_baselines(args)) - set(BASELINES))
+    if unknown:
+        raise ConfigError(f"--baselines has {', '.join(unknown)}; choose of {', '.join(BASELINES)}")
+
+
+def _baselines(args: argparse.Namespace) -> list[str]:
+    return [name.strip() for name in args.baselines.split(",") if name.strip()]
+
+
+def _topics(bag: Bag, args: argparse.Namespace) -> BagTopics:
+    wanted = {
+        "color": args.color,
+        "depth": args.depth,
+        "color_info": args.color_info,
+        "depth_info": args.depth_info,
+        "reference": args.reference,
+    }
+    return find_topics(bag, wanted)
+
+
+def _task(bag: Bag, topics: BagTopics, args: argparse.Namespace) -> Task:
+    compressed_color = bag.topics[topics.color].endswith("CompressedImage")
+    compressed_depth = topics.reference is not None and bag.topics[topics.depth].endswith("CompressedImage")
+    changes = {
+        "method": args.method,
+        "model": args.model,
+        "device": args.device,
+        "latency_frames": args.latency_frames,
+        "color_transport": "compressed" if compressed_color else "raw",
+        # What is made from the bag's depth is always raw.
+        "depth_transport": "compressedDepth" if compressed_depth else "raw",
+    }
+    settings, values = make_settings(args.params_file, changes)
+    degradation = replace(
+        sensor_for(_first_depth(bag, topics, settings.depth_unit)),
+        method=args.degradation,
+        noise_m=args.noise,
+        dropout=args.dropout,
+    )
+    if args.range is not None:
+        degradation = replace(degradation, range_m=args.range)
+    protocol = Protocol(
+        scale=args.scale,
+        degradation=degradation,
+        every=args.every,
+        start=args.start,
+        duration=args.duration,
+        stamps=args.stamps,
+    )
+    return Task(
+        bag=bag,
+        topics=topics,
+        protocol=protocol,
+        settings=settings,
+        parameters=values,
+        baselines=_baselines(args),
+        temporal=not args.no_flow,
+        output=args.output,
+        write_bag=args.write_bag,
+    )
+
+
+def _first_depth(bag: Bag, topics: BagTopics, unit: float):
+    message = bag.first(topics.depth)
+    if message is None:
+        raise DataError(f"{bag.path}: no messages on {topics.depth}")
+    read = conversions.depth_from_compressed if hasattr(message, "format") else conversions.depth_from_image
+    return read(message, unit, topics.depth)

@@ -1,0 +1,369 @@
+"""Runs an evaluation of a bag from its files to report.html, metrics.json and per_frame.csv."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from stdnet_core.cli import require
+from stdnet_core.errors import DataError, InputError
+from stdnet_core.inference import DepthUpsampler
+from stdnet_core.report.analysis import Analysis, AnalysisFrame
+from stdnet_core.report.cloud import back_project, render_cloud
+from stdnet_core.report.figures import encode_png
+from stdnet_core.report.panels import compose, depth_limits, error_limit, frame_tiles
+from stdnet_core.report.versions import versions
+from stdnet_core.report.video import Mp4Writer
+from stdnet_core.report.writer import ReportData, Section, write_report
+from stdnet_ros.bag_evaluation.bag import Bag
+from stdnet_ros.bag_evaluation.deterministic import OfflineNode, Upsampled
+from stdnet_ros.bag_evaluation.frames import FrameReader, Protocol
+from stdnet_ros.bag_evaluation.output_bag import OutputBag
+from stdnet_ros.bag_evaluation.topics import BagTopics
+from stdnet_ros.registration import same_field_of_view
+
+_VIDEO_FRAMES = 300
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to evaluate and where to leave it.
+
+    Attributes:
+        bag: open.
+        topics: of it.
+        protocol: how the bag becomes a task with a known answer.
+        settings: the node's.
+        parameters: those that differ from the defaults, for the report.
+        baselines: classical methods to compare with.
+        temporal: also figures along optical flow.
+        output: folder of the results.
+        write_bag: where to write the upsampled depth, None for nowhere.
+    """
+
+    bag: Bag
+    topics: BagTopics
+    protocol: Protocol
+    settings: SimpleNamespace
+    parameters: Mapping[str, Any]
+    baselines: Sequence[str]
+    temporal: bool
+    output: Path
+    write_bag: Path | None = None
+
+
+@dataclass
+class Result:
+    """What an evaluation found, on the way to its report.
+
+    Attributes:
+        analysis: of the frames scored.
+        counts: frames by what became of them.
+        timeline: (seconds since the first frame, milliseconds of inference).
+        warnings, notes: for the reader.
+        state: what ran where.
+        partial: it was interrupted.
+        cloud: picture of a cloud, None without.
+    """
+
+    analysis: Analysis
+    counts: Counter = field(default_factory=Counter)
+    timeline: list[tuple[float, float]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    state: dict[str, Any] = field(default_factory=dict)
+    partial: bool = False
+    cloud: bytes | None = None
+
+
+class Baselines:
+    """Classical methods on the same input as the node's pipeline."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._upsamplers = {name: DepthUpsampler(method=name, device="cpu") for name in names}
+
+    @property
+    def names(self) -> list[str]:
+        """Of the methods."""
+        return list(self._upsamplers)
+
+    def run(self, rgb: np.ndarray, depth_lr: np.ndarray) -> dict[str, np.ndarray]:
+        """Depth (H, W) of every method, NaN invalid; (H, W, 3) uint8 and (h, w) metres in."""
+        results = {}
+        for name, upsampler in self._upsamplers.items():
+            upsampler.reset()
+            results[name] = upsampler.step(rgb, depth_lr).depth
+        return results
+
+
+class Scorer:
+    """Scores upsampled frames and keeps what the report shows of them.
+
+    Args:
+        task: what is evaluated.
+        main: name of the method in question.
+        expected: about how many frames will come.
+        video: file of the video.
+    """
+
+    def __init__(self, task: Task, main: str, expected: int, video: Path) -> None:
+        self._baselines = Baselines(list(dict.fromkeys(["bilinear", *task.baselines])))
+        shown = [name for name in task.baselines if name != main]
+        self.analysis = Analysis([main, *shown], temporal=task.temporal)
+        self.cloud: bytes | None = None
+        self.unscored = 0
+        self._main, self._expected = main, expected
+        self._step = max(1, math.ceil(expected / _VIDEO_FRAMES))
+        self._video = Mp4Writer(video, 15.0)
+        self._limits: tuple[tuple[float, float], float] | None = None
+
+    def add(self, done: Upsampled) -> dict[str, float] | None:
+        """Score a frame; returns its row of the table, None when it has no truth."""
+        frame = done.frame
+        if frame.truth is None:
+            self.unscored += 1
+            return None
+        if done.depth.shape != frame.truth.shape:
+            raise DataError(f"output of {done.depth.shape} cannot be compared with truth of {frame.truth.shape}")
+        others = self._classical(frame.rgb, frame.depth_lr)
+        outputs = {name: others[name] for name in self.analysis.methods[1:]}
+        outputs[self._main] = done.depth
+        row = self.analysis.add(
+            AnalysisFrame(
+                frame.index,
+                frame.stamp / 1e9,
+                frame.rgb,
+                frame.depth_lr,
+                outputs,
+                frame.truth,
+                upsampled=others["bilinear"],
+            )
+        )
+        number = len(self.analysis) - 1
+        if number % self._step == 0:
+            self._video.add(self._panel(frame.rgb, frame.depth_lr, outputs, frame.truth))
+        if done.info is not None and (self.cloud is None or number == self._expected // 2):
+            points = back_project(done.depth, np.array(done.info.k).reshape(3, 3))
+            self.cloud = encode_png(render_cloud(points, frame.rgb, size=(600, 800)))
+        return row
+
+    def close(self) -> None:
+        """Finish the video."""
+        self._video.close()
+
+    def _classical(self, rgb: np.ndarray, depth_lr: np.ndarray) -> dict[str, np.ndarray]:
+        if not same_field_of_view(rgb.shape[:2], depth_lr.shape):
+            raise InputError(
+                f"depth of {depth_lr.shape[1]}x{depth_lr.shape[0]} does not cover colour of "
+                f"{rgb.shape[1]}x{rgb.shape[0]} at one scale, so baselines cannot run; "
+                f"register the depth first (depth_image_proc register_node)"
+            )
+        return self._baselines.run(rgb, depth_lr)
+
+    def _panel(
+        self, rgb: np.ndarray, depth_lr: np.ndarray, outputs: Mapping[str, np.ndarray], truth: np.ndarray
+    ) -> np.ndarray:
+        if self._limits is None:
+            self._limits = depth_limits(truth), error_limit(truth)
+        limits, error_max = self._limits
+        tiles = frame_tiles(rgb, depth_lr, {self._main: outputs[self._main]}, truth, limits=limits, error_max=error_max)
+        colour, low, ours, true, error = tiles
+        return compose([colour, low, true, ours, error], columns=5, tile_width=240)
+
+
+def run_deterministic(task: Task, on_frame: Callable[[Upsampled, OfflineNode], None] | None = None) -> Result:
+    """Every frame of the bag, none dropped; Ctrl-C ends it early with what there is.
+
+    Args:
+        task: what to evaluate.
+        on_frame: called with each finished frame.
+
+    Raises:
+        StdnetError: the bag, its topics or the settings cannot be used.
+    """
+    tqdm = require("tqdm", extra="report").tqdm
+    reader = FrameReader(task.bag, task.topics, task.protocol, task.settings)
+    node = OfflineNode(task.settings)
+    main = node.state()["method"]
+    scorer = Scorer(task, main, reader.expected, task.output / "video.mp4")
+    result = Result(scorer.analysis, state=node.state())
+    written = _open_output_bag(task, reader) if task.write_bag is not None else None
+    first: int | None = None
+    bar = tqdm(total=reader.expected, unit="frame", desc=f"{main} x{task.protocol.scale}", dynamic_ncols=True)
+
+    def take(done: Upsampled) -> None:
+        nonlocal first
+        first = done.frame.stamp if first is None else first
+        row = scorer.add(done)
+        if row is not None:
+            row["inference_ms"] = 1e3 * done.seconds
+        if math.isfinite(done.seconds):
+            result.timeline.append(((done.frame.stamp - first) / 1e9, 1e3 * done.seconds))
+        if written is not None:
+            written.add(done)
+        if on_frame is not None:
+            on_frame(done, node)
+        result.counts["processed"] += 1
+
+    try:
+        for frame in reader:
+            for done in node.process(frame):
+                take(done)
+            bar.update()
+        for done in node.finish():
+            take(done)
+    except KeyboardInterrupt:
+        result.partial = True
+        result.warnings.append(f"Interrupted: this report covers the first {len(result.analysis)} frames.")
+    finally:
+        bar.close()
+        scorer.close()
+        if written is not None:
+            written.close(complete=not result.partial)
+    _account(result, task, reader, node, scorer, written)
+    return result
+
+
+def _open_output_bag(task: Task, reader: FrameReader) -> OutputBag:
+    return OutputBag(
+        task.write_bag, task.bag, task.settings, reader.start, reader.stop, with_input=task.topics.reference is None
+    )
+
+
+def _account(
+    result: Result, task: Task, reader: FrameReader, node: OfflineNode, scorer: Scorer, written: OutputBag | None
+) -> None:
+    causes = {
+        name: count
+        for name, count in reader.counts.items()
+        if name.startswith(("color_", "depth_")) and not name.endswith("_info")
+    }
+    result.counts.update(causes)
+    result.counts["unusable"] += reader.counts["unusable"]
+    result.counts["without reference"] += scorer.unscored
+    result.counts.update(node.drops)
+    result.cloud = scorer.cloud
+    result.notes += task.bag.notes
+    result.notes += [f"Frames were left out: {text}" for text in reader.skipped.values()]
+    result.notes += list(node.messages.values())
+    result.notes += [f"The temporal window was cleared {count} times: {cause}." for cause, count in node.resets.items()]
+    if reader.counts["clock_jumps"]:
+        result.notes.append(f"The clock of the stamps jumped back {reader.counts['clock_jumps']} times.")
+    if task.topics.color_info is None:
+        result.notes.append(
+            "No camera_info for the colour topic was found, so there are no camera_info and cloud of the output; "
+            "expected one beside it, or one given with --color-info."
+        )
+    if written is not None:
+        result.notes += written.notes
+        result.notes.append(f"The upsampled depth was written to {task.write_bag}.")
+    if len(result.analysis) == 0 and not result.partial:
+        reasons = [*reader.skipped.values(), *node.messages.values()] or ["no frame has a truth"]
+        raise DataError(f"{task.bag.path}: no frame could be scored: {reasons[0]}")
+
+
+def write_results(task: Task, result: Result, sections: Sequence[Section] = (), live: Any = None) -> Path:
+    """Write report.html and what belongs to it, metrics.json with all numbers; returns the HTML file."""
+    analysis = result.analysis
+    figures = analysis.figures() if len(analysis) else {}
+    milliseconds = [value for _, value in result.timeline]
+    percentiles = _percentiles(milliseconds)
+    interval = _frame_interval(analysis)
+    content = {
+        "bag": str(task.bag.path),
+        "duration_s": task.bag.duration,
+        "partial": result.partial,
+        "topics": task.topics.named(),
+        "protocol": _plain(asdict(task.protocol)) | {"reference": task.topics.reference},
+        "method": analysis.methods[0],
+        "figures": figures,
+        "frames": {"scored": len(analysis)} | {name: count for name, count in result.counts.items() if count},
+        "inference_ms": percentiles,
+        "run": result.state,
+        "parameters": dict(task.parameters),
+        "notes": result.warnings + result.notes,
+        "versions": versions(),
+    }
+    if live is not None:
+        content["live"] = live
+    task.output.mkdir(parents=True, exist_ok=True)
+    (task.output / "metrics.json").write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    main = analysis.methods[0]
+    facts = [("frames scored", str(len(analysis)))]
+    if figures:
+        facts += [
+            (f"RMSE of {main}", f"{figures[main]['rmse_cm']:.2f} cm"),
+            (f"MAE of {main}", f"{figures[main]['mae_cm']:.2f} cm"),
+            ("flicker", f"{figures[main]['flicker_cm']:.2f} cm"),
+            ("coverage", f"{100 * figures[main]['coverage']:.1f} %"),
+        ]
+    if percentiles:
+        facts.append(("inference, median", f"{percentiles['p50']:.0f} ms"))
+    data = ReportData(
+        title=f"Depth upsampling of {task.bag.path.name}",
+        subtitle=f"{task.bag.path}, {task.bag.duration:.1f} s; {main} on {result.state.get('device', '?')}",
+        analysis=analysis,
+        protocol=_protocol_text(task),
+        facts=facts,
+        warnings=result.warnings,
+        notes=result.notes,
+        counts=result.counts,
+        latency=result.timeline,
+        latency_label="inference",
+        frame_interval_ms=interval,
+        video=task.output / "video.mp4",
+        cloud=result.cloud,
+        sections=sections,
+        configuration={
+            **{f"topic of {role}": topic for role, topic in task.topics.named().items()},
+            **{f"protocol: {key}": value for key, value in asdict(task.protocol).items() if key != "degradation"},
+            **result.state,
+            **{f"parameter {name}": value for name, value in task.parameters.items()},
+        },
+    )
+    return write_report(data, task.output)
+
+
+def _protocol_text(task: Task) -> str:
+    same = "All methods are compared on the same pixels: those where the truth and every method have a depth."
+    if task.topics.reference is not None:
+        return f"Input is {task.topics.depth}, truth is {task.topics.reference}. {same}"
+    config = task.protocol.degradation
+    return (
+        f"The bag's depth is the truth; the input was made from it at x{task.protocol.scale} "
+        f"({config.method}, range {config.range_m:g} m). {same}"
+    )
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    return dict(zip(("p50", "p95", "p99"), np.percentile(values, (50, 95, 99)).tolist(), strict=True))
+
+
+def _frame_interval(analysis: Analysis) -> float | None:
+    stamps = np.array([row["stamp_s"] for row in analysis.rows])
+    steps = np.diff(stamps)
+    steps = steps[steps > 0]
+    return 1e3 * float(np.median(steps)) if steps.size else None
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: NaN and infinity become null, paths text, counters dicts."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value if isinstance(value, str | int | bool | None) else str(value)

@@ -1,0 +1,260 @@
+"""What a bag gives, frame by frame: pairs as the node makes them, the depth that goes into the network, and the truth.
+
+Two protocols: without a reference the bag's depth is the truth, and what goes in is made from it at a chosen scale;
+with a reference topic the bag's depth goes in as it is and the reference is the truth."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from sensor_msgs.msg import CameraInfo, Image
+
+from stdnet_core.data.degradation import DegradationConfig, degrade
+from stdnet_core.errors import DataError, InputError
+from stdnet_ros import conversions
+from stdnet_ros.bag_evaluation.bag import Bag, Raw
+from stdnet_ros.bag_evaluation.topics import BagTopics
+from stdnet_ros.camera_info import CameraInfoError, fit_to_image
+from stdnet_ros.registration import same_field_of_view
+from stdnet_ros.synchronizer import COLOR, DEPTH, Pair, make_synchronizer
+
+_WAITING = 64
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a recording becomes a task with a known answer.
+
+    Attributes:
+        scale: of the simulated low-resolution depth; not used with a reference.
+        degradation: how it is simulated.
+        seed: of what is random in it.
+        every: take every n-th pair.
+        start: seconds from the bag's begin.
+        duration: seconds, None for all.
+        stamps: ``header``, or ``record`` to pair by the recorder's times.
+    """
+
+    scale: int = 8
+    degradation: DegradationConfig = field(default_factory=DegradationConfig)
+    seed: int = 0
+    every: int = 1
+    start: float = 0.0
+    duration: float | None = None
+    stamps: str = "header"
+
+
+@dataclass(frozen=True)
+class BagFrame:
+    """A colour and depth pair with its truth.
+
+    Attributes:
+        index: number of the pair among those taken.
+        stamp: of the colour image, nanoseconds.
+        pair: the messages for the node's pipeline; depth is the low-resolution one.
+        color_info, depth_info: camera_infos as the node knows them at this time, None without.
+        rgb: (H, W, 3) uint8.
+        depth_lr: (h, w) metres, NaN invalid; what goes into the pipeline.
+        truth: (H, W) metres, NaN invalid; None when a reference frame is missing.
+        raw_color, raw_depth: the messages as recorded.
+    """
+
+    index: int
+    stamp: int
+    pair: Pair
+    color_info: CameraInfo | None
+    depth_info: CameraInfo | None
+    rgb: np.ndarray
+    depth_lr: np.ndarray
+    truth: np.ndarray | None
+    raw_color: Raw
+    raw_depth: Raw
+
+
+class FrameReader:
+    """Reads the frames of a bag in order, in constant memory.
+
+    Args:
+        bag: open.
+        topics: what to read.
+        protocol: how to read it.
+        settings: the node's.
+
+    Attributes:
+        counts: messages read by topic role, pairs, and what was left out by cause.
+        skipped: sentences about frames that could not be used, each cause once.
+    """
+
+    def __init__(self, bag: Bag, topics: BagTopics, protocol: Protocol, settings: SimpleNamespace) -> None:
+        self._bag, self._topics, self._protocol, self._settings = bag, topics, protocol, settings
+        self.counts: Counter = Counter()
+        self.skipped: dict[str, str] = {}
+        self._generator = torch.Generator().manual_seed(protocol.seed)
+        self._roles = {topic: role for role, topic in topics.named().items()}
+        self.stop = bag.start + round(((protocol.start + protocol.duration) if protocol.duration else 1e9) * 1e9)
+        self.start = bag.start + round(protocol.start * 1e9)
+        if protocol.start >= max(bag.duration, 1e-9):
+            raise InputError(f"--start {protocol.start:g} is behind the bag's end at {bag.duration:.1f} s")
+
+    @property
+    def expected(self) -> int:
+        """About how many frames there will be, for progress bars."""
+        protocol, bag = self._protocol, self._bag
+        length = max(bag.duration - protocol.start, 0.0)
+        taken = min(length, protocol.duration) if protocol.duration else length
+        images = min(bag.counts[self._topics.color], bag.counts[self._topics.depth])
+        share = taken / bag.duration if bag.duration > 0 else 1.0
+        return max(1, round(images * share / protocol.every))
+
+    def __iter__(self) -> Iterator[BagFrame]:
+        infos: dict[str, CameraInfo | None] = {
+            role: self._bag.first(topic) if topic else None
+            for role, topic in (("color_info", self._topics.color_info), ("depth_info", self._topics.depth_info))
+        }
+        pairing = make_synchronizer(
+            self._settings.synchronizer, self._settings.sync_slop, self._settings.sync_queue_size
+        )
+        references: deque[tuple[int, Raw]] = deque(maxlen=_WAITING)
+        waiting: deque[tuple[Pair, CameraInfo | None, CameraInfo | None]] = deque()
+        for raw in self._bag.messages(list(self._roles), self.start, self.stop):
+            role = self._roles[raw.topic]
+            self.counts[role] += 1
+            if role.endswith("_info"):
+                infos[role] = self._bag.decode(raw)
+                continue
+            stamp = raw.logged if self._protocol.stamps == "record" else header_stamp(self._bag, raw)
+            if role == "reference":
+                references.append((stamp, raw))
+            else:
+                for pair in pairing.add(COLOR if role == "color" else DEPTH, stamp, raw):
+                    waiting.append((pair, infos["color_info"], infos["depth_info"]))
+            # A pair waits until the reference stream has passed it, so that the nearest one is known.
+            while waiting and self._reference_is_certain(waiting[0][0], references):
+                yield from self._frame(*waiting.popleft(), references)
+        for entry in waiting:
+            yield from self._frame(*entry, references)
+        self.counts.update({cause: count for cause, count in pairing.drops.items()})
+        for name, count in zip(("color_at_end", "depth_at_end"), pairing.waiting(), strict=True):
+            self.counts[name] += count
+        self.counts["clock_jumps"] = pairing.jumps
+        if self.counts["pairs"] == 0:
+            raise DataError(self._why_no_pairs(pairing.offset()))
+
+    def _reference_is_certain(self, pair: Pair, references: deque[tuple[int, Raw]]) -> bool:
+        return self._topics.reference is None or bool(references and references[-1][0] >= pair.color_stamp)
+
+    def _frame(
+        self,
+        pair: Pair,
+        color_info: CameraInfo | None,
+        depth_info: CameraInfo | None,
+        references: deque[tuple[int, Raw]],
+    ) -> Iterator[BagFrame]:
+        number = self.counts["pairs"]
+        self.counts["pairs"] += 1
+        if number % self._protocol.every:
+            return
+        try:
+            color_message, depth_message = self._bag.decode(pair.color), self._bag.decode(pair.depth)
+            rgb = self._rgb(color_message)
+            measured = self._metres(depth_message, self._topics.depth)
+            if self._topics.reference is None:
+                self._check_aligned(rgb, measured, self._topics.depth, "the truth")
+                truth = measured
+                low = self._reduce(rgb, measured)
+                depth_message = conversions.depth_to_image(low, depth_message.header)
+                depth_info = _fitted(depth_info, low.shape)
+            else:
+                low = measured
+                truth = self._reference(pair.color_stamp, rgb, references)
+        except (InputError, DataError) as error:
+            self.counts["unusable"] += 1
+            self.skipped.setdefault(type(error).__name__, str(error))
+            return
+        index = self.counts["frames"]
+        self.counts["frames"] += 1
+        messages = Pair(color_message, depth_message, pair.color_stamp, pair.depth_stamp)
+        yield BagFrame(
+            index, pair.color_stamp, messages, color_info, depth_info, rgb, low, truth, pair.color, pair.depth
+        )
+
+    def _rgb(self, message: Any) -> np.ndarray:
+        if isinstance(message, Image):
+            return conversions.color_from_image(message, self._topics.color)
+        return conversions.color_from_compressed(message, self._topics.color)
+
+    def _metres(self, message: Any, topic: str) -> np.ndarray:
+        read = conversions.depth_from_image if isinstance(message, Image) else conversions.depth_from_compressed
+        depth = read(message, self._settings.depth_unit, topic)
+        if self._settings.max_depth > 0:
+            with np.errstate(invalid="ignore"):
+                depth = np.where(depth <= self._settings.max_depth, depth, np.float32(np.nan))
+        return depth
+
+    def _reduce(self, rgb: np.ndarray, depth: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float() / 255
+        metres = torch.from_numpy(np.nan_to_num(depth, nan=0.0))[None, None]
+        low = degrade(metres, pixels, self._protocol.scale, self._protocol.degradation, self._generator)[0, 0].numpy()
+        return np.where(low > 0, low, np.float32(np.nan))
+
+    def _reference(self, stamp: int, rgb: np.ndarray, references: deque[tuple[int, Raw]]) -> np.ndarray | None:
+        near = min(references, key=lambda entry: abs(entry[0] - stamp), default=None)
+        if near is None or abs(near[0] - stamp) > self._settings.sync_slop * 1e9:
+            self.counts["no_reference"] += 1
+            return None
+        depth = self._metres(self._bag.decode(near[1]), self._topics.reference)
+        self._check_aligned(rgb, depth, self._topics.reference, "the reference")
+        return depth
+
+    def _check_aligned(self, rgb: np.ndarray, depth: np.ndarray, topic: str, what: str) -> None:
+        if depth.shape != rgb.shape[:2]:
+            hint = (
+                "give a low-resolution depth with --depth and this bag's registered depth with --reference"
+                if same_field_of_view(rgb.shape[:2], depth.shape)
+                else "register it to the colour camera first (depth_image_proc register_node)"
+            )
+            raise DataError(
+                f"{topic}: {what} is {depth.shape[1]}x{depth.shape[0]} and colour {rgb.shape[1]}x{rgb.shape[0]}; "
+                f"expected one size, aligned pixel by pixel; {hint}"
+            )
+
+    def _why_no_pairs(self, offset: float | None) -> str:
+        colour, depth = self.counts["color"], self.counts["depth"]
+        slop = self._settings.sync_slop
+        found = f"{self._bag.path}: {colour} colour and {depth} depth images made no pair within {slop:g} s"
+        if offset is None:
+            return f"{found}; nothing on one of the topics in the chosen time"
+        return (
+            f"{found}; colour stamps are {offset:+.3f} s from depth stamps at the end. Expected one clock for both; "
+            f"pair by the recorder's times with --stamps record, or raise sync_slop"
+        )
+
+
+def header_stamp(bag: Bag, raw: Raw) -> int:
+    """Nanoseconds of the header that an image starts with, without decoding the image.
+
+    Raises:
+        DataError: the message is too short to have one.
+    """
+    if len(raw.data) < 12:
+        raise DataError(f"{bag.path}: damaged message on {raw.topic} ({len(raw.data)} bytes)")
+    if bag.is_ros1:  # seq, secs, nsecs
+        seconds, nanoseconds = np.frombuffer(raw.data, "<u4", 2, 4)
+    else:  # encapsulation header, sec, nanosec
+        seconds, nanoseconds = np.frombuffer(raw.data, "<u4" if raw.data[1] & 1 else ">u4", 2, 4)
+    return int(seconds) * 10**9 + int(nanoseconds)
+
+
+def _fitted(info: CameraInfo | None, shape: tuple[int, int]) -> CameraInfo | None:
+    if info is None:
+        return None
+    try:
+        return fit_to_image(info, shape[1], shape[0])
+    except CameraInfoError:
+        return info

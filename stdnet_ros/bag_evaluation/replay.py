@@ -1,0 +1,112 @@
+"""Replays a prepared bag over real topics at its own pace, with simulated time on /clock. A process of the live run.
+
+Messages go out as the bytes that were recorded. The log says when each colour stamp was published, by the machine's
+monotonic clock, so that latency does not depend on simulated time."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+
+from stdnet_core.cli import run_cli
+from stdnet_core.errors import StdnetError
+from stdnet_ros.bag_evaluation.bag import TYPES, Bag, Raw
+from stdnet_ros.bag_evaluation.frames import header_stamp
+from stdnet_ros.demo.topics import spin_for
+
+_CLOCK_PERIOD = 0.01
+
+
+class Player(Node):
+    """Publishes raw messages and the clock."""
+
+    def __init__(self, bag: Bag, namespace: str) -> None:
+        super().__init__("player", namespace=namespace)
+        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        self._senders = {topic: self.create_publisher(TYPES[kind], topic, qos) for topic, kind in bag.topics.items()}
+        self._clock_sender = self.create_publisher(Clock, "/clock", QoSProfile(depth=1))
+        self._now = 0
+
+    def unheard(self) -> list[str]:
+        """Topics that nobody listens to yet."""
+        return [sender.topic_name for sender in self._senders.values() if self.count_subscribers(sender.topic_name) < 1]
+
+    def set_clock(self, now: int) -> None:
+        """Publish simulated time, which never runs backwards within a replay."""
+        self._now = max(self._now, now)
+        message = Clock()
+        message.clock.sec, message.clock.nanosec = divmod(self._now, 10**9)
+        self._clock_sender.publish(message)
+
+    def publish(self, raw: Raw) -> None:
+        """Send the recorded bytes."""
+        self._senders[raw.topic].publish(bytes(raw.data))
+
+
+def play(player: Player, bag: Bag, rate: float, color_topic: str) -> dict:
+    """Publish all messages when they are due; returns the log."""
+    published: dict[int, int] = {}
+    late = []
+    begin = time.monotonic()
+    for raw in bag.messages(list(bag.topics)):
+        due = begin + (raw.logged - bag.start) / 1e9 / rate
+        while (left := due - time.monotonic()) > 0:
+            player.set_clock(raw.logged - round(left * rate * 1e9))
+            spin_for(player, min(left, _CLOCK_PERIOD))
+        player.set_clock(raw.logged)
+        late.append(time.monotonic() - due)
+        player.publish(raw)
+        if raw.topic == color_topic:
+            published[header_stamp(bag, raw)] = time.monotonic_ns()
+    return {
+        "published": [[stamp, sent] for stamp, sent in published.items()],
+        "seconds": time.monotonic() - begin,
+        "late_ms_max": 1e3 * max(late, default=0.0),
+        "end": bag.start + round(bag.duration * 1e9),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bag", type=Path, required=True)
+    parser.add_argument("--log", type=Path, required=True, help="file that appears at the end")
+    parser.add_argument("--ready", type=Path, required=True, help="file that the recorder makes when it listens")
+    parser.add_argument("--color-topic", required=True, help="its stamps go into the log")
+    parser.add_argument("--namespace", required=True)
+    parser.add_argument("--rate", type=float, default=1.0)
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for listeners")
+    args = parser.parse_args()
+    rclpy.init()
+    with Bag(args.bag) as bag:
+        player = Player(bag, args.namespace)
+        try:
+            deadline = time.monotonic() + args.timeout
+            while player.unheard() or not args.ready.exists():
+                if time.monotonic() > deadline:
+                    missing = ", ".join(player.unheard()) or "the recorder's topics"
+                    raise StdnetError(f"nobody listens on {missing} after {args.timeout:.0f} s; see node.log")
+                player.set_clock(bag.start)
+                spin_for(player, 0.05)
+            log = play(player, bag, args.rate, args.color_topic)
+            temporary = args.log.with_suffix(".part")
+            temporary.write_text(json.dumps(log))
+            temporary.rename(args.log)
+            # Time goes on, so that the node can finish what it has.
+            while True:
+                log["end"] += round(_CLOCK_PERIOD * args.rate * 1e9)
+                player.set_clock(log["end"])
+                spin_for(player, _CLOCK_PERIOD)
+        finally:
+            player.destroy_node()
+            rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    run_cli(main)

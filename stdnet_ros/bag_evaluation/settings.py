@@ -1,0 +1,77 @@
+"""The node's parameters for an offline run: the same file, the same checks, the same defaults as the live node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from stdnet_core.cli import require
+from stdnet_core.errors import ConfigError
+from stdnet_ros import parameters
+
+_NODE_KEYS = ("/**", "**", "/**/stdnet", "stdnet", "/stdnet")
+
+
+def read_params_file(path: Path) -> dict[str, Any]:
+    """Parameters of a ROS parameter file, nested names joined with dots, as the node named ``stdnet`` would get them.
+
+    Raises:
+        ConfigError: no such file, no YAML, or no ``ros__parameters`` for the node in it.
+    """
+    yaml = require("yaml", extra="ros")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: no readable YAML file ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, Mapping):
+        raise ConfigError(
+            f"{path}: expected node names with ros__parameters below them, found {type(content).__name__}"
+        )
+    sections = [content[key]["ros__parameters"] for key in _NODE_KEYS if _has_parameters(content.get(key))]
+    if not sections:
+        raise ConfigError(
+            f"{path}: no ros__parameters for the node; expected a section {_NODE_KEYS[0]!r} or 'stdnet', "
+            f"found {', '.join(map(str, content)) or 'nothing'}"
+        )
+    values: dict[str, Any] = {}
+    for section in sections:
+        values.update(_flat(section))
+    return values
+
+
+def make_settings(params_file: Path | None, changes: Mapping[str, Any]) -> tuple[SimpleNamespace, dict[str, Any]]:
+    """Checked settings as the node's parts take them, and the values that differ from the defaults.
+
+    Args:
+        params_file: ROS parameter file, or None.
+        changes: parameters that override it; None values are left out.
+
+    Raises:
+        ConfigError: a parameter is unknown or refused.
+    """
+    values = read_params_file(params_file) if params_file is not None else {}
+    values.update({name: value for name, value in changes.items() if value is not None})
+    unknown = parameters.unknown_names(list(values))
+    if unknown:
+        raise ConfigError(
+            f"the node has no parameter {', '.join(unknown)}; 'python -m stdnet_ros.parameters' lists them"
+        )
+    known = {spec.name for spec in parameters.PARAMETERS}
+    values = {name: value for name, value in values.items() if name in known}
+    return parameters.settings_from(values), values
+
+
+def _has_parameters(section: Any) -> bool:
+    return isinstance(section, Mapping) and isinstance(section.get("ros__parameters"), Mapping)
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            values.update(_flat(value, f"{prefix}{name}."))
+        else:
+            values[f"{prefix}{name}"] = value
+    return values

@@ -1,0 +1,103 @@
+"""The benchmark's camera: the same frame at a fixed rate, each with a stamp taken just before it is sent."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import rclpy
+from rclpy.node import Node
+
+from stdnet_core.cli import run_cli
+from stdnet_core.errors import StdnetError
+from stdnet_ros.benchmark.topics import NAMESPACE, Scene, message_type, qos
+from stdnet_ros.demo.topics import INPUTS, spin_for
+from stdnet_ros.memory import keep_freed_memory
+
+
+class Camera(Node):
+    """Publishes one scene again and again; ``awaited`` are the topics of others that need a listener first."""
+
+    def __init__(self, scene: Scene, awaited: list[str]) -> None:
+        super().__init__("camera", namespace=NAMESPACE)
+        self._messages = scene.messages()
+        self._senders = {topic: self.create_publisher(message_type(topic), topic, qos()) for topic in INPUTS}
+        self._awaited = [self.resolve_topic_name(topic) for topic in awaited]
+
+    def wait_for_listeners(self, optional: tuple[str, ...], timeout: float) -> None:
+        """Wait until everybody listens.
+
+        Raises:
+            StdnetError: some topic has no listener after ``timeout`` seconds.
+        """
+        ours = [self.resolve_topic_name(topic) for topic in INPUTS if topic not in optional]
+        deadline = time.monotonic() + timeout
+        while missing := [topic for topic in ours + self._awaited if self.count_subscribers(topic) < 1]:
+            if time.monotonic() > deadline:
+                raise StdnetError(f"nobody listens on {', '.join(missing)} after {timeout:.0f} s; see the other logs")
+            spin_for(self, 0.05)
+        # The other side of each connection learns of it a moment later.
+        spin_for(self, 1.5)
+        # Topics are not ordered among each other: the first image could overtake the first camera_info.
+        for topic in INPUTS:
+            if topic.endswith("camera_info"):
+                self._senders[topic].publish(self._messages[topic])
+        spin_for(self, 0.3)
+
+    def send(self) -> int:
+        """Send one frame; returns its stamp in nanoseconds."""
+        stamp = self.get_clock().now()
+        message = stamp.to_msg()
+        for topic, sent in self._messages.items():
+            sent.header.stamp = message
+            self._senders[topic].publish(sent)
+        return stamp.nanoseconds
+
+
+def run(camera: Camera, rate: float, seconds: float) -> dict:
+    """Send at ``rate`` Hz for ``seconds``; returns stamps and how late each frame was sent (seconds)."""
+    stamps, late = [], []
+    start = time.monotonic()
+    for index in range(max(1, round(rate * seconds))):
+        due = start + index / rate
+        time.sleep(max(0.0, due - time.monotonic()))
+        late.append(time.monotonic() - due)
+        stamps.append(camera.send())
+    return {"stamps": stamps, "late": late, "rate": rate}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rate", type=float, required=True, help="frames per second")
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--width", type=int, default=640)
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--scale", type=int, default=1, help="colour height / depth height")
+    parser.add_argument("--await", dest="awaited", nargs="*", default=[], help="topics that need a listener first")
+    parser.add_argument("--optional", nargs="*", default=[], help="own topics that need none")
+    parser.add_argument("--timeout", type=float, default=90.0, help="seconds to wait for listeners")
+    parser.add_argument(
+        "--log", type=Path, required=True, help="file for the stamps, there at the end; .begun at the start"
+    )
+    args = parser.parse_args()
+    keep_freed_memory()
+    rclpy.init()
+    camera = Camera(Scene(args.width, args.height, args.scale), args.awaited)
+    try:
+        camera.wait_for_listeners(tuple(args.optional), args.timeout)
+        args.log.with_suffix(".begun").touch()
+        log = run(camera, args.rate, args.seconds)
+        temporary = args.log.with_suffix(".part")
+        temporary.write_text(json.dumps(log))
+        temporary.rename(args.log)
+        # What is on its way still needs this process's memory.
+        spin_for(camera, 1.0)
+    finally:
+        camera.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    run_cli(main)

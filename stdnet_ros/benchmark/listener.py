@@ -1,0 +1,82 @@
+"""The benchmark's listener: notes when each of the node's messages arrives, and keeps its diagnostics."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+from stdnet_core.cli import run_cli
+from stdnet_core.errors import StdnetError
+from stdnet_ros.benchmark.topics import DEPTH_OUT, DIAGNOSTICS, INFO_OUT, NAMESPACE, POINTS_OUT, qos
+from stdnet_ros.demo.topics import NODE_NAME, spin_for, stamp_nanoseconds
+from stdnet_ros.memory import keep_freed_memory
+
+_QUIET = 1.5
+"""Seconds without a message, after the camera's end, after which nothing more is expected."""
+
+
+class Listener(Node):
+    """Notes (stamp, time of arrival) in nanoseconds for each output, and every diagnostic status of the node."""
+
+    def __init__(self, points: bool) -> None:
+        super().__init__("listener", namespace=NAMESPACE)
+        self.arrivals: dict[str, list[tuple[int, int]]] = {"depth": [], "camera_info": [], "points": []}
+        self.diagnostics: list[dict[str, str]] = []
+        self.last_message = time.monotonic()
+        self._inlets = [
+            self.create_subscription(Image, DEPTH_OUT, lambda message: self._note("depth", message), qos()),
+            self.create_subscription(CameraInfo, INFO_OUT, lambda message: self._note("camera_info", message), qos()),
+            self.create_subscription(DiagnosticArray, DIAGNOSTICS, self._on_diagnostics, qos()),
+        ]
+        if points:
+            self._inlets.append(
+                self.create_subscription(PointCloud2, POINTS_OUT, lambda message: self._note("points", message), qos())
+            )
+
+    def _note(self, kind: str, message) -> None:
+        self.arrivals[kind].append((stamp_nanoseconds(message.header), self.get_clock().now().nanoseconds))
+        self.last_message = time.monotonic()
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if NODE_NAME in status.name:
+                values = {item.key: item.value for item in status.values}
+                self.diagnostics.append({"summary": status.message, **values})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--points", type=int, default=0, help="1: subscribe to the cloud as well")
+    parser.add_argument("--until", type=Path, required=True, help="the camera's log; it appears at its end")
+    parser.add_argument("--timeout", type=float, required=True, help="seconds to wait for the camera's end")
+    parser.add_argument("--log", type=Path, required=True, help="file for what arrived")
+    args = parser.parse_args()
+    keep_freed_memory()
+    rclpy.init()
+    listener = Listener(bool(args.points))
+    deadline = time.monotonic() + args.timeout
+    try:
+        while not args.until.exists():
+            if time.monotonic() > deadline:
+                raise StdnetError(f"the camera did not finish within {args.timeout:.0f} s")
+            spin_for(listener, 0.5)
+        ended = time.monotonic()
+        while time.monotonic() - max(ended, listener.last_message) < _QUIET:
+            spin_for(listener, 0.2)
+        # The node's next diagnostics count the last frame as well.
+        spin_for(listener, 1.3)
+        args.log.write_text(json.dumps({"arrivals": listener.arrivals, "diagnostics": listener.diagnostics}))
+    finally:
+        listener.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    run_cli(main)

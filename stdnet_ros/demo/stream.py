@@ -1,0 +1,162 @@
+"""The RGB-D stream of the demo on disk: what the publisher sends, and the truth that the receiver scores with.
+
+Arrays are plain ``.npy`` files that both processes map into memory, so a long stream costs no memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stdnet_core.data.clip import RgbdClip
+from stdnet_core.data.degradation import DegradationConfig, degrade
+from stdnet_core.data.rgbd_sequence import RgbdSequence
+from stdnet_core.errors import DataError, InputError
+
+_ARRAYS = ("rgb", "depth_lr", "truth")
+_CHUNK = 8
+_DEFAULT_FPS = 30.0
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """What describes a stream besides its pixels.
+
+    Attributes:
+        name: where it comes from.
+        frames: number of frames.
+        scale: colour height / depth height.
+        simulated: the low-resolution depth was made from the truth by ``degradation``.
+        degradation: how it was made, in words.
+        intrinsics: fx, fy, cx, cy of the colour camera in pixels, or None when the source has none.
+        fps: frame rate of the source in Hz.
+    """
+
+    name: str
+    frames: int
+    scale: float
+    simulated: bool
+    degradation: str
+    intrinsics: tuple[float, float, float, float]
+    fps: float
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Frames of a stream, mapped from its folder.
+
+    Attributes:
+        info: what describes it.
+        rgb: (N, H, W, 3) uint8.
+        depth_lr: (N, h, w) float32, metres, NaN invalid.
+        truth: (N, H, W) float32, metres, NaN invalid.
+    """
+
+    info: StreamInfo
+    rgb: np.ndarray
+    depth_lr: np.ndarray
+    truth: np.ndarray
+
+    def __len__(self) -> int:
+        return self.info.frames
+
+
+def write_stream(
+    sequence: RgbdSequence, folder: Path, *, scale: int, frames: int, degradation: DegradationConfig, seed: int = 0
+) -> StreamInfo:
+    """Read the first ``frames`` frames of ``sequence``, make their low-resolution depth and store all of it.
+
+    Colour and truth are cropped on the right and below to multiples of ``scale``. A sequence with low-resolution depth
+    of its own keeps that.
+
+    Raises:
+        InputError: ``scale`` or ``frames`` does not fit the sequence.
+        DataError: the sequence has no depth to compare with.
+    """
+    count = min(frames, len(sequence))
+    height, width = sequence.frame_size
+    if count < 1:
+        raise InputError(f"--frames is {frames}; at least 1 is needed")
+    first = sequence.clip(0, 1)
+    own = first.depth_lr is not None
+    if not own and (scale < 1 or height < 2 * scale or width < 2 * scale):
+        raise InputError(f"--scale {scale} does not fit frames of {width}x{height}; choose 4, 8 or 16")
+    if not own:
+        height, width = height // scale * scale, width // scale * scale
+    low_size = tuple(first.depth_lr.shape[2:]) if own else (height // scale, width // scale)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes = {
+        "rgb": ((count, height, width, 3), np.uint8),
+        "depth_lr": ((count, *low_size), np.float32),
+        "truth": ((count, height, width), np.float32),
+    }
+    arrays = {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
+        for name, (shape, kind) in shapes.items()
+    }
+    generator = torch.Generator().manual_seed(seed)
+    fps = _DEFAULT_FPS
+    for start in range(0, count, _CHUNK):
+        clip = sequence.clip(start, min(_CHUNK, count - start))
+        if start == 0:
+            fps = _frame_rate(clip)
+        rgb, depth = clip.rgb[..., :height, :width], clip.depth[..., :height, :width]
+        low = clip.depth_lr if own else degrade(depth, rgb, scale, degradation, generator)
+        part = slice(start, start + len(clip))
+        arrays["rgb"][part] = (rgb.permute(0, 2, 3, 1) * 255.0).round().to(torch.uint8).numpy()
+        arrays["depth_lr"][part] = _nan_where_zero(low[:, 0])
+        arrays["truth"][part] = _nan_where_zero(depth[:, 0])
+    if not np.isfinite(arrays["truth"]).any():
+        raise DataError(f"{sequence.name} has no full-resolution depth to compare with; the demo needs one")
+    for array in arrays.values():
+        array.flush()
+    info = StreamInfo(
+        name=sequence.name,
+        frames=count,
+        scale=height / low_size[0],
+        simulated=not own,
+        degradation="the recording's own low-resolution depth" if own else _describe(degradation),
+        intrinsics=_intrinsics(sequence, width, height),
+        fps=fps,
+    )
+    (folder / "stream.json").write_text(json.dumps(asdict(info), indent=2))
+    return info
+
+
+def open_stream(folder: Path) -> Stream:
+    """Map a stream that :func:`write_stream` stored."""
+    content = json.loads((folder / "stream.json").read_text())
+    content["intrinsics"] = tuple(content["intrinsics"])
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+    return Stream(info=StreamInfo(**content), **arrays)
+
+
+def _nan_where_zero(depth: torch.Tensor) -> np.ndarray:
+    array = depth.numpy().copy()
+    array[~(array > 0)] = np.nan
+    return array
+
+
+def _intrinsics(sequence: RgbdSequence, width: int, height: int) -> tuple[float, float, float, float]:
+    """The sequence's, or those of a camera with 60 degrees across when it names none."""
+    if sequence.intrinsics is None:
+        focal = width / 2 / np.tan(np.radians(30.0))
+        return float(focal), float(focal), (width - 1) / 2, (height - 1) / 2
+    k = sequence.intrinsics
+    return float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2])
+
+
+def _frame_rate(clip: RgbdClip) -> float:
+    stamps = clip.stamps
+    if stamps is None or len(stamps) < 2:
+        return _DEFAULT_FPS
+    step = float((stamps[-1] - stamps[0]) / (len(stamps) - 1))
+    return 1.0 / step if step > 0 else _DEFAULT_FPS
+
+
+def _describe(config: DegradationConfig) -> str:
+    return ", ".join(f"{key} {value}" for key, value in asdict(config).items() if value not in (0.0, None))

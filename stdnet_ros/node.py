@@ -1,0 +1,537 @@
+"""The live node: colour and low-resolution depth in, depth at the colour image's resolution out.
+
+A thin lifecycle node: it owns topics, parameters and services. Pairing is in :mod:`stdnet_ros.synchronizer`, everything
+that touches the model in :mod:`stdnet_ros.pipeline` on the thread of :mod:`stdnet_ros.worker`.
+
+Run it with ``ros2 run stdnet_ros stdnet_node`` or ``python -m stdnet_ros.node --ros-args -p model:=...``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_srvs.srv import SetBool, Trigger
+
+from stdnet_core.errors import StdnetError
+from stdnet_ros import conversions, parameters
+from stdnet_ros.camera_info import CameraInfoError
+from stdnet_ros.conversions import FrameError
+from stdnet_ros.diagnostics import NodeStatistics, Throttle, diagnostic_array
+from stdnet_ros.memory import keep_freed_memory
+from stdnet_ros.pipeline import Pipeline, Reporter, Request, UpsampledFrame, make_upsampler
+from stdnet_ros.point_cloud import CloudMemory, organized_cloud
+from stdnet_ros.synchronizer import COLOR, DEPTH, STREAM_NAMES, make_synchronizer
+from stdnet_ros.transforms import make_transform_lookup
+from stdnet_ros.worker import InferenceWorker
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+SUCCESS = TransitionCallbackReturn.SUCCESS
+FAILURE = TransitionCallbackReturn.FAILURE
+
+INPUT_DEPTH = 5
+OUTPUT_DEPTH = 5
+OFFSET_SECONDS = 1.0
+"""Streams whose newest stamps are further apart run on different clocks or far too late."""
+SILENCE_SECONDS = 2.0
+"""An active node that hears nothing on an input for this long says so in its diagnostics."""
+
+
+def sensor_qos() -> QoSProfile:
+    """Best effort, so that it matches every publisher; explicit depth, since defaults differ between middlewares."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=INPUT_DEPTH,
+        reliability=ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+def output_qos() -> QoSProfile:
+    """Reliable, so that RViz and other default subscribers see it."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=OUTPUT_DEPTH,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+class StdnetNode(LifecycleNode):
+    """Upsamples depth guided by colour and by the frames before.
+
+    Args:
+        name: default name of the node.
+        upsampler_factory: what makes the upsampler from the settings; tests put a faulty one here.
+        **arguments: of ``rclpy.node.Node`` (context, parameter_overrides, ...).
+
+    Raises:
+        ConfigError: a parameter override is refused.
+    """
+
+    def __init__(self, name: str = "stdnet", *, upsampler_factory=make_upsampler, **arguments: Any):
+        super().__init__(name, **arguments)
+        self._factory = upsampler_factory
+        self._statistics = NodeStatistics()
+        self._throttle = Throttle()
+        self._cloud_memory = CloudMemory()
+        self._active = False
+        self._enabled = True
+        self.failure: str | None = None
+        """Why the last configuration failed."""
+        self._qos_problems: dict[str, str] = {}
+        self._subscriptions_in_use: tuple = ()
+        self._synchronizer = None
+        self._worker: InferenceWorker | None = None
+        self._pipeline: Pipeline | None = None
+        self.infos: list[CameraInfo | None] = [None, None]
+        self._last_seen = [0.0, 0.0]
+        self._published_camera = False
+
+        parameters.declare(self)
+        self.settings = parameters.settings_from(self._parameter_values())
+        for unknown in parameters.unknown_names(list(getattr(self, "_parameter_overrides", {}))):
+            self.get_logger().warning(f"parameter {unknown} does not exist and is ignored; check its spelling")
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._lookup = make_transform_lookup(self)
+
+        self._create_publishers()
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # Diagnostics must also come while simulated time stands still.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
+        self.create_service(SetBool, "~/enable", self._on_enable)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+
+    # Lifecycle
+
+    def start(self) -> bool:
+        """Configure and activate (autostart); False if that failed, with the reason in the log and diagnostics."""
+        return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model on the inference thread and warm it up; FAILURE, with the reason, if it cannot be."""
+        self.failure = None
+        try:
+            self.settings = parameters.settings_from(self._parameter_values())
+            self._synchronizer = make_synchronizer(
+                self.settings.synchronizer, self.settings.sync_slop, self.settings.sync_queue_size
+            )
+            self._worker = InferenceWorker(self._handle, self._on_handle_error)
+            self._pipeline = self._worker.call(self._make_pipeline).result()
+        except Exception as error:
+            self.failure = str(error) or type(error).__name__
+            if isinstance(error, ImportError) and self.settings.synchronizer == "message_filters":
+                self.failure = "message_filters is not installed; set synchronizer: own"
+            elif not isinstance(error, StdnetError):
+                self.failure = f"{type(error).__name__}: {self.failure}"
+            self.get_logger().error(f"cannot configure: {self.failure}")
+            self._release()
+            return FAILURE
+        upsampler = self._pipeline.upsampler
+        place = upsampler.placement
+        self.get_logger().info(f"configured: {upsampler.method} on {place.device} ({place.precision})")
+        return SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe."""
+        self._create_subscriptions()
+        self._last_seen = [time.monotonic()] * 2
+        self._active = True
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe and let go of waiting frames; the model stays loaded."""
+        self._stop_input()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release the model and its thread."""
+        self._release()
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release everything."""
+        self._release()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After a defect in a transition: release everything and be unconfigured again."""
+        self.get_logger().error(f"a transition from {state.label} failed; the node is unconfigured again")
+        self._release()
+        return SUCCESS
+
+    def destroy_node(self) -> None:
+        """Stop the inference thread, then destroy the node."""
+        self._release()
+        super().destroy_node()
+
+    def _make_pipeline(self) -> Pipeline:
+        reporter = Reporter(warn=self._warn, drop=self._statistics.drop, reset=self._statistics.reset)
+        pipeline = Pipeline(self.settings, reporter, self._lookup, self._factory)
+        pipeline.warm_up()
+        return pipeline
+
+    def _stop_input(self) -> None:
+        self._active = False
+        for subscription in self._subscriptions_in_use:
+            self.destroy_subscription(subscription)
+        self._subscriptions_in_use = ()
+        self.infos = [None, None]
+        self._qos_problems.clear()
+        if self._synchronizer is not None:
+            self._synchronizer.clear()
+        if self._worker is not None:
+            if self._worker.discard() is not None:
+                self._statistics.drop("inactive")
+            if self._pipeline is not None:
+                self._worker.call(self._pipeline.reset)
+
+    def _release(self) -> None:
+        self._stop_input()
+        if self._worker is not None:
+            self._worker.close()
+        self._worker = self._pipeline = None
+
+    # Topics
+
+    def _create_publishers(self) -> None:
+        def publisher(kind, topic):
+            return self.create_lifecycle_publisher(
+                kind, topic, output_qos(), qos_overriding_options=QoSOverridingOptions.with_default_policies()
+            )
+
+        self._depth_publisher = publisher(Image, "~/depth/image")
+        self._info_publisher = publisher(CameraInfo, "~/depth/camera_info")
+        self._points_publisher = publisher(PointCloud2, "~/points")
+        self._confidence_publisher = publisher(Image, "~/confidence")
+        self._publishers_of_frames = (
+            self._depth_publisher,
+            self._info_publisher,
+            self._points_publisher,
+            self._confidence_publisher,
+        )
+
+    def _create_subscriptions(self) -> None:
+        settings = self.settings
+        compressed_color = settings.color_transport == "compressed"
+        compressed_depth = settings.depth_transport == "compressedDepth"
+        # image_transport appends the transport to the remapped base name; so does this.
+        color_topic = self.resolve_topic_name("color/image") + ("/compressed" if compressed_color else "")
+        depth_topic = self.resolve_topic_name("depth/image") + ("/compressedDepth" if compressed_depth else "")
+        # The executor handles what waits in this order: an image finds the camera_info that came with it.
+        self._subscriptions_in_use = (
+            self._subscribe(CameraInfo, "color/camera_info", self._on_color_info),
+            self._subscribe(CameraInfo, "depth/camera_info", self._on_depth_info),
+            self._subscribe(CompressedImage if compressed_color else Image, color_topic, self._on_color),
+            self._subscribe(CompressedImage if compressed_depth else Image, depth_topic, self._on_depth),
+        )
+
+    def _subscribe(self, kind, topic: str, callback):
+        def incompatible(event) -> None:
+            name = self.resolve_topic_name(topic)
+            self._qos_problems[name] = f"{event.total_count} publishers with incompatible QoS"
+            self.get_logger().warning(
+                f"a publisher on {name} offers incompatible QoS; nothing is received from it. Set the parameters "
+                f"qos_overrides.{name}.subscription.* to what it offers (ros2 topic info -v {name})"
+            )
+
+        return self.create_subscription(
+            kind,
+            topic,
+            callback,
+            sensor_qos(),
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+    def _on_color(self, message) -> None:
+        self._on_image(COLOR, message)
+
+    def _on_depth(self, message) -> None:
+        self._on_image(DEPTH, message)
+
+    def _on_color_info(self, message: CameraInfo) -> None:
+        self.infos[COLOR] = message
+
+    def _on_depth_info(self, message: CameraInfo) -> None:
+        self.infos[DEPTH] = message
+
+    def _on_image(self, stream: int, message) -> None:
+        """Pair and post; nothing else happens on the executor's thread."""
+        name = STREAM_NAMES[stream]
+        self._statistics.received(name)
+        self._last_seen[stream] = time.monotonic()
+        if not self._active:
+            self._statistics.drop(f"{name}_inactive")
+        elif not self._enabled:
+            self._statistics.drop(f"{name}_disabled")
+        elif not self.has_subscribers():
+            self._statistics.drop(f"{name}_no_subscriber")
+        else:
+            stamp = message.header.stamp
+            pairs = self._synchronizer.add(stream, stamp.sec * 1_000_000_000 + stamp.nanosec, message)
+            for pair in pairs:
+                self._statistics.paired()
+                request = Request(pair, self.infos[COLOR], self.infos[DEPTH], time.monotonic())
+                if self._worker.post(request) is not None:
+                    self._statistics.drop("busy")
+
+    def has_subscribers(self) -> bool:
+        """Whether anybody listens to what the node makes; otherwise it does no work."""
+        return any(publisher.get_subscription_count() for publisher in self._publishers_of_frames)
+
+    # Inference thread
+
+    def _handle(self, request: Request) -> None:
+        settings = self.settings
+        age = self._age(request)
+        if not self._active:
+            self._statistics.drop("inactive")
+            return
+        if settings.max_age > 0 and age > settings.max_age:
+            self._statistics.drop("too_old")
+            self._warn(
+                "too_old",
+                f"dropped a frame {age:.3f} s old (max_age is {settings.max_age:g} s); for recordings set use_sim_time",
+            )
+            return
+        frame = self._pipeline.process(request, settings)
+        if frame is not None:
+            self._statistics.inferred(frame.inference_seconds)
+            self._publish(frame, settings)
+
+    def _on_handle_error(self, request: Request, error: Exception) -> None:
+        if isinstance(error, FrameError):
+            cause, text = error.cause, str(error)
+        elif isinstance(error, StdnetError):
+            cause, text = "refused", str(error)
+        else:
+            cause, text = "inference_error", f"inference failed: {type(error).__name__}: {error}"
+        self._statistics.drop(cause)
+        self._warn(cause, text)
+
+    def _publish(self, frame: UpsampledFrame, settings: SimpleNamespace) -> None:
+        if not self._active:
+            self._statistics.drop("inactive")
+            return
+        header = frame.request.pair.color.header
+        self._depth_publisher.publish(conversions.depth_to_image(frame.depth, header, settings.depth_encoding))
+        if frame.info is not None:
+            self._info_publisher.publish(frame.info)
+        if self._confidence_publisher.get_subscription_count():
+            self._confidence_publisher.publish(conversions.array_to_image(frame.confidence, header, "32FC1"))
+        if frame.info is not None and self._points_publisher.get_subscription_count():
+            self._publish_points(frame, settings)
+        processing = time.monotonic() - frame.request.arrival
+        self._statistics.published(self._age(frame.request), processing)
+
+    def _publish_points(self, frame: UpsampledFrame, settings: SimpleNamespace) -> None:
+        try:
+            cloud = organized_cloud(
+                frame.depth,
+                frame.info,
+                frame.request.pair.color.header,
+                color=frame.color if settings.points_color else None,
+                stride=settings.points_stride,
+                rectified=settings.color_rectified,
+                memory=self._cloud_memory,
+            )
+        except CameraInfoError as error:
+            self._warn("no points", f"no points: {error}")
+            return
+        self._points_publisher.publish(cloud)
+
+    def _age(self, request: Request) -> float:
+        return (self.get_clock().now().nanoseconds - request.pair.color_stamp) / 1e9
+
+    def _warn(self, key: str, text: str) -> None:
+        if self._throttle.allows(key):
+            self.get_logger().warning(text)
+
+    # Parameters and services
+
+    def _parameter_values(self) -> dict[str, Any]:
+        return {spec.name: _plain(self.get_parameter(spec.name).value) for spec in parameters.PARAMETERS}
+
+    def _on_set_parameters(self, changes) -> SetParametersResult:
+        values = {change.name: _plain(change.value) for change in changes}
+        current = self._parameter_values()
+        reason = parameters.refusal(current, values, configured=self._worker is not None)
+        if reason is not None:
+            return SetParametersResult(successful=False, reason=reason)
+        known = {name: value for name, value in values.items() if name in current}
+        self.settings = parameters.settings_from({**current, **known})
+        if self._synchronizer is not None:
+            self._synchronizer.slop = self.settings.sync_slop
+        return SetParametersResult(successful=True)
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._enabled = request.data
+        if not self._enabled:
+            self._clear()
+        response.success = True
+        response.message = "enabled" if self._enabled else "disabled"
+        return response
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._pipeline is None:
+            response.success, response.message = False, "the node is not configured"
+            return response
+        self._clear()
+        self._statistics.reset("service")
+        response.success, response.message = True, "temporal window and waiting messages cleared"
+        return response
+
+    def _clear(self) -> None:
+        if self._pipeline is None:
+            return
+        self._synchronizer.clear()
+        if self._worker.discard() is not None:
+            self._statistics.drop("cleared")
+        self._worker.call(self._pipeline.reset)
+
+    # Diagnostics
+
+    @property
+    def idle(self) -> bool:
+        """Whether no pair waits for inference or is in it."""
+        return self._worker is None or self._worker.idle
+
+    def snapshot(self) -> dict:
+        """What has been counted and measured so far (see :mod:`stdnet_ros.diagnostics`), and what still ``waiting``."""
+        snapshot = self._statistics.snapshot()
+        color, depth = (0, 0) if self._synchronizer is None else self._synchronizer.waiting()
+        window = 0 if self._pipeline is None else self._pipeline.waiting
+        snapshot["waiting"] = {"color": color, "depth": depth, "window": window}
+        if self._synchronizer is not None:
+            for cause, count in self._synchronizer.drops.items():
+                snapshot["drops"][cause] = snapshot["drops"].get(cause, 0) + count
+        return snapshot
+
+    def _publish_diagnostics(self) -> None:
+        snapshot = self.snapshot()
+        level, summary = self.health()
+        details: dict[str, Any] = {"enabled": self._enabled}
+        if self._pipeline is not None:
+            details.update(self._pipeline.state())
+        if self._synchronizer is not None:
+            details["clock jumps"] = self._synchronizer.jumps
+            offset = self._synchronizer.offset()
+            if offset is not None:
+                details["color minus depth stamp [s]"] = f"{offset:.4f}"
+        for topic, problem in self._qos_problems.items():
+            details[f"qos {topic}"] = problem
+        details.update(self._connections())
+        self._diagnostics.publish(
+            diagnostic_array(
+                self.get_fully_qualified_name(),
+                level,
+                summary,
+                snapshot,
+                details,
+                self.get_clock().now().to_msg(),
+            )
+        )
+
+    def _connections(self) -> dict[str, int]:
+        """How many publishers each input has and how many subscribers each output."""
+        inputs = {f"publishers of {s.topic_name}": self._publishers_of(s) for s in self._subscriptions_in_use}
+        outputs = {f"subscribers of {p.topic_name}": p.get_subscription_count() for p in self._publishers_of_frames}
+        return {**inputs, **outputs}
+
+    def _publishers_of(self, subscription) -> int:
+        if hasattr(subscription, "get_publisher_count"):
+            return subscription.get_publisher_count()
+        return self.count_publishers(subscription.topic_name)  # Humble
+
+    def health(self) -> tuple[int, str]:
+        """Diagnostic level (0 OK, 1 WARN, 2 ERROR) and one sentence."""
+        if self.failure is not None:
+            return 2, f"not configured: {self.failure}"
+        if self._pipeline is None:
+            return 0, "not configured"
+        if not self._active:
+            return 0, "inactive"
+        if not self._enabled:
+            return 0, "disabled by the enable service"
+        if self._qos_problems:
+            return 1, f"incompatible QoS on {', '.join(self._qos_problems)}"
+        silent = [
+            self.resolve_topic_name(f"{name}/image")
+            for name, seen in zip(STREAM_NAMES, self._last_seen, strict=True)
+            if time.monotonic() - seen > SILENCE_SECONDS
+        ]
+        if silent:
+            return 1, f"nothing received on {' and '.join(silent)}"
+        if not self.has_subscribers():
+            return 0, "nobody subscribes: idle"
+        offset = self._synchronizer.offset()
+        if offset is not None and abs(offset) > max(OFFSET_SECONDS, 2 * self.settings.sync_slop):
+            return 1, f"colour stamps are {offset:.1f} s ahead of depth stamps: nothing can be paired"
+        if self._pipeline.fallback:
+            return 1, self._pipeline.fallback
+        if self.infos[COLOR] is None:
+            return 1, "no camera_info for the colour image: no points"
+        return 0, "running"
+
+
+def _plain(value: Any) -> Any:
+    """Parameter values without ROS's array types."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def main(arguments: list[str] | None = None, *, upsampler_factory=make_upsampler) -> None:
+    """Run the node until it is interrupted. Exit status 2 for parameters that are refused."""
+    status = 0
+    node = None
+    keep_freed_memory()
+    try:
+        rclpy.init(args=arguments)
+        node = StdnetNode(upsampler_factory=upsampler_factory)
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        if node.get_parameter("autostart").value:
+            node.start()
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (StdnetError, ParameterException) as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except RuntimeError as error:
+        if node is None:
+            # rcl refuses a malformed command line or parameter file with its own error type.
+            print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+            status = 2
+        elif rclpy.ok():
+            raise
+        # Otherwise SIGTERM has shut rclpy down while the executor was about to wait: the end that was asked for.
+    finally:
+        # A second Ctrl-C (the terminal's and the launch system's) must not interrupt the clean-up.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if node is not None:
+            node.destroy_node()
+        if rclpy.ok():
+            rclpy.shutdown()
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Child processes that end with their parent: in order on success and on Ctrl-C, at once if the parent is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from stdnet_core.errors import StdnetError
+
+_PR_SET_PDEATHSIG = 1
+_DDS_PORT = 7400
+_DOMAINS = 100  # higher ones reach into the ports that Linux hands out
+_GRACE = 8.0
+
+
+class Child:
+    """A started ``python -m module`` whose output goes to a log file."""
+
+    def __init__(self, name: str, process: subprocess.Popen, log: Path) -> None:
+        self.name, self.log, self._process = name, log, process
+
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Exit status, or None while it runs."""
+        return self._process.poll()
+
+    def check_running(self) -> None:
+        """Raise with the last words of its log if it has ended."""
+        status = self.poll()
+        if status is not None:
+            raise self.failure(status)
+
+    def wait(self, *others: Child, until: Path | None = None) -> None:
+        """Wait until it has ended well, or until the file ``until`` is there.
+
+        Raises:
+            StdnetError: it failed, or one of ``others`` ended before it did.
+        """
+        while (status := self.poll()) is None:
+            if until is not None and until.exists():
+                return
+            for other in others:
+                other.check_running()
+            time.sleep(0.05)
+        if status != 0 or (until is not None and not until.exists()):
+            for other in others:
+                other.check_running()
+            raise self.failure(status)
+
+    def failure(self, status: int) -> StdnetError:
+        """An error that quotes the last line of the log."""
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        errors = [line for line in lines if "error" in line.lower()]
+        reason = (errors or lines or ["it wrote nothing"])[-1].removeprefix("error: ")
+        return StdnetError(f"the {self.name} ended with status {status}: {reason} (log: {self.log})")
+
+    def stop(self) -> None:
+        """Ask it to stop as Ctrl-C does; terminate and kill it if it does not."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            if self.poll() is not None:
+                return
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+            deadline = time.monotonic() + _GRACE
+            while self.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+
+
+class Children:
+    """Starts processes and stops all of them when the ``with`` block ends, whatever ends it."""
+
+    def __init__(self, log_folder: Path, environment: Mapping[str, str]) -> None:
+        self._logs, self._environment = log_folder, dict(environment)
+        self._children: list[Child] = []
+
+    def start(self, name: str, module: str, arguments: Sequence[str]) -> Child:
+        """Start ``python -m module arguments`` with output in ``<name>.log``."""
+        log = self._logs / f"{name}.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                # Its own session: Ctrl-C in the terminal reaches the parent alone, which stops the children in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+        child = Child(name, process, log)
+        self._children.append(child)
+        return child
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with _undisturbed():
+            for child in self._children:
+                child.stop()
+
+
+def options(**values: object) -> list[str]:
+    """Command-line options of a child; None is left out."""
+    given = {name.replace("_", "-"): value for name, value in values.items() if value is not None}
+    return [word for name, value in given.items() for word in (f"--{name}", str(value))]
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold back a second Ctrl-C while the children are stopped."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel terminate this process when its parent is gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def free_domain() -> int:
+    """A ROS domain in which no participant runs on this machine.
+
+    DDS gives each participant UDP ports computed from its domain, so that a free port of the first ones tells.
+    """
+    first = os.getpid()
+    for offset in range(_DOMAINS):
+        domain = 1 + (first + offset) % _DOMAINS
+        if all(_port_is_free(_DDS_PORT + 250 * domain + 10 + 2 * number) for number in range(3)):
+            return domain
+    return 1 + first % _DOMAINS
+
+
+def _port_is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def ros_environment(profile: Path | None, log_folder: Path, domain: int | None = None) -> dict[str, str]:
+    """Environment of processes that talk among themselves alone, on this machine.
+
+    Args:
+        profile: Fast DDS profile for large messages, or None without one.
+        log_folder: where ROS writes its logs.
+        domain: ROS domain; by default one that nobody uses on this machine.
+    """
+    environment = dict(os.environ)
+    environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    environment["ROS_DOMAIN_ID"] = str(free_domain() if domain is None else domain)
+    environment["ROS_LOG_DIR"] = str(log_folder)
+    environment["PYTHONUNBUFFERED"] = "1"
+    # Several processes share the cores: threads that wait must not spin.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    environment.pop("ROS_LOCALHOST_ONLY", None)
+    if profile is not None:
+        environment["FASTDDS_DEFAULT_PROFILES_FILE"] = str(profile)
+    return environment
