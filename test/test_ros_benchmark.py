@@ -182,12 +182,18 @@ def test_the_monitor_hears_acts_and_is_never_surprised():
         executor.add_node(monitor)
         thread = threading.Thread(target=executor.spin, daemon=True)
         thread.start()
-        wait_for(lambda: monitor.reports > 0 and monitor._set.service_is_ready())
+        wait_for(lambda: monitor.reports > 0 and monitor.ready())
+
+        def answered() -> bool:
+            # A service holds ten requests; more at once would push out the oldest, which then never get an answer.
+            return monitor.counts["answers"] >= monitor.counts["calls"]
+
         for _ in range(40):
             monitor._due = 0.0
             monitor.act()
+            wait_for(answered, what=lambda: f"answers: {monitor.counts}")
         monitor.finish()
-        wait_for(lambda: monitor.counts["answers"] >= monitor.counts["calls"])
+        wait_for(answered, what=lambda: f"answers: {monitor.counts}")
         assert monitor.surprises == []
         assert monitor.counts["change"] > 5
         assert monitor.counts["refused"] > 2

@@ -77,6 +77,10 @@ class Monitor(Node):
         self._enable = self.create_client(SetBool, f"{NODE_NAME}/enable")
         self._reset = self.create_client(Trigger, f"{NODE_NAME}/reset")
 
+    def ready(self) -> bool:
+        """Whether all of the node's services have been found."""
+        return all(client.service_is_ready() for client in (self._set, self._enable, self._reset))
+
     def listen(self, kind: str) -> None:
         """Subscribe to ``depth`` or ``points``, if not yet."""
         if kind not in self._inlets:
@@ -102,9 +106,8 @@ class Monitor(Node):
         if now < self._due:
             return
         self._due = now + _ACTION_SECONDS * self._chance.uniform(0.5, 1.5)
-        action = self._chance.choices(("change", "refused", "depth", "points", "reset", "disable"), (8, 4, 1, 1, 1, 1))[
-            0
-        ]
+        actions = {"change": 8, "refused": 4, "depth": 1, "points": 1, "reset": 1, "disable": 1}
+        (action,) = self._chance.choices(list(actions), list(actions.values()))
         self.counts[action] += 1
         if action == "change":
             name, values = self._chance.choice(CHANGES)
