@@ -17,6 +17,7 @@ from stdnet_core.data.augmentation import (
     scale_depth,
     transpose,
     vary_color,
+    wobble,
 )
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.errors import ConfigError, InputError
@@ -246,7 +247,8 @@ def test_what_does_not_fit_is_refused():
 
 
 @pytest.mark.parametrize(
-    "values", [{"transpose": 2}, {"gamma": [0, 1]}, {"exposure": [2, 1]}, {"contrast": 1.0}, {"flip": 0.5}]
+    "values",
+    [{"transpose": 2}, {"gamma": [0, 1]}, {"exposure": [2, 1]}, {"contrast": 1.0}, {"flip": 0.5}, {"wobble": -0.1}],
 )
 def test_wrong_settings_are_named(values):
     with pytest.raises(ConfigError, match=next(iter(values))):
@@ -268,3 +270,37 @@ def test_misregistration_moves_colour_and_lets_the_foreground_grow():
         torch.cartesian_prod(torch.arange(4, 8), torch.arange(7, 11)),
     )
     assert (moved.depth[moved.valid] > 0).all()
+
+
+def test_wobble_is_smooth_relative_and_new_in_each_frame():
+    depth = torch.full((3, 1, 60, 80), 2.0)
+    depth[..., 40:] = 4.0
+    depth[..., 0, 0] = 0.0
+    clip = RgbdClip(rgb=torch.rand(3, 3, 60, 80), depth=depth, valid=depth > 0, name="wall")
+    shaken = wobble(clip, 0.01, torch.Generator().manual_seed(3))
+    error = (shaken.depth - depth)[:, :, 1:]
+    relative = error / depth[:, :, 1:]
+    assert 0.008 < float(relative.std()) < 0.012
+    assert float(error[..., 40:].std() / error[..., :40].std()) == pytest.approx(2, rel=0.2)
+    assert float(relative[..., 1:39].diff(dim=-1).std()) < float(relative.std())  # independent errors: 1.4 times
+    assert abs(float(torch.corrcoef(relative.flatten(1)[:2])[0, 1])) < 0.3
+    assert (shaken.depth[..., 0, 0] == 0).all()
+
+
+def test_wobble_comes_with_misregistration_alone():
+    clip = moving_clip()
+    still = replace_limits(AugmentationConfig(misregister=1.0, shift_px=0, fattening_px=0))
+    shaken = replace(still, wobble=0.02)
+
+    def depth(config):
+        return augment(clip, config, torch.Generator().manual_seed(5)).depth
+
+    assert not torch.equal(depth(still), depth(shaken))
+    assert torch.equal(depth(replace(shaken, misregister=0.0)), depth(replace(still, misregister=0.0)))
+
+
+def replace_limits(config):
+    """No variation but what the configuration's other switches say."""
+    return replace(
+        AugmentationConfig.none(), **{n: getattr(config, n) for n in ("misregister", "shift_px", "fattening_px")}
+    )

@@ -36,6 +36,8 @@ class AugmentationConfig:
             a recording of a real sensor holds. Teaches to follow colour only where the depth agrees with it.
         shift_px: largest shift of the colour on each axis, of misregistered clips.
         fattening_px: largest growth of the foreground over the background (stereo matching), of misregistered clips.
+        wobble: largest standard deviation, as a fraction of the depth, of errors of the depth that are smooth in the
+            image and different in each frame, of misregistered clips; truth included, like the rest.
         gamma: limits of the exponent on colour.
         exposure: limits of the factor on colour.
         contrast: limits of the factor on the distance to the clip's mean colour.
@@ -56,6 +58,7 @@ class AugmentationConfig:
     misregister: float = 0.0
     shift_px: int = 6
     fattening_px: int = 4
+    wobble: float = 0.0
     gamma: tuple[float, float] = (0.8, 1.25)
     exposure: tuple[float, float] = (0.7, 1.4)
     contrast: tuple[float, float] = (0.8, 1.25)
@@ -77,6 +80,8 @@ class AugmentationConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 0:
                 raise ConfigError(f"augmentation {name} is {value!r}; it is a whole number of pixels, 0 or more")
+        if not isinstance(self.wobble, int | float) or not 0 <= self.wobble < 0.3:
+            raise ConfigError(f"augmentation wobble is {self.wobble!r}; it is a fraction of the depth, 0 to 0.3")
 
     @classmethod
     def none(cls) -> AugmentationConfig:
@@ -180,7 +185,7 @@ def augment(clip: RgbdClip, config: AugmentationConfig, generator: torch.Generat
     )
     clip = scale_depth(replace(clip, rgb=rgb), factor["depth_gain"][0])
     span = 2 * config.shift_px + 1
-    right, down, fattening = torch.randint(1 << 30, (3,), generator=generator).tolist()
+    right, down, fattening, amplitude, seed = torch.randint(1 << 30, (5,), generator=generator).tolist()
     if chance["misregister"] < config.misregister:
         clip = misregister(
             clip,
@@ -188,6 +193,9 @@ def augment(clip: RgbdClip, config: AugmentationConfig, generator: torch.Generat
             down=down % span - config.shift_px,
             fattening=fattening % (config.fattening_px + 1),
         )
+        if config.wobble:
+            noise = torch.Generator().manual_seed(seed)
+            clip = wobble(clip, config.wobble * amplitude / (1 << 30), noise)
     return clip.contiguous()
 
 
@@ -212,6 +220,23 @@ def misregister(clip: RgbdClip, *, right: int, down: int, fattening: int) -> Rgb
         nearest = -torch.nn.functional.max_pool2d(nearness, size, stride=1, padding=fattening)
         depth = torch.where(clip.valid, nearest, torch.zeros_like(depth))
     return replace(clip, rgb=rgb, depth=depth, flow=None)
+
+
+def wobble(clip: RgbdClip, amplitude: float, generator: torch.Generator) -> RgbdClip:
+    """Errors of the depth that are smooth over some pixels and different in each frame, as matching sensors make them.
+
+    Args:
+        amplitude: standard deviation as a fraction of the depth.
+        generator: on the CPU; also draws how many pixels (2 to 12) the errors are smooth over.
+    """
+    height, width = clip.frame_size
+    span = 2 + _index(11, generator)
+    size = (len(clip.depth), 1, height // span + 2, width // span + 2)
+    noise = torch.nn.functional.interpolate(
+        torch.randn(size, generator=generator).to(clip.depth), size=(height, width), mode="bicubic"
+    )
+    factor = 1 + amplitude * (noise / noise.std().clamp_min(1e-6)).clamp(-3, 3)
+    return replace(clip, depth=clip.depth * factor)
 
 
 def vary_color(rgb: Tensor, *, gamma: float, exposure: float, contrast: float, balance: Sequence[float]) -> Tensor:
