@@ -39,6 +39,18 @@ def test_bags_equal_grid_sample_inside_at_the_border_and_far_outside(maps, sprea
     )
 
 
+@pytest.mark.parametrize("maps", [1, 2])
+@pytest.mark.parametrize("spread", [0.5, 5.0])
+def test_gradients_of_bags_equal_those_of_grid_sample(maps, spread):
+    def gradients(function):
+        inputs = [t.double().requires_grad_() for t in case(maps, spread)]
+        out = function(*inputs)
+        return torch.autograd.grad((out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum(), inputs)
+
+    for bags, expected in zip(gradients(deform_conv3x3_bags), gradients(deform_conv3x3), strict=True):
+        torch.testing.assert_close(bags, expected, atol=1e-9, rtol=1e-7)
+
+
 def test_bags_take_half_precision():
     x, offset, mask, weight, bias = case(2, 2.0)
     expected = deform_conv3x3_bags(x, offset, mask, weight, bias)

@@ -96,12 +96,18 @@ class ModelConfig:
         return 1 if self.depth_features == "depth" else 5
 
     @property
-    def prediction_channels(self) -> int:
-        """Channels of a stage's last convolution.
+    def prediction_parts(self) -> tuple[int, int, int, int, int]:
+        """Channels of a stage's last convolution, part by part; parts that the configuration leaves out have none.
 
-        Residual, confidence logit, [log scale], [9 kernel logits and the strength of the colour guidance].
+        Residual, confidence logit, log scale, strength of the colour guidance, kernel logits.
         """
-        return 2 + self.uncertainty + 10 * (self.output == "guided_kernel")
+        guided = self.output == "guided_kernel"
+        return 1, 1, int(self.uncertainty), int(guided), 9 * guided
+
+    @property
+    def prediction_channels(self) -> int:
+        """All channels of a stage's last convolution."""
+        return sum(self.prediction_parts)
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> ModelConfig:

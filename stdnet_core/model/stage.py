@@ -92,15 +92,17 @@ class Stage(nn.Module):
         The output "guided_kernel" needs ``low_resolution.rgb``.
         """
         raw = self.prediction(features).float()
-        residual, logit = raw[:, :1], raw[:, 1:2]
-        log_scale = None
+        # Split, not sliced: the gradient of a slice is as large as all of raw, and mostly zeros.
+        residual, logit, log_scale, strength, kernel = raw.split(self.config.prediction_parts, 1)
         if self.config.uncertainty:
-            log_scale = (raw[:, 2:3] + _LOG_SCALE_START).clamp(*_LOG_SCALE_LIMITS)
+            log_scale = (log_scale + _LOG_SCALE_START).clamp(*_LOG_SCALE_LIMITS)
+        else:
+            log_scale = None
         if self.config.output == "residual":
             depth = low_resolution.bilinear_base() + residual
         else:
-            guidance = torch.exp(self.log_guidance + raw[:, -10:-9].clamp(-_GUIDANCE_LIMIT, _GUIDANCE_LIMIT))
-            base = low_resolution.kernel_base(raw[:, -9:], guidance)
+            guidance = torch.exp(self.log_guidance + strength.clamp(-_GUIDANCE_LIMIT, _GUIDANCE_LIMIT))
+            base = low_resolution.kernel_base(kernel, guidance)
             depth = base + residual * low_resolution.residual_unit()
         return StagePrediction(depth, logit, log_scale)
 
