@@ -102,7 +102,7 @@ class NodeStatistics:
             self._totals["pairs"] += 1
 
     def published(self, age: float, processing: float) -> None:
-        """One frame published ``age`` seconds after its stamp, ``processing`` seconds after its pair was complete."""
+        """One frame published: ``age`` seconds after its stamp, ``processing`` seconds after its pair was there."""
         with self._lock:
             self._totals["published"] += 1
             self._rates["published"].tick()

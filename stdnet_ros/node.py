@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +31,7 @@ from stdnet_ros import conversions, parameters
 from stdnet_ros.camera_info import CameraInfoError
 from stdnet_ros.conversions import FrameError
 from stdnet_ros.diagnostics import NodeStatistics, Throttle, diagnostic_array
+from stdnet_ros.info_reader import CameraInfoReader
 from stdnet_ros.memory import keep_freed_memory
 from stdnet_ros.pipeline import Pipeline, Reporter, Request, UpsampledFrame, make_upsampler
 from stdnet_ros.point_cloud import CloudMemory, organized_cloud
@@ -51,6 +53,8 @@ OFFSET_SECONDS = 1.0
 """Streams whose newest stamps are further apart run on different clocks or far too late."""
 SILENCE_SECONDS = 2.0
 """An active node that hears nothing on an input for this long says so in its diagnostics."""
+SWITCH_SECONDS = 0.0005
+"""Between the executor's and the inference thread. Python's 5 ms are longer than all that the node does to a frame."""
 
 
 def sensor_qos() -> QoSProfile:
@@ -100,7 +104,7 @@ class StdnetNode(LifecycleNode):
         self._synchronizer = None
         self._worker: InferenceWorker | None = None
         self._pipeline: Pipeline | None = None
-        self.infos: list[CameraInfo | None] = [None, None]
+        self._info_readers = (CameraInfoReader(), CameraInfoReader())
         self._last_seen = [0.0, 0.0]
         self._published_camera = False
 
@@ -193,7 +197,7 @@ class StdnetNode(LifecycleNode):
         for subscription in self._subscriptions_in_use:
             self.destroy_subscription(subscription)
         self._subscriptions_in_use = ()
-        self.infos = [None, None]
+        self._info_readers = (CameraInfoReader(), CameraInfoReader())
         self._qos_problems.clear()
         if self._synchronizer is not None:
             self._synchronizer.clear()
@@ -237,13 +241,13 @@ class StdnetNode(LifecycleNode):
         depth_topic = self.resolve_topic_name("depth/image") + ("/compressedDepth" if compressed_depth else "")
         # The executor handles what waits in this order: an image finds the camera_info that came with it.
         self._subscriptions_in_use = (
-            self._subscribe(CameraInfo, "color/camera_info", self._on_color_info),
-            self._subscribe(CameraInfo, "depth/camera_info", self._on_depth_info),
+            self._subscribe(CameraInfo, "color/camera_info", self._on_color_info, raw=True),
+            self._subscribe(CameraInfo, "depth/camera_info", self._on_depth_info, raw=True),
             self._subscribe(CompressedImage if compressed_color else Image, color_topic, self._on_color),
             self._subscribe(CompressedImage if compressed_depth else Image, depth_topic, self._on_depth),
         )
 
-    def _subscribe(self, kind, topic: str, callback):
+    def _subscribe(self, kind, topic: str, callback, raw: bool = False):
         def incompatible(event) -> None:
             name = self.resolve_topic_name(topic)
             self._qos_problems[name] = f"{event.total_count} publishers with incompatible QoS"
@@ -257,24 +261,39 @@ class StdnetNode(LifecycleNode):
             topic,
             callback,
             sensor_qos(),
+            raw=raw,
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
-    def _on_color(self, message) -> None:
-        self._on_image(COLOR, message)
+    def _on_color(self, message, reception) -> None:
+        self._on_image(COLOR, message, reception)
 
-    def _on_depth(self, message) -> None:
-        self._on_image(DEPTH, message)
+    def _on_depth(self, message, reception) -> None:
+        self._on_image(DEPTH, message, reception)
 
-    def _on_color_info(self, message: CameraInfo) -> None:
-        self.infos[COLOR] = message
+    def _on_color_info(self, serialized: bytes) -> None:
+        self._on_info(COLOR, serialized)
 
-    def _on_depth_info(self, message: CameraInfo) -> None:
-        self.infos[DEPTH] = message
+    def _on_depth_info(self, serialized: bytes) -> None:
+        self._on_info(DEPTH, serialized)
 
-    def _on_image(self, stream: int, message) -> None:
+    def _on_info(self, stream: int, serialized: bytes) -> None:
+        try:
+            self._info_readers[stream].take(serialized)
+        except CameraInfoError as error:
+            topic = f"{STREAM_NAMES[stream]}/camera_info"
+            self._warn(f"damaged {topic}", f"{topic}: {error}; the one before stays in use")
+
+    @property
+    def infos(self) -> tuple[CameraInfo | None, CameraInfo | None]:
+        """The newest camera_info of colour and of depth, None while none has come. Stamps may be older ones."""
+        color, depth = (reader.info for reader in self._info_readers)
+        return color, depth
+
+    def _on_image(self, stream: int, message, reception) -> None:
         """Pair and post; nothing else happens on the executor's thread."""
+        arrival = time.monotonic() - _seconds_since(reception)
         name = STREAM_NAMES[stream]
         self._statistics.received(name)
         self._last_seen[stream] = time.monotonic()
@@ -289,7 +308,7 @@ class StdnetNode(LifecycleNode):
             pairs = self._synchronizer.add(stream, stamp.sec * 1_000_000_000 + stamp.nanosec, message)
             for pair in pairs:
                 self._statistics.paired()
-                request = Request(pair, self.infos[COLOR], self.infos[DEPTH], time.monotonic())
+                request = Request(pair, *self.infos, arrival)
                 if self._worker.post(request) is not None:
                     self._statistics.drop("busy")
 
@@ -332,9 +351,10 @@ class StdnetNode(LifecycleNode):
             self._statistics.drop("inactive")
             return
         header = frame.request.pair.color.header
-        self._depth_publisher.publish(conversions.depth_to_image(frame.depth, header, settings.depth_encoding))
+        # camera_info first: whoever hears an image has what belongs to it. The largest message comes last.
         if frame.info is not None:
             self._info_publisher.publish(frame.info)
+        self._depth_publisher.publish(conversions.depth_to_image(frame.depth, header, settings.depth_encoding))
         if self._confidence_publisher.get_subscription_count():
             self._confidence_publisher.publish(conversions.array_to_image(frame.confidence, header, "32FC1"))
         if frame.info is not None and self._points_publisher.get_subscription_count():
@@ -492,6 +512,12 @@ class StdnetNode(LifecycleNode):
         return 0, "running"
 
 
+def _seconds_since(reception: Mapping[str, int]) -> float:
+    """Seconds since the middleware had the message whose rclpy info is given; 0 where it does not say."""
+    received = reception["received_timestamp"]
+    return max(0.0, (time.time_ns() - received) / 1e9) if received > 0 else 0.0
+
+
 def _plain(value: Any) -> Any:
     """Parameter values without ROS's array types."""
     return value.tolist() if hasattr(value, "tolist") else value
@@ -502,6 +528,7 @@ def main(arguments: list[str] | None = None, *, upsampler_factory=make_upsampler
     status = 0
     node = None
     keep_freed_memory()
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         rclpy.init(args=arguments)
         node = StdnetNode(upsampler_factory=upsampler_factory)

@@ -5,6 +5,7 @@ Conversion, registration, the temporal window's rules, inference, and getting ov
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ class Upsampler(Protocol):
     """The part of ``stdnet_core.DepthUpsampler`` that the node needs."""
 
     method: str
+    info: Any
     placement: Any
     notices: list[str]
     edge_filter: float
@@ -130,6 +132,7 @@ class Pipeline:
         self._changes: dict[str, Any] = {}
         self._noticed = 0
         self._without_info = 0
+        self._fitted: tuple[CameraInfo | None, CameraInfo | None] = (None, None)
         self.waiting = 0
         """Frames in the upsampler that wait for following ones (latency_frames)."""
         self.fallback: str | None = None
@@ -143,7 +146,11 @@ class Pipeline:
 
     def warm_up(self) -> None:
         """Run one small frame, so that the first real one does not pay for loading kernels."""
-        self._upsampler.step(np.zeros((64, 64, 3), np.uint8), np.ones((16, 16), np.float32))
+        info = self._upsampler.info
+        scale = _CLASSICAL_WARM_UP_SCALE if info is None else min(info.scales)
+        size = _WARM_UP_CELLS * scale
+        cells = np.ones((_WARM_UP_CELLS, _WARM_UP_CELLS), np.float32)
+        self._upsampler.step(np.zeros((size, size, 3), np.uint8), cells)
         self._upsampler.reset()
 
     def reset(self) -> None:
@@ -258,13 +265,17 @@ class Pipeline:
                 )
             return None
         self._without_info = 0
-        try:
-            return fit_to_image(info, width, height)
-        except CameraInfoError as error:
-            self._reporter.warn(
-                "bad camera_info", f"color/camera_info: {error}; camera_info and points are not published"
-            )
-            return None
+        of, fitted = self._fitted
+        if of is not info or (fitted.width, fitted.height) != (width, height):
+            try:
+                fitted = fit_to_image(info, width, height)
+            except CameraInfoError as error:
+                self._reporter.warn(
+                    "bad camera_info", f"color/camera_info: {error}; camera_info and points are not published"
+                )
+                return None
+            self._fitted = info, fitted
+        return copy.copy(fitted)
 
     def _registered(
         self,
@@ -400,6 +411,8 @@ class Pipeline:
 
 
 _FRAMES_WITHOUT_INFO = 10
+_WARM_UP_CELLS = 16
+_CLASSICAL_WARM_UP_SCALE = 4
 _CPU = {"device": "cpu", "precision": "auto"}
 _LAST_RESORT = {"method": "joint_bilateral", **_CPU}
 

@@ -11,6 +11,9 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 
 from stdnet_ros.camera_info import viewing_rays
+from stdnet_ros.conversions import give_data
+
+_WITHOUT_ALPHA = np.frombuffer(b"\xff\xff\xff\x00", np.uint32)[0]
 
 
 class CloudMemory:
@@ -63,9 +66,9 @@ def organized_cloud(
     planes = [ray_x * z, ray_y * z, z]
     names = ["x", "y", "z"]
     if color is not None:
-        bgra = cv2.cvtColor(np.ascontiguousarray(color[::stride, ::stride]), cv2.COLOR_RGB2BGRA)
-        bgra[..., 3] = 0
-        planes.append(bgra.view(np.float32)[..., 0])
+        bgr0 = cv2.cvtColor(np.ascontiguousarray(color[::stride, ::stride]), cv2.COLOR_RGB2BGRA).view(np.uint32)
+        bgr0 &= _WITHOUT_ALPHA
+        planes.append(bgr0.view(np.float32)[..., 0])
         names.append("rgb")
     data, points = (memory or CloudMemory()).take(*z.shape, len(planes))
     cv2.merge(planes, points)
@@ -81,5 +84,5 @@ def organized_cloud(
     cloud.point_step = 4 * len(names)
     cloud.row_step = cloud.point_step * cloud.width
     cloud.is_dense = False
-    cloud.data = data
+    give_data(cloud, data)
     return cloud

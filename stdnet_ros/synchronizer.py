@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 COLOR = 0
 DEPTH = 1
@@ -33,27 +33,6 @@ class Pair:
     depth: Any
     color_stamp: int
     depth_stamp: int
-
-
-class Synchronizer(Protocol):
-    """What the node needs from a synchroniser. Not thread-safe: one thread adds."""
-
-    drops: Counter
-    """Messages that will never be paired, by cause (``color_no_partner``, ``depth_duplicate``, ...)."""
-    jumps: int
-    """How often a stream's clock jumped backwards."""
-
-    def add(self, stream: int, stamp: int, message: Any) -> list[Pair]:
-        """Take a message of :data:`COLOR` or :data:`DEPTH`; returns the pairs that are now certain, oldest first."""
-
-    def clear(self) -> None:
-        """Forget all waiting messages, counting them as ``*_cleared``."""
-
-    def waiting(self) -> tuple[int, int]:
-        """Number of colour and of depth messages that still wait for a partner."""
-
-    def offset(self) -> float | None:
-        """Newest colour stamp minus newest depth stamp in seconds; None before both have been seen."""
 
 
 @dataclass
@@ -95,17 +74,16 @@ class _Stream:
         return min(self.intervals) * 9 // 10 if len(self.intervals) >= 2 else 0
 
 
-class NearestSynchronizer:
-    """Pairs each message with its nearest partner in time.
-
-    A colour and a depth message make a pair when each is the other's nearest, they are at most ``slop`` apart, and no
-    message that may still come could be nearer: their stamps are equal, or a later message of both streams is here
-    already, or the streams' observed periods rule it out. At a steady rate a pair is therefore made as soon as its
-    second message arrives. A full queue ends the wait.
+class Synchronizer:
+    """What the node needs from a synchroniser, and what both keep. Not thread-safe: one thread adds.
 
     Args:
         slop: greatest difference of the stamps of a pair, seconds.
         queue_size: how many messages of each stream may wait.
+
+    Attributes:
+        drops: messages that will never be paired, by cause (``color_no_partner``, ``depth_duplicate``, ...).
+        jumps: how often a stream's clock jumped backwards.
     """
 
     def __init__(self, slop: float = 0.02, queue_size: int = 10):
@@ -114,6 +92,35 @@ class NearestSynchronizer:
         self.drops: Counter = Counter()
         self.jumps = 0
         self._streams = (_Stream(), _Stream())
+
+    def add(self, stream: int, stamp: int, message: Any) -> list[Pair]:
+        """Take a message of :data:`COLOR` or :data:`DEPTH`; returns the pairs that are now certain, oldest first."""
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        """Forget all waiting messages, counting them as ``*_cleared``."""
+        for name, stream in zip(STREAM_NAMES, self._streams, strict=True):
+            if stream.waiting:
+                self.drops[f"{name}_cleared"] += len(stream.waiting)
+        self._streams = (_Stream(), _Stream())
+
+    def waiting(self) -> tuple[int, int]:
+        """Number of colour and of depth messages that still wait for a partner."""
+        return len(self._streams[COLOR].waiting), len(self._streams[DEPTH].waiting)
+
+    def offset(self) -> float | None:
+        """Newest colour stamp minus newest depth stamp in seconds; None before both have been seen."""
+        color, depth = (stream.newest for stream in self._streams)
+        return None if color is None or depth is None else (color - depth) / 1e9
+
+
+class NearestSynchronizer(Synchronizer):
+    """Pairs each message with its nearest partner in time.
+
+    A colour and a depth message make a pair when each is the other's nearest, they are at most ``slop`` apart, and no
+    message that may still come could be nearer: their stamps are equal, or a later message of both streams is here
+    already, or the streams' observed periods rule it out. At a steady rate a pair is therefore made as soon as its
+    second message arrives. A full queue ends the wait."""
 
     def add(self, stream: int, stamp: int, message: Any) -> list[Pair]:
         """See :meth:`Synchronizer.add`."""
@@ -139,22 +146,6 @@ class NearestSynchronizer:
                 own.waiting.popleft()
                 self.drops[f"{STREAM_NAMES[stream]}_no_partner"] += 1
         return pairs
-
-    def clear(self) -> None:
-        """See :meth:`Synchronizer.clear`."""
-        for name, stream in zip(STREAM_NAMES, self._streams, strict=True):
-            if stream.waiting:
-                self.drops[f"{name}_cleared"] += len(stream.waiting)
-        self._streams = (_Stream(), _Stream())
-
-    def waiting(self) -> tuple[int, int]:
-        """See :meth:`Synchronizer.waiting`."""
-        return len(self._streams[COLOR].waiting), len(self._streams[DEPTH].waiting)
-
-    def offset(self) -> float | None:
-        """See :meth:`Synchronizer.offset`."""
-        color, depth = (stream.newest for stream in self._streams)
-        return None if color is None or depth is None else (color - depth) / 1e9
 
     def _find(self, certain: bool = True) -> tuple[int, int] | None:
         """Positions of the first pair of mutually nearest messages in the two queues, one that is certain or any."""
@@ -217,11 +208,8 @@ class _Input:
         self._callback(message, *self._arguments)
 
 
-class MessageFiltersSynchronizer:
+class MessageFiltersSynchronizer(Synchronizer):
     """The genuine ``message_filters`` synchroniser, its known faults covered (see the module's docstring).
-
-    Args:
-        slop, queue_size: as in :class:`NearestSynchronizer`.
 
     Raises:
         ImportError: message_filters is not installed.
@@ -230,12 +218,8 @@ class MessageFiltersSynchronizer:
     def __init__(self, slop: float = 0.02, queue_size: int = 10):
         import message_filters
 
-        self.slop = slop
-        self.queue_size = queue_size
-        self.drops: Counter = Counter()
-        self.jumps = 0
+        super().__init__(slop, queue_size)
         self._genuine = message_filters.ApproximateTimeSynchronizer
-        self._streams = (_Stream(), _Stream())
         self._made: list[tuple[Any, Any]] = []
         self._connect()
 
@@ -265,20 +249,8 @@ class MessageFiltersSynchronizer:
 
     def clear(self) -> None:
         """See :meth:`Synchronizer.clear`."""
-        for name, stream in zip(STREAM_NAMES, self._streams, strict=True):
-            if stream.waiting:
-                self.drops[f"{name}_cleared"] += len(stream.waiting)
-        self._streams = (_Stream(), _Stream())
+        super().clear()
         self._connect()
-
-    def waiting(self) -> tuple[int, int]:
-        """See :meth:`Synchronizer.waiting`."""
-        return len(self._streams[COLOR].waiting), len(self._streams[DEPTH].waiting)
-
-    def offset(self) -> float | None:
-        """See :meth:`Synchronizer.offset`."""
-        color, depth = (stream.newest for stream in self._streams)
-        return None if color is None or depth is None else (color - depth) / 1e9
 
     def _connect(self) -> None:
         self._inputs = (_Input(), _Input())

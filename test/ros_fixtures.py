@@ -54,6 +54,7 @@ class NearestUpsampler:
     """A stand-in with the interface of DepthUpsampler that repeats each depth pixel; ``before`` runs in each step."""
 
     method = "nearest"
+    info = None
 
     def __init__(self, before: Callable[[], None] = lambda: None, latency: int = 0, device: str = "cpu"):
         self.placement = SimpleNamespace(device=device, precision="fp32", fallback=False, reason=None)

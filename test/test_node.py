@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -396,6 +397,55 @@ def test_frames_posted_while_busy_are_replaced_and_counted():
         assert graph.depths[-1].header.stamp == stamp_message(1.0 + 19 / 30)
         assert snapshot["totals"]["published"] + snapshot["drops"]["busy"] == 20
         assert snapshot["totals"]["published"] <= 4
+
+
+def test_camera_info_goes_out_before_its_image_and_the_cloud_last():
+    with running_graph(factory=stand_in()) as graph:
+        graph.listen(cloud=True)
+        graph.connect()
+        sent = []
+        for publisher in graph.node._publishers_of_frames:
+
+            def publish(message, genuine=publisher.publish, topic=publisher.topic_name):
+                sent.append(topic)
+                genuine(message)
+
+            publisher.publish = publish
+        wait_for(lambda: graph.node._points_publisher.get_subscription_count() > 0)
+        graph.send(1.0)
+        graph.settle(published=1)
+        assert sent == ["/stdnet/depth/camera_info", "/stdnet/depth/image", "/stdnet/points"]
+
+
+def test_time_in_the_node_begins_when_the_middleware_has_the_message():
+    """A pair that waited 3 s for the executor has been in the node for 3 s; without a time of reception, for 0."""
+    with running_graph(factory=stand_in()) as graph:
+        graph.listen()
+        for index, waited in enumerate((3.0, None)):
+            message = image(np.ones((24, 32), np.float32), "32FC1", Header(stamp=stamp_message(1.0 + index)))
+            color = image(np.zeros((24, 32, 3), np.uint8), "rgb8", message.header)
+            wait_for(graph.node.has_subscribers)
+            received = {"received_timestamp": 0 if waited is None else time.time_ns() - int(waited * 1e9)}
+            graph.node._on_color(color, {"received_timestamp": 0})
+            graph.node._on_depth(message, received)
+            graph.settle(published=index + 1)
+        latency = graph.node.snapshot()["latencies"]["node"]
+        assert latency[99] > 2900
+        assert latency[99] - 2 * (latency[99] - latency[50]) < 2900
+
+
+def test_the_warm_up_has_a_ratio_that_the_network_takes():
+    sizes = []
+
+    class Eightfold(NearestUpsampler):
+        info = SimpleNamespace(scales=(8, 16))
+
+        def step(self, rgb, depth, stamp=None):
+            sizes.append((rgb.shape[0] / depth.shape[0], rgb.shape[1] / depth.shape[1]))
+            return super().step(rgb, depth, stamp)
+
+    with running_graph(factory=lambda settings, **changes: Eightfold()):
+        assert sizes == [(8.0, 8.0)]
 
 
 def test_confidence_image():

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import array
+
 import cv2
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
+from rclpy.serialization import deserialize_message, serialize_message
 from ros_fixtures import camera_info
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from stdnet_ros import registration
 from stdnet_ros.camera_info import CameraInfoError, Intrinsics, fit_to_image, pinhole, viewing_rays
+from stdnet_ros.conversions import give_data
+from stdnet_ros.info_reader import CameraInfoReader
 from stdnet_ros.point_cloud import CloudMemory, organized_cloud
 from stdnet_ros.registration import Extrinsics
 
@@ -70,6 +76,47 @@ def test_memory_is_reused_and_gives_the_same_cloud():
         addresses.add(reused.data.buffer_info()[0])
     assert len(addresses) == 1
     assert organized_cloud(depth, info, Header(), stride=2, memory=memory).width == 5
+
+
+def test_messages_hold_the_memory_that_they_were_given():
+    """A copy of each cloud and image would cost more than making them."""
+    memory = CloudMemory()
+    depth = np.ones((7, 10), np.float32)
+    cloud = organized_cloud(depth, camera_info(10, 7, Header()), Header(), memory=memory)
+    assert cloud.data is memory.take(7, 10, 3)[0]
+    buffer = array.array("B", [1, 2, 3])
+    message = Image()
+    give_data(message, buffer)
+    assert message.data is buffer
+    assert deserialize_message(serialize_message(message), Image).data.tobytes() == b"\x01\x02\x03"
+
+
+def test_camera_info_is_made_anew_only_when_more_than_the_stamp_changes():
+    reader = CameraInfoReader()
+
+    def take(sec: int, focal: float) -> CameraInfo:
+        header = Header(stamp=Time(sec=sec, nanosec=7 * sec), frame_id="camera")
+        reader.take(serialize_message(camera_info(10, 7, header, focal)))
+        return reader.info
+
+    first = take(1, 30.0)
+    assert (first.width, first.k[0], first.header.frame_id) == (10, 30.0, "camera")
+    assert take(2, 30.0) is first
+    assert take(3, 31.0).k[0] == 31.0
+    assert take(4, 30.0).k[0] == 30.0
+
+
+def test_bytes_that_are_no_camera_info_are_refused_and_the_one_before_stays():
+    reader = CameraInfoReader()
+    whole = serialize_message(camera_info(10, 7, Header()))
+    for damaged in (b"", whole[:50], bytes(400)[:3] + b"\xff" * 397):
+        with pytest.raises(CameraInfoError, match="deserialised"):
+            reader.take(damaged)
+    assert reader.info is None
+    reader.take(whole)
+    with pytest.raises(CameraInfoError):
+        reader.take(whole[:-50])
+    assert reader.info.width == 10
 
 
 def test_a_wall_is_flat():

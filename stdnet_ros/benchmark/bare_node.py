@@ -18,6 +18,7 @@ class PassThrough:
     """Returns each depth image unchanged."""
 
     method = "none"
+    info = None
 
     def __init__(self) -> None:
         self.placement = SimpleNamespace(device="cpu", precision="fp32", fallback=False, reason=None)
