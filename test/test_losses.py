@@ -95,7 +95,7 @@ def test_spatial_term_by_hand(form):
                 likelihood[b, t, 0] = np.exp(-score[b, t, 0]) * error[b, t, 0] + mean * score[b, t, 0]
         expected += 0.2 * mean_per_clip(weight * error, valid)
         spread += 0.2 * mean_per_clip(likelihood, valid)
-    assert float(terms["spatial"]) == pytest.approx(expected, rel=1e-4)
+    assert terms["spatial"].item() == pytest.approx(expected, rel=1e-4)
     if form == "detached":
         assert float(terms["spatial_spread"]) == pytest.approx(spread, rel=1e-4)
     else:

@@ -163,6 +163,8 @@ class TrainConfig:
     base: str | None = None
     model: dict[str, Any] = field(default_factory=lambda: {"preset": "tiny"})
     """``preset`` and any field of ModelConfig."""
+    init: str | None = None
+    """Checkpoint (file or shipped name) whose weights a fresh run starts from; it may have other passes."""
     loss: dict[str, Any] = field(default_factory=dict)
     """Any field of LossConfig."""
     data: DataConfig = field(default_factory=DataConfig)

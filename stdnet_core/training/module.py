@@ -16,6 +16,7 @@ from stdnet_core.losses import LossConfig, STDNetLoss
 from stdnet_core.model import ModelConfig, STDNet
 from stdnet_core.training.batches import Batch
 from stdnet_core.training.config import TrainConfig
+from stdnet_core.training.initial import initialize
 from stdnet_core.training.schedule import ema_decay, learning_rate
 from stdnet_core.training.state import RunState, capture, restore_optimizer, restore_weights
 
@@ -74,6 +75,8 @@ class TrainingModule(lightning.LightningModule):
         self.config = config
         torch.manual_seed(config.seed)
         self.learner = Learner(config)
+        if state is None and config.init is not None:
+            initialize(self.learner.model, config.init)
         self.average = copy.deepcopy(self.learner.model).eval().requires_grad_(False)
         if state is not None:
             restore_weights(state, self.learner, self.average, origin)
