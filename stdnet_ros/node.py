@@ -23,6 +23,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
@@ -44,6 +45,10 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
+RECEPTION_IS_TOLD = hasattr(Subscription, "CallbackType")
+"""Whether callbacks can have the middleware's note on when a message came; not on Humble."""
+UNKNOWN_RECEPTION = {"received_timestamp": 0}
+
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
 
@@ -53,7 +58,7 @@ OFFSET_SECONDS = 1.0
 """Streams whose newest stamps are further apart run on different clocks or far too late."""
 SILENCE_SECONDS = 2.0
 """An active node that hears nothing on an input for this long says so in its diagnostics."""
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0001
 """Between the executor's and the inference thread. Python's 5 ms are longer than all that the node does to a frame."""
 
 
@@ -243,11 +248,20 @@ class StdnetNode(LifecycleNode):
         self._subscriptions_in_use = (
             self._subscribe(CameraInfo, "color/camera_info", self._on_color_info, raw=True),
             self._subscribe(CameraInfo, "depth/camera_info", self._on_depth_info, raw=True),
-            self._subscribe(CompressedImage if compressed_color else Image, color_topic, self._on_color),
-            self._subscribe(CompressedImage if compressed_depth else Image, depth_topic, self._on_depth),
+            self._subscribe_images(CompressedImage if compressed_color else Image, color_topic, COLOR),
+            self._subscribe_images(CompressedImage if compressed_depth else Image, depth_topic, DEPTH),
         )
 
-    def _subscribe(self, kind, topic: str, callback, raw: bool = False):
+    def _subscribe_images(self, kind, topic: str, stream: int) -> Subscription:
+        def on_message(message) -> None:
+            self._on_image(stream, message, UNKNOWN_RECEPTION)
+
+        def on_message_and_reception(message, reception) -> None:
+            self._on_image(stream, message, reception)
+
+        return self._subscribe(kind, topic, on_message_and_reception if RECEPTION_IS_TOLD else on_message)
+
+    def _subscribe(self, kind, topic: str, callback, raw: bool = False) -> Subscription:
         def incompatible(event) -> None:
             name = self.resolve_topic_name(topic)
             self._qos_problems[name] = f"{event.total_count} publishers with incompatible QoS"
@@ -265,12 +279,6 @@ class StdnetNode(LifecycleNode):
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
-
-    def _on_color(self, message, reception) -> None:
-        self._on_image(COLOR, message, reception)
-
-    def _on_depth(self, message, reception) -> None:
-        self._on_image(DEPTH, message, reception)
 
     def _on_color_info(self, serialized: bytes) -> None:
         self._on_info(COLOR, serialized)
@@ -291,7 +299,7 @@ class StdnetNode(LifecycleNode):
         color, depth = (reader.info for reader in self._info_readers)
         return color, depth
 
-    def _on_image(self, stream: int, message, reception) -> None:
+    def _on_image(self, stream: int, message, reception: Mapping[str, int]) -> None:
         """Pair and post; nothing else happens on the executor's thread."""
         arrival = time.monotonic() - _seconds_since(reception)
         name = STREAM_NAMES[stream]

@@ -178,7 +178,7 @@ def stamp_message(seconds: float) -> Any:
     return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 
 
-def wait_for(condition: Callable[[], bool], timeout: float = 10.0, what: Callable[[], str] = lambda: "it") -> None:
+def wait_for(condition: Callable[[], bool], timeout: float = 30.0, what: Callable[[], str] = lambda: "it") -> None:
     """Poll until the condition holds; fail after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():

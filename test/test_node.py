@@ -20,7 +20,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
+from stdnet_ros import node as node_module
 from stdnet_ros import parameters
+from stdnet_ros.node import UNKNOWN_RECEPTION
+from stdnet_ros.synchronizer import COLOR, DEPTH
 
 
 def stand_in(**arguments):
@@ -36,7 +39,7 @@ def stand_in(**arguments):
 def call(graph, kind, service, request):
     """The answer of a service, waited for from the test's thread."""
     client = graph.partner.create_client(kind, service)
-    assert client.wait_for_service(timeout_sec=10.0)
+    assert client.wait_for_service(timeout_sec=30.0)
     future = client.call_async(request)
     wait_for(future.done)
     graph.partner.destroy_client(client)
@@ -425,13 +428,24 @@ def test_time_in_the_node_begins_when_the_middleware_has_the_message():
             message = image(np.ones((24, 32), np.float32), "32FC1", Header(stamp=stamp_message(1.0 + index)))
             color = image(np.zeros((24, 32, 3), np.uint8), "rgb8", message.header)
             wait_for(graph.node.has_subscribers)
-            received = {"received_timestamp": 0 if waited is None else time.time_ns() - int(waited * 1e9)}
-            graph.node._on_color(color, {"received_timestamp": 0})
-            graph.node._on_depth(message, received)
+            received = {"received_timestamp": time.time_ns() - int(waited * 1e9)} if waited else UNKNOWN_RECEPTION
+            graph.node._on_image(COLOR, color, UNKNOWN_RECEPTION)
+            graph.node._on_image(DEPTH, message, received)
             graph.settle(published=index + 1)
         latency = graph.node.snapshot()["latencies"]["node"]
         assert latency[99] > 2900
         assert latency[99] - 2 * (latency[99] - latency[50]) < 2900
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_images_are_heard_whether_or_not_rclpy_tells_when_they_came(told, monkeypatch):
+    """Humble's rclpy does not."""
+    monkeypatch.setattr(node_module, "RECEPTION_IS_TOLD", told)
+    with running_graph(factory=stand_in()) as graph:
+        graph.listen()
+        graph.connect()
+        graph.send(1.0)
+        assert graph.settle(published=1)["latencies"]["node"][50] > 0
 
 
 def test_the_warm_up_has_a_ratio_that_the_network_takes():
