@@ -13,18 +13,27 @@ from rclpy.node import Node
 from stdnet_core.cli import run_cli
 from stdnet_core.errors import StdnetError
 from stdnet_ros.benchmark.topics import NAMESPACE, Scene, message_type, qos
-from stdnet_ros.demo.topics import INPUTS, spin_for
+from stdnet_ros.demo.topics import INPUTS, NODE_NAME, NodeWatch, spin_for
 from stdnet_ros.memory import keep_freed_memory
 
 
 class Camera(Node):
-    """Publishes one scene again and again; ``awaited`` are the topics of others that need a listener first."""
+    """Publishes one scene again and again.
 
-    def __init__(self, scene: Scene, awaited: list[str]) -> None:
+    Args:
+        scene: what to send.
+        awaited: topics of others that need a listener first.
+        watch_node: whether the node itself must say that it is connected; the graph alone says that both sides exist,
+            and what is sent before they have found each other is lost.
+    """
+
+    def __init__(self, scene: Scene, awaited: list[str], watch_node: bool) -> None:
         super().__init__("camera", namespace=NAMESPACE)
         self._messages = scene.messages()
         self._senders = {topic: self.create_publisher(message_type(topic), topic, qos()) for topic in INPUTS}
         self._awaited = [self.resolve_topic_name(topic) for topic in awaited]
+        self._outputs = {topic.removeprefix(f"{NODE_NAME}/"): 1 for topic in awaited}
+        self._watch = NodeWatch(self) if watch_node else None
 
     def wait_for_listeners(self, optional: tuple[str, ...], timeout: float) -> None:
         """Wait until everybody listens.
@@ -34,9 +43,9 @@ class Camera(Node):
         """
         ours = [self.resolve_topic_name(topic) for topic in INPUTS if topic not in optional]
         deadline = time.monotonic() + timeout
-        while missing := [topic for topic in ours + self._awaited if self.count_subscribers(topic) < 1]:
+        while missing := self._unconnected(ours + self._awaited):
             if time.monotonic() > deadline:
-                raise StdnetError(f"nobody listens on {', '.join(missing)} after {timeout:.0f} s; see the other logs")
+                raise StdnetError(f"nobody is connected to {', '.join(missing)} after {timeout:.0f} s; see the other logs")
             spin_for(self, 0.05)
         # The other side of each connection learns of it a moment later.
         spin_for(self, 1.5)
@@ -45,6 +54,10 @@ class Camera(Node):
             if topic.endswith("camera_info"):
                 self._senders[topic].publish(self._messages[topic])
         spin_for(self, 0.3)
+
+    def _unconnected(self, topics: list[str]) -> list[str]:
+        missing = [topic for topic in topics if self.count_subscribers(topic) < 1]
+        return missing or ([] if self._watch is None else self._watch.unconnected(self._outputs))
 
     def send(self) -> int:
         """Send one frame; returns its stamp in nanoseconds."""
@@ -77,6 +90,7 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=1, help="colour height / depth height")
     parser.add_argument("--await", dest="awaited", nargs="*", default=[], help="topics that need a listener first")
     parser.add_argument("--optional", nargs="*", default=[], help="own topics that need none")
+    parser.add_argument("--watch-node", type=int, default=0, help="1: wait for the node to say that it is connected")
     parser.add_argument("--timeout", type=float, default=90.0, help="seconds to wait for listeners")
     parser.add_argument(
         "--log", type=Path, required=True, help="file for the stamps, there at the end; .begun at the start"
@@ -84,7 +98,7 @@ def main() -> None:
     args = parser.parse_args()
     keep_freed_memory()
     rclpy.init()
-    camera = Camera(Scene(args.width, args.height, args.scale), args.awaited)
+    camera = Camera(Scene(args.width, args.height, args.scale), args.awaited, bool(args.watch_node))
     try:
         camera.wait_for_listeners(tuple(args.optional), args.timeout)
         args.log.with_suffix(".begun").touch()

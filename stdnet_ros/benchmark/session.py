@@ -99,7 +99,7 @@ def _camera(case: Case, log: Path) -> list[str]:
     optional = ["color/camera_info", "depth/camera_info"] if case.baseline else []
     return [
         *options(rate=case.rate, seconds=case.seconds, width=width, height=height, scale=case.scale, log=log),
-        *("--timeout", str(_START_TIMEOUT)),
+        *("--timeout", str(_START_TIMEOUT), "--watch-node", str(int(not case.baseline))),
         *("--await", *awaited),
         *(("--optional", *optional) if optional else ()),
     ]
