@@ -45,7 +45,7 @@ class Camera(Node):
         deadline = time.monotonic() + timeout
         while missing := self._unconnected(ours + self._awaited):
             if time.monotonic() > deadline:
-                raise StdnetError(f"nobody is connected to {', '.join(missing)} after {timeout:.0f} s; see the other logs")
+                raise StdnetError(f"nobody is connected to {', '.join(missing)} after {timeout:.0f} s; see the logs")
             spin_for(self, 0.05)
         # The other side of each connection learns of it a moment later.
         spin_for(self, 1.5)
