@@ -1,7 +1,8 @@
 """Measures accuracy: ``python -m stdnet_core.evaluate --data dydtof:PATH --scale 8 --checkpoint FILE --json OUT``.
 
 Prints a table in the form of the paper's (RMSE, MAE, TEPE in cm for each sequence and their mean; tables 1 to 3) with
-interpolation and joint bilateral upsampling beside the model, and writes all figures to a JSON file."""
+interpolation and joint bilateral upsampling beside the model, and writes all figures to a JSON file. With --report DIR
+each sequence gets a report: one HTML file with pictures, curves and a video, and the same as files beside it."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import argparse
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,9 @@ from stdnet_core.evaluation import (
     unique_names,
 )
 from stdnet_core.inference import MAX_LATENCY, DepthUpsampler
+from stdnet_core.report.evaluation_report import EvaluationReport, check_installed, write_index
 from stdnet_core.report.panels import Tile, compose, frame_tiles
-from stdnet_core.scoring import mean_figures
+from stdnet_core.scoring import ScoredFrame, mean_figures
 
 TEST_SOURCE = "synthetic:2000001,4,240x320,24"
 """Evaluated without ``--data``: rendered scenes whose seeds no training or validation of this project uses."""
@@ -60,6 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     _check(args)
     logging.getLogger("stdnet_core.inference").setLevel(logging.ERROR)  # its notices are printed below the table
+    if args.report:
+        check_installed()
     methods = args.methods or (["model"] if args.checkpoint else []) + list(CLASSICAL)
     report: dict[str, Any] = {
         "data": args.data,
@@ -72,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
         runners = {name: _runner(name, scale, args) for name in methods}
         if "model" in runners:
             report["model"] = _describe_model(runners["model"])
-        result = _evaluate_scale(scale, runners, args)
+        result = _evaluate_scale(scale, runners, args, report)
         report["scales"][str(scale)] = result
         print(_text(scale, result, report))
     if len(args.scale) == 1:
@@ -80,6 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(plain_json(report), indent=1) + "\n")
+    if args.report:
+        print(f"Open {_index(args, report).resolve()} in a browser")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,6 +105,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--methods", type=_methods, metavar="M[,M...]", help=f"of {', '.join(METHODS)} (default: all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="write report.html, per_frame.csv, pictures and a video; in a folder for each sequence and scale, with an "
+        "index.html, if there are several",
+    )
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw the middle frame of each sequence here")
     parser.add_argument("--limit", type=int, metavar="N", help="evaluate N sequences, spread over all there are")
     parser.add_argument("--max-frames", type=int, metavar="N", help="evaluate the first N frames of each sequence")
@@ -223,7 +237,9 @@ def _trained_on(provenance: Any, folder: str) -> Iterator[str]:
             yield from _trained_on(value, folder)
 
 
-def _evaluate_scale(scale: int, runners: dict[str, Runner], args: argparse.Namespace) -> dict[str, Any]:
+def _evaluate_scale(
+    scale: int, runners: dict[str, Runner], args: argparse.Namespace, report: dict[str, Any]
+) -> dict[str, Any]:
     tqdm = require("tqdm", extra="report").tqdm
     simulated = args.lr == "simulated"
     sequences = open_source(args.data, split=args.split, skip_bad=args.skip_bad, lr_scale=None if simulated else scale)
@@ -232,32 +248,29 @@ def _evaluate_scale(scale: int, runners: dict[str, Runner], args: argparse.Names
     kind, place = parse_source(args.data)
     total = sum(min(len(s), args.max_frames or len(s)) for s in chosen)
     results: dict[str, SequenceResult] = {}
+    alone = len(chosen) == len(args.scale) == 1
     with tqdm(total=total, unit="frame", desc=f"x{scale}", dynamic_ncols=True) as progress:
         for number, (name, sequence) in enumerate(zip(unique_names(chosen), chosen, strict=True)):
             low = LowResolution(scale, simulated, _degradation(args), args.seed + number)
-            middle = (min(len(sequence), args.max_frames or len(sequence)) - 1) // 2
-
-            def on_frame(
-                index: int, frame: EvaluationFrame, depths: dict[str, np.ndarray], name=name, at=middle
-            ) -> None:
-                progress.update()
-                if args.pictures and index == at:
-                    _draw(args.pictures / f"{name.replace('/', '_').replace(':', '_')}_x{scale}.png", frame, depths)
-
+            page = None
+            if args.report:
+                folder = args.report if alone else args.report / _file_name(name, scale)
+                length = min(len(sequence), args.max_frames or len(sequence))
+                page = EvaluationReport(folder, list(runners), length, _score_device(runners))
             try:
-                results[name] = evaluate_sequence(
-                    sequence,
-                    runners,
-                    low,
-                    kind=kind,
-                    frames=args.max_frames,
-                    device=str(_score_device(runners)),
-                    on_frame=on_frame,
-                )
+                with page or nullcontext():
+                    results[name] = _evaluate_one(name, sequence, low, runners, kind, args, page, progress.update)
             except (DataError, InputError) as error:
                 if not args.skip_bad:
                     raise
                 skipped.append(str(error))
+                continue
+            except KeyboardInterrupt:
+                if page is not None and len(page):
+                    page.write(name, scale, _settings_of(report), None)
+                raise
+            if page is not None:
+                page.write(name, scale, _settings_of(report), results[name])
     if not results:
         raise DataError(f"{args.data}: no sequence could be evaluated; the first problem was: {skipped[0]}")
     info = runners["model"].upsampler.info if "model" in runners else None
@@ -277,6 +290,58 @@ def _evaluate_scale(scale: int, runners: dict[str, Runner], args: argparse.Names
     }
 
 
+def _evaluate_one(
+    name: str,
+    sequence: RgbdSequence,
+    low: LowResolution,
+    runners: dict[str, Runner],
+    kind: str,
+    args: argparse.Namespace,
+    page: EvaluationReport | None,
+    progress: Callable[[], Any],
+) -> SequenceResult:
+    middle = (min(len(sequence), args.max_frames or len(sequence)) - 1) // 2
+
+    def on_frame(index: int, frame: EvaluationFrame, scored: ScoredFrame) -> None:
+        progress()
+        if args.pictures and index == middle:
+            _draw(args.pictures / f"{_file_name(name, low.scale)}.png", frame, scored.predictions)
+        if page is not None:
+            page.add(index, frame, scored)
+
+    return evaluate_sequence(
+        sequence,
+        runners,
+        low,
+        kind=kind,
+        frames=args.max_frames,
+        device=str(_score_device(runners)),
+        on_frame=on_frame,
+    )
+
+
+def _file_name(sequence: str, scale: int) -> str:
+    return f"{sequence.replace('/', '_').replace(':', '_')}_x{scale}"
+
+
+def _settings_of(report: dict[str, Any]) -> dict[str, Any]:
+    """What a page shows as its configuration."""
+    settings = {name: report[name] for name in ("data", "split", "checkpoint") if report[name] is not None}
+    settings |= {f"low-resolution depth: {key}": value for key, value in report["low_resolution"].items()}
+    shown = ("name", "trained_scales", "latency", "device", "precision")
+    return settings | {f"model: {key}": report["model"][key] for key in shown if "model" in report}
+
+
+def _index(args: argparse.Namespace, report: dict[str, Any]) -> Path:
+    """The page to open: that of the only report, or one that leads to all."""
+    names = {(name, int(scale)) for scale, result in report["scales"].items() for name in result["sequences"]}
+    if (args.report / "report.html").is_file() and len(names) == 1:
+        return args.report / "report.html"
+    folders = {(name, scale): _file_name(name, scale) for name, scale in names}
+    scales = {int(scale): result for scale, result in report["scales"].items()}
+    return write_index(args.report, args.data, _COLUMNS, scales, folders)
+
+
 def _spread(sequences: Sequences, limit: int | None) -> list[RgbdSequence]:
     if limit is None or limit >= len(sequences):
         return list(sequences)
@@ -287,12 +352,12 @@ def _score_device(runners: dict[str, Runner]):
     return next(iter(runners.values())).upsampler.placement.device
 
 
-def _draw(path: Path, frame: EvaluationFrame, depths: dict[str, np.ndarray]) -> None:
+def _draw(path: Path, frame: EvaluationFrame, depths: Mapping[str, np.ndarray]) -> None:
     def holes(depth: np.ndarray) -> np.ndarray:
         return np.where(depth > 0, depth, np.float32(np.nan))
 
     rgb = (frame.rgb * 255).round().astype(np.uint8)
-    tiles = frame_tiles(rgb, holes(frame.depth_lr), depths, holes(frame.target))
+    tiles = frame_tiles(rgb, holes(frame.depth_lr), dict(depths), holes(frame.target))
     columns = 2 + len(depths)
     tiles.insert(columns + 1, Tile("", np.full_like(rgb, 255)))  # errors stand below their depths
     picture = compose(tiles, columns=columns, tile_width=max(rgb.shape[1], 240))

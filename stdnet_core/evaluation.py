@@ -249,7 +249,7 @@ def evaluate_sequence(
     kind: str = "",
     frames: int | None = None,
     device: str = "cpu",
-    on_frame: Callable[[int, EvaluationFrame, dict[str, np.ndarray]], None] | None = None,
+    on_frame: Callable[[int, EvaluationFrame, ScoredFrame], None] | None = None,
 ) -> SequenceResult:
     """Score methods on one sequence.
 
@@ -260,7 +260,7 @@ def evaluate_sequence(
         kind: of the source, for the conventions of the paper's data sets.
         frames: at most so many, from the first.
         device: that scores are computed on.
-        on_frame: called with the number, the frame and each method's depth (H, W) after scoring it, e.g. to draw it.
+        on_frame: called with the number, the frame and what was scored (each method's depth among it), e.g. to draw it.
 
     Raises:
         DataError: the sequence cannot be read, or has no true depth.
@@ -280,18 +280,17 @@ def evaluate_sequence(
         while waiting and all(runner.ready for runner in everyone.values()):
             frame = waiting.popleft()
             results = {name: runner.pop() for name, runner in everyone.items()}
-            score.add(
-                ScoredFrame(
-                    frame.rgb,
-                    frame.target,
-                    {name: results[name][0] for name in runners},
-                    {name: results[name][1] for name in runners},
-                    results["bilinear"][0],
-                    frame.flow,
-                )
+            scored = ScoredFrame(
+                frame.rgb,
+                frame.target,
+                {name: results[name][0] for name in runners},
+                {name: results[name][1] for name in runners},
+                results["bilinear"][0],
+                frame.flow,
             )
+            score.add(scored)
             if on_frame is not None:
-                on_frame(score.frames - 1, frame, {name: results[name][0] for name in runners})
+                on_frame(score.frames - 1, frame, scored)
 
     stream = read_frames(sequence, low_resolution, frames=frames, range_m=range_m, clip_truth=kind in _CLIPPED_TRUTH)
     for frame in stream:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+import re
 import weakref
 
 import cv2
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -21,6 +24,7 @@ from stdnet_core.fill import fill_invalid
 from stdnet_core.inference import DepthUpsampler
 from stdnet_core.model import ModelConfig, STDNet
 from stdnet_core.normalization import clip_depth_range
+from stdnet_core.report.evaluation_report import EvaluationReport
 from stdnet_core.scoring import ScoredFrame, VideoScore, estimate_flow, mean_figures
 
 SMALL = ModelConfig(
@@ -280,6 +284,62 @@ def test_tartanair_with_a_model(tartanair, tmp_path, capsys):
     assert "own optical flow" in text
     row = next(line for line in text.splitlines() if line.startswith("office/Hard/P000"))
     assert f"{report['sequences']['office/Hard/P000']['model']['rmse_cm']:.2f}" in row
+
+
+def test_report_of_one_sequence_has_the_figures_of_the_table(tartanair, tmp_path):
+    """The page, its files and the same figures as in the JSON file, also when a method withholds depth."""
+    for i in range(5):
+        file = tartanair / "office" / "Hard" / "P000" / "depth_left" / f"{i:06d}_left_depth.npy"
+        depth = np.load(file)
+        depth[:24, :32] = 0  # no truth, and no input, either
+        np.save(file, depth)
+    page = tmp_path / "page"
+    arguments = ("--data", f"tartanair:{tartanair}", "--limit", 1, "--methods", "bilinear,nearest")
+    report = run(tmp_path, *arguments, "--report", page)
+    assert not (page / "index.html").exists()
+    html = (page / "report.html").read_text()
+    assert "https://" not in html
+    assert "own optical flow" in html
+    assert imageio_ffmpeg.count_frames_and_secs(str(page / "video.mp4"))[0] == 5
+    for name in ("frame_worst", "frame_curves", "xt_slices", "error_histograms", "error_by_place"):
+        assert cv2.imread(str(page / f"{name}.png")).std() > 1
+    rows = list(csv.DictReader((page / "per_frame.csv").open()))
+    assert len(rows) == 5
+    for method, figures in report["mean"].items():
+        for key in ("rmse_cm", "mae_cm", "tepe_cm", "flicker_cm", "edge_rmse_cm", "longtail_spatial_rmse_cm"):
+            assert f"<td>{figures[key]:.2f}</td>" in html.replace(' class="best"', ""), (method, key)
+        assert f"<td>{100 * figures['coverage']:.2f}</td>" in html.replace(' class="best"', "")
+        squares = [float(row[f"{method} rmse_cm"]) ** 2 for row in rows]  # every frame has as many pixels
+        assert math.sqrt(np.mean(squares)) == pytest.approx(figures["rmse_cm"], rel=1e-5)
+
+
+def test_reports_of_several_sequences_and_scales_are_reached_from_one_page(tartanair, tmp_path):
+    page = tmp_path / "pages"
+    report = run(
+        tmp_path, "--data", f"tartanair:{tartanair}", "--scale", "4,8", "--methods", "nearest", "--report", page
+    )
+    html = (page / "index.html").read_text()
+    links = re.findall(r'href="([^"]*)"', html)
+    assert sorted(links) == sorted(f"office_Hard_{p}_x{s}/report.html" for p in ("P000", "P001") for s in (4, 8))
+    assert all((page / link).is_file() for link in links)
+    for scale in ("4", "8"):
+        assert f"<td>{report['scales'][scale]['mean']['nearest']['rmse_cm']:.2f}</td>" in html
+
+
+def test_ctrl_c_leaves_a_report_of_what_there_is(tartanair, tmp_path, monkeypatch):
+    add = EvaluationReport.add
+
+    def interrupted(self, index, frame, scored):
+        if index == 3:
+            raise KeyboardInterrupt
+        add(self, index, frame, scored)
+
+    monkeypatch.setattr(EvaluationReport, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "--data", f"tartanair:{tartanair}", "--methods", "nearest", "--report", tmp_path / "page")
+    folder = tmp_path / "page" / "office_Hard_P000_x8"
+    assert "Interrupted: this report covers the first 3 frames." in (folder / "report.html").read_text()
+    assert imageio_ffmpeg.count_frames_and_secs(str(folder / "video.mp4"))[0] == 3
 
 
 def test_dydtof_with_depth_from_disk(dydtof, tmp_path, capsys):

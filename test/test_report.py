@@ -6,6 +6,8 @@ import base64
 import csv
 import math
 import re
+import tempfile
+from pathlib import Path
 
 import cv2
 import imageio_ffmpeg
@@ -23,8 +25,10 @@ from stdnet_core.report.analysis import (
     AnalysisFrame,
     error_histogram,
 )
-from stdnet_core.report.cloud import back_project, fit_plane, flatness, render_cloud, write_ply
-from stdnet_core.report.panels import Tile, compose, frame_tiles
+from stdnet_core.report.cloud import back_project, fit_plane, flatness, render_cloud, without_margins, write_ply
+from stdnet_core.report.colorize import NO_ERROR, colorize_error
+from stdnet_core.report.panels import Tile, compose, frame_tiles, scale_bars
+from stdnet_core.report.preview import PreviewVideo
 from stdnet_core.report.video import Mp4Writer, write_gif
 from stdnet_core.report.writer import Section
 
@@ -255,6 +259,82 @@ def test_tiles_show_what_they_say():
     picture = compose([Tile("a", frame.rgb)] * 5, columns=3, tile_width=64)
     assert picture.shape[0] % 2 == picture.shape[1] % 2 == 0
     assert picture.shape[1] >= 3 * 64
+
+
+def test_scales_of_colours_run_from_end_to_end():
+    strip = scale_bars(1200, (1.0, 3.0), 0.15)
+    assert strip.shape[1] == 1200
+    assert strip.shape[0] % 2 == 0  # videos need even sides
+    row = strip[strip.shape[0] // 2].astype(int)
+    coloured = np.nonzero(np.ptp(row, axis=1) > 60)[0]
+    near, far = row[coloured[3]], row[coloured[coloured < 600][-4]]
+    assert near[0] > near[2]  # warm to cold
+    assert far[2] > far[0]
+
+
+def verdict_of(ours: float, theirs: float, name: str = "bilinear") -> tuple[str, str]:
+    """Kind and sentence of the verdict in a report on constant errors."""
+    truth = np.full((H, W), 2.0, np.float32)
+    collected = Analysis(["ours", name], temporal=False)
+    rgb = np.zeros((H, W, 3), np.uint8)
+    for i in range(2):
+        outputs = {"ours": truth + np.float32(ours), name: truth + np.float32(theirs)}
+        collected.add(AnalysisFrame(i, None, rgb, truth[::8, ::8], outputs, truth))
+    html = write_report(ReportData("r", collected), Path(tempfile.mkdtemp())).read_text()
+    return re.search(r'class="verdict (\w+)">([^<]*)<', html).groups()
+
+
+def test_the_verdict_says_who_is_better():
+    kind, text = verdict_of(0.05, 0.10)
+    assert kind == "good"
+    assert text == (
+        "Ours is more accurate than bilinear here: RMSE 5.00 against 10.00 cm (50 % smaller), "
+        "MAE 5.00 against 10.00 cm (50 % smaller)."
+    )
+    assert verdict_of(0.2, 0.1)[0] == "bad"
+    kind, text = verdict_of(0.1, 0.1, "theirs")
+    assert kind == "mixed"
+    assert "neither ours nor theirs" in text.lower()
+    assert "(equal)" in text
+
+
+def test_what_a_method_withholds_is_no_coverage():
+    truth = np.full((H, W), 2.0, np.float32)
+    shown = np.ones((H, W), bool)
+    shown[: H // 4] = False
+    collected = Analysis(["ours"], temporal=False)
+    collected.add(
+        AnalysisFrame(
+            0, None, np.zeros((H, W, 3), np.uint8), truth[::8, ::8], {"ours": truth}, truth, shown={"ours": shown}
+        )
+    )
+    assert collected.figures()["ours"]["coverage"] == 0.75
+    assert collected.rows[0]["pixels"] == H * W  # and is scored all the same
+
+
+def test_an_error_that_is_not_known_does_not_look_like_none():
+    error = np.array([[0.0, np.nan, 1.0]])
+    picture = colorize_error(error, 1.0)
+    assert picture[0, 0].max() < 30
+    assert set(picture[0, 1].tolist()) == {NO_ERROR}
+
+
+def test_margins_are_cut_off():
+    picture = np.full((40, 60, 3), 255, np.uint8)
+    picture[10:20, 30:35] = 7
+    cut = without_margins(picture, margin=2)
+    assert cut.shape == (14, 9, 3)
+    assert (cut[2:-2, 2:-2] == 7).all()
+    assert without_margins(picture[:5]).shape == (5, 60, 3)
+
+
+def test_a_preview_of_a_long_run_shows_frames_spread_over_it(tmp_path):
+    frame = make_frame(0)
+    with PreviewVideo(tmp_path / "v.mp4", "ours", 1200) as video:
+        for _ in range(40):
+            video.add(frame.rgb, frame.depth_lr, frame.outputs["ours"], frame.truth)
+    assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "v.mp4"))[0] == 10
+    assert "Every 4th frame" in video.caption
 
 
 def test_flatness_of_a_tilted_noisy_wall():

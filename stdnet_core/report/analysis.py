@@ -42,6 +42,7 @@ class AnalysisFrame:
         truth: (H, W) metres, NaN or 0 invalid.
         upsampled: bilinearly interpolated ``depth_lr`` (H, W), which decides where the spatial long tail is.
         flow: (2, H, W) px from the previous frame to this one, or None to estimate it from colour.
+        shown: method -> (H, W) bool, where it would show its output to a user; None: wherever it has one.
     """
 
     index: int
@@ -52,6 +53,7 @@ class AnalysisFrame:
     truth: np.ndarray
     upsampled: np.ndarray | None = None
     flow: np.ndarray | None = None
+    shown: Mapping[str, np.ndarray] | None = None
 
 
 @dataclass
@@ -211,9 +213,11 @@ class Analysis:
             if steady is not None and steady.any():
                 other = output - self._previous.outputs[name] - change
                 row[f"{name} flicker_cm"] = 100 * float(np.abs(other[steady]).mean())
-            shown = int((known & np.isfinite(output)).sum())
-            self._shown[name] += shown
-            row[f"{name} coverage"] = shown / total
+            shown = known & np.isfinite(output)
+            if frame.shown is not None:
+                shown &= frame.shown[name]
+            self._shown[name] += int(shown.sum())
+            row[f"{name} coverage"] = int(shown.sum()) / total
         return row
 
     def _pool(self, frame: AnalysisFrame, common: np.ndarray) -> None:

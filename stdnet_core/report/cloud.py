@@ -78,6 +78,15 @@ def render_cloud(
     return cv2.medianBlur(picture, 3)
 
 
+def without_margins(picture: np.ndarray, margin: int = 12) -> np.ndarray:
+    """The part of a picture (H, W, 3) that is not white, with ``margin`` px around it."""
+    rows, columns = (np.nonzero((picture != 255).any(axis=(2, axis)))[0] for axis in (1, 0))
+    if rows.size == 0:
+        return picture
+    top, left = max(0, rows[0] - margin), max(0, columns[0] - margin)
+    return np.ascontiguousarray(picture[top : rows[-1] + 1 + margin, left : columns[-1] + 1 + margin])
+
+
 def _rotation(yaw: float, pitch: float) -> np.ndarray:
     a, b = np.radians(yaw), np.radians(pitch)
     around_y = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])

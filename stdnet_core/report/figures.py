@@ -14,7 +14,11 @@ from stdnet_core.report.analysis import ERROR_EDGES_M, REGIONS, BinnedErrors, Xt
 from stdnet_core.report.colorize import colorize_depth
 from stdnet_core.report.panels import depth_limits
 
-_LEAST_SHARE = 1e-3
+GOOD_ENDS = ("processed", "scored")
+"""What became of frames that were not lost."""
+_LEAST_ERRORS = 1e-4  # share of pixels from which on an error makes the axis longer
+_LEAST_SHARE = 5e-3  # of all pixels in a bin of depth; the few next to edges are what matters there
+_LEAST_PIXELS = 100
 _COLORS = ("#c2410c", "#2563eb", "#15803d", "#7c3aed", "#0891b2", "#a16207", "#be185d")
 _STYLE = {
     "font.size": 10,
@@ -80,21 +84,31 @@ def frame_curves(rows: Sequence[Mapping[str, float]], methods: Sequence[str]) ->
 
 
 def error_histograms(histograms: Mapping[str, Mapping[str, np.ndarray]], methods: Sequence[str]) -> bytes:
-    """Share of pixels by error, for all pixels and in both long tails (fig. 2 and 4b of the paper)."""
+    """Share of pixels by error, for all pixels and in both long tails (fig. 2 and 4b of the paper).
+
+    The first bin takes all errors up to 1 mm.
+    """
 
     def draw() -> Any:
         figure, axes = _figure(11, 3.6, columns=len(REGIONS), sharey=True)
-        centres = 100 * np.sqrt(np.maximum(ERROR_EDGES_M[:-1], 5e-4) * ERROR_EDGES_M[1:])
+        edges = 100 * ERROR_EDGES_M
+        edges[0] = edges[1] ** 2 / edges[2]  # as wide as the next one on the logarithmic axis
+        filled = np.add.reduce([histograms["all pixels"][name] for name in methods])
+        seen = np.nonzero(filled > _LEAST_ERRORS * filled.sum())[0]
+        last = edges[min(len(edges) - 1, int(seen.max(initial=10)) + 2)]
         for axis, region in zip(axes[0], REGIONS, strict=True):
             pixels = max((int(histograms[region][name].sum()) for name in methods), default=0)
             for name, line in _lines(methods).items():
                 counts = histograms[region][name]
-                axis.step(centres, 100 * counts / max(1, counts.sum()), where="mid", **line)
+                axis.stairs(100 * counts / max(1, counts.sum()), edges, **line)
             axis.set_xscale("log")
-            axis.set_xlabel("error, cm")
+            axis.set_xlim(edges[0], last)
+            ticks = [value for value in (0.1, 1, 10, 100, 1000) if value <= last]
+            axis.set_xticks(ticks, [f"{value:g}" for value in ticks])
+            axis.set_xlabel("|error|, cm")
             axis.set_title(f"{region}\n{pixels:,} pixels" if pixels else f"{region}\nnone", fontsize=10)
         axes[0, 0].set_ylabel("share of pixels, %")
-        axes[0, 0].legend(loc="upper left", fontsize=8)
+        axes[0, -1].legend(loc="upper right", fontsize=8)
         return figure
 
     return _png(draw)
@@ -109,7 +123,8 @@ def binned_errors(by_depth: BinnedErrors, by_edge_distance: BinnedErrors, method
             ((by_depth, "depth", "m"), (by_edge_distance, "distance to the next depth edge", "px"))
         ):
             # A bin of a few stray pixels says nothing and would set the scale.
-            used = np.nonzero(binned.counts >= _LEAST_SHARE * binned.counts.sum())[0]
+            least = max(_LEAST_PIXELS, _LEAST_SHARE * binned.counts.sum()) if column == 0 else _LEAST_PIXELS
+            used = np.nonzero(binned.counts >= min(least, binned.counts.max()))[0]
             x = np.arange(len(used))
             for name, line in _lines(methods).items():
                 axes[0, column].plot(x, 100 * binned.mean(name)[used], marker="o", ms=4, **line)
@@ -117,7 +132,7 @@ def binned_errors(by_depth: BinnedErrors, by_edge_distance: BinnedErrors, method
             axes[1, column].set_xticks(x, [_bin_name(binned.edges, i) for i in used], rotation=35, fontsize=8)
             axes[1, column].set_xlabel(f"{label}, {unit}")
             axes[0, column].set_ylim(bottom=0)
-        axes[0, 0].set_ylabel("mean error, cm")
+        axes[0, 0].set_ylabel("mean |error|, cm")
         axes[1, 0].set_ylabel("pixels, %")
         axes[0, 0].legend()
         return figure
@@ -163,13 +178,17 @@ def latency_timeline(timeline: Sequence[tuple[float, float]], label: str, budget
         figure, axes = _figure(11, 3.0, columns=2, width_ratios=(4, 1), sharey=True)
         x, y = np.array(timeline, float).reshape(-1, 2).T
         axes[0, 0].plot(x - (x[0] if x.size else 0), y, ".", ms=3, color=_COLORS[1])
-        axes[0, 1].hist(y, bins=40, orientation="horizontal", color=_COLORS[1])
+        top = 1.05 * max([*y, budget_ms or 0.0, 1e-3])
+        axes[0, 1].hist(y, bins=40, range=(0, top), orientation="horizontal", color=_COLORS[1])
+        axes[0, 1].xaxis.get_major_locator().set_params(integer=True)
         for axis in axes[0]:
             if budget_ms:
                 axis.axhline(budget_ms, color=_COLORS[0], lw=1, ls="--")
         if budget_ms:
-            axes[0, 0].annotate("frame interval", (0, budget_ms), color=_COLORS[0], va="bottom", fontsize=8)
-        axes[0, 0].set_ylim(bottom=0)
+            axes[0, 0].annotate(
+                f"time between frames, {budget_ms:.0f} ms", (0, budget_ms), color=_COLORS[0], va="bottom", fontsize=8
+            )
+        axes[0, 0].set_ylim(0, top)
         axes[0, 0].set_ylabel(f"{label}, ms")
         axes[0, 0].set_xlabel("time, s")
         axes[0, 1].set_xlabel("frames")
@@ -185,8 +204,7 @@ def drop_causes(counts: Mapping[str, int]) -> bytes:
         shown = {cause: count for cause, count in counts.items() if count}
         figure, axes = _figure(8, 0.7 + 0.34 * max(1, len(shown)))
         axis = axes[0, 0]
-        good = {"processed", "scored"}
-        colors = [_COLORS[2] if cause in good else _COLORS[0] for cause in shown]
+        colors = [_COLORS[2] if cause in GOOD_ENDS else _COLORS[0] for cause in shown]
         bars = axis.barh(list(shown), list(shown.values()), color=colors)
         axis.bar_label(bars, padding=3)
         axis.invert_yaxis()

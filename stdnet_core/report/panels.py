@@ -1,4 +1,4 @@
-"""Pictures made of frames: captioned tiles, side by side or in a grid, with a depth scale below them.
+"""Pictures made of frames: captioned tiles, side by side or in a grid, and the scales of their colours.
 
 Plain arrays and Pillow; drawing a tile takes milliseconds, so whole videos are made of them."""
 
@@ -107,6 +107,32 @@ def compose(tiles: Sequence[Tile], *, columns: int | None = None, tile_width: in
         image = cv2.resize(tile.image, (width, height), interpolation=method)
         canvas[top + _CAPTION : top + _CAPTION + height, left : left + width] = image
         captions.append((left, top + 2, tile.caption))
+    return _write(canvas, captions)
+
+
+def scale_bars(width: int, limits: tuple[float, float], error_max: float) -> np.ndarray:
+    """A strip (h, ``width``, 3) uint8 RGB to put below :func:`compose`: what the colours of its tiles mean.
+
+    Args:
+        width: px.
+        limits: depth range of the colours in metres.
+        error_max: strongest error colour in metres.
+    """
+    gap, bar = 6, min(220, width // 6)
+    canvas = np.full((2 * gap + 18, width, 3), _PAPER, np.uint8)
+    ramp = np.linspace(0, 1, bar, dtype=np.float32)[None].repeat(14, 0)
+    low, high = limits
+    parts = (
+        (f"depth {low:.2f} m", colorize_depth(low + ramp * (high - low), low, high), f"{high:.2f} m, black: none"),
+        ("error 0 cm", colorize_error(ramp, 1.0), f"{100 * error_max:.0f} cm or more, grey: none to know"),
+    )
+    captions = []
+    for number, (before, colors, after) in enumerate(parts):
+        left = gap + number * (width // 2)
+        captions.append((left, gap - 2, before))
+        left += 100
+        canvas[gap : gap + 14, left : left + bar] = colors
+        captions.append((left + bar + gap, gap - 2, after))
     return _write(canvas, captions)
 
 

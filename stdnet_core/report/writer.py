@@ -19,20 +19,21 @@ import numpy as np
 from stdnet_core.cli import require
 from stdnet_core.report import figures
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
-from stdnet_core.report.panels import compose, frame_tiles
+from stdnet_core.report.panels import compose, depth_limits, error_limit, frame_tiles, scale_bars
 from stdnet_core.report.versions import versions
 
 _VIDEO_LIMIT = 12 << 20
+_CLEARLY = 0.01
 _COLUMNS = (
     ("rmse_cm", "RMSE", 1, False, "root mean squared error"),
     ("mae_cm", "MAE", 1, False, "mean absolute error"),
-    ("tepe_cm", "TEPE", 1, False, "temporal end-point error along optical flow estimated from colour"),
-    ("flicker_cm", "flicker", 1, False, "mean |change of output - change of truth| from frame to frame"),
+    ("tepe_cm", "TEPE", 1, False, "temporal end-point error: change of the error along optical flow"),
+    ("flicker_cm", "flicker", 1, False, "mean |change of output - change of truth| at a pixel from frame to frame"),
     ("delta1", "delta1 %", 100, True, "pixels within a factor of 1.25"),
     ("edge_rmse_cm", "edge RMSE", 1, False, "RMSE within 2 px of depth edges"),
-    ("longtail_spatial_rmse_cm", "tail RMSE", 1, False, "RMSE where interpolation is wrong by 10 cm or more"),
+    ("longtail_spatial_rmse_cm", "tail RMSE", 1, False, "RMSE where bilinear interpolation is wrong by 10 cm or more"),
     ("longtail_temporal_rmse_cm", "motion RMSE", 1, False, "RMSE where depth changes by 10 cm or more along the flow"),
-    ("coverage", "coverage %", 100, True, "share of the truth's pixels that have a depth"),
+    ("coverage", "coverage %", 100, True, "share of the truth's pixels for which a depth is given"),
 )
 
 
@@ -55,6 +56,14 @@ class Section:
     pictures: Sequence[Picture] = ()
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """A sentence to decide by: ``good``, ``bad`` or ``mixed``, and what it says."""
+
+    kind: str
+    text: str
+
+
 @dataclass
 class ReportData:
     """What a report shows.
@@ -64,6 +73,7 @@ class ReportData:
         analysis: of the frames; its first method is what the report is about.
         protocol: one or two sentences on what was compared with what.
         facts: (label, value) of the most important numbers.
+        verdicts: further ones; that on accuracy is made here.
         warnings: what makes the report incomplete.
         notes: what a reader should know.
         counts: frames by what became of them; "processed" and "scored" are the good ones.
@@ -71,6 +81,7 @@ class ReportData:
         latency_label: what was timed.
         frame_interval_ms: of the recording, None if unknown.
         video: an MP4 to show, None without.
+        video_caption: what it shows.
         cloud: PNG of a point cloud, None without.
         sections: further ones, after the latency.
         configuration: settings by name.
@@ -81,6 +92,7 @@ class ReportData:
     subtitle: str = ""
     protocol: str = ""
     facts: Sequence[tuple[str, str]] = ()
+    verdicts: Sequence[Verdict] = ()
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -88,6 +100,7 @@ class ReportData:
     latency_label: str = "inference"
     frame_interval_ms: float | None = None
     video: Path | None = None
+    video_caption: str = ""
     cloud: bytes | None = None
     sections: Sequence[Section] = ()
     configuration: Mapping[str, Any] = field(default_factory=dict)
@@ -103,7 +116,6 @@ def write_report(data: ReportData, output_dir: Path) -> Path:
     Raises:
         StdnetError: matplotlib or jinja2 is not installed.
     """
-    jinja2 = require("jinja2", extra="report")
     output_dir.mkdir(parents=True, exist_ok=True)
     sections = [section for section in _sections(data) if section.pictures or section.rows]
     for section in sections:
@@ -112,12 +124,11 @@ def write_report(data: ReportData, output_dir: Path) -> Path:
     write_rows(data.analysis.rows, output_dir / "per_frame.csv")
     shown = [_for_template(section) for section in sections]
     if data.video is not None and data.video.is_file():
-        shown.insert(0, _video_section(data.video))
-    template = Path(__file__).parent / "templates" / "report.html"
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    html = environment.from_string(template.read_text(encoding="utf-8")).render(
+        shown.insert(0, _video_section(data.video, data.video_caption))
+    html = _template("report.html").render(
         title=data.title,
         subtitle=data.subtitle,
+        verdicts=[*_accuracy_verdict(data.analysis), *data.verdicts],
         warnings=list(data.warnings),
         notes=list(data.notes),
         facts=list(data.facts),
@@ -128,6 +139,71 @@ def write_report(data: ReportData, output_dir: Path) -> Path:
     path = output_dir / "report.html"
     path.write_text(html, encoding="utf-8")
     return path
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A page that leads to several reports.
+
+    Attributes:
+        title, subtitle: its heading.
+        columns: of the table, beside the first one.
+        rows: (name, its report relative to the page or nothing, method, cells); ``cells`` fit ``columns``.
+        notes: what a reader should know.
+    """
+
+    title: str
+    subtitle: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, str, str, Sequence[str]]]
+    notes: Sequence[str] = ()
+
+
+def write_overview(page: Overview, path: Path) -> None:
+    """Write a page with a table over all reports and links to them.
+
+    Raises:
+        StdnetError: jinja2 is not installed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_template("overview.html").render(page=page), encoding="utf-8")
+
+
+def _template(name: str) -> Any:
+    jinja2 = require("jinja2", extra="report")
+    folder = Path(__file__).parent / "templates"
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, loader=jinja2.FileSystemLoader(folder)
+    )
+    return environment.get_template(name)
+
+
+def _accuracy_verdict(analysis: Analysis) -> list[Verdict]:
+    """How the method in question compares with interpolation, or else with the first of the others."""
+    main, *others = analysis.methods
+    if not others or not len(analysis):
+        return []
+    other = "bilinear" if "bilinear" in others else others[0]
+    figures_of = analysis.figures()
+    changes, parts = [], []
+    for key, label in (("rmse_cm", "RMSE"), ("mae_cm", "MAE"), ("flicker_cm", "flicker")):
+        ours, theirs = figures_of[main][key], figures_of[other][key]
+        if not (math.isfinite(ours) and math.isfinite(theirs) and theirs > 0):
+            continue
+        change = ours / theirs - 1
+        if key != "flicker_cm":
+            changes.append(change)
+        more = "equal" if abs(change) < 5e-3 else f"{100 * abs(change):.0f} % {'larger' if change > 0 else 'smaller'}"
+        parts.append(f"{label} {ours:.2f} against {theirs:.2f} cm ({more})")
+    if not changes:
+        return []
+    if max(changes) < -_CLEARLY:
+        kind, end = "good", f"{main} is more accurate than {other} here"
+    elif min(changes) > _CLEARLY:
+        kind, end = "bad", f"{main} is less accurate than {other} here"
+    else:
+        kind, end = "mixed", f"neither {main} nor {other} is clearly more accurate here"
+    return [Verdict(kind, f"{end[0].upper()}{end[1:]}: {', '.join(parts)}.")]
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -164,8 +240,9 @@ def _sections(data: ReportData) -> list[Section]:
                     ),
                     Picture(
                         "xt_slices",
-                        "One image row over time, from top to bottom. Jagged lines are flicker, blurred ones lost "
-                        "edges (as the paper's fig. 5b).",
+                        f"Row {analysis.slice.row} of the image over time, from top to bottom, of the first "
+                        f"{len(analysis.slice.rgb)} frames. Jagged lines are flicker, blurred ones lost edges (as the "
+                        "paper's fig. 5b).",
                         figures.xt_slices(analysis.slice, methods),
                     ),
                 ],
@@ -178,12 +255,15 @@ def _sections(data: ReportData) -> list[Section]:
                 [
                     Picture(
                         "error_histograms",
-                        "Share of pixels by size of the error (as the paper's fig. 2 and 4b).",
+                        "Share of pixels by size of the error (as the paper's fig. 2 and 4b); the first bin takes all "
+                        "errors up to 1 mm. Further to the left is better.",
                         figures.error_histograms(analysis.histograms, methods),
                     ),
                     Picture(
                         "error_by_place",
-                        "Mean error against depth (left) and against the distance to the next depth edge (right).",
+                        "Mean error against true depth (left) and against the distance to the next edge of the true "
+                        "depth (right), with the share of pixels below; depths that less than 0.5 % of pixels have are "
+                        "left out.",
                         figures.binned_errors(analysis.by_depth, analysis.by_edge_distance, methods),
                     ),
                 ],
@@ -192,13 +272,25 @@ def _sections(data: ReportData) -> list[Section]:
     if data.cloud is not None:
         sections.append(
             Section(
-                "Point cloud", "", (), [Picture("cloud", "The middle frame's cloud, seen from beside.", data.cloud)]
+                "Point cloud",
+                "",
+                (),
+                [
+                    Picture(
+                        "cloud",
+                        "The cloud of a frame in the middle, seen from the left and above the camera. White: nothing "
+                        "measured, or hidden from the camera.",
+                        data.cloud,
+                    )
+                ],
             )
         )
     if data.latency:
         picture = figures.latency_timeline(data.latency, data.latency_label, data.frame_interval_ms)
-        sections.append(Section("Time", "", (), [Picture("latency", f"{data.latency_label}, per frame.", picture)]))
-    if any(data.counts.values()):
+        sections.append(
+            Section("Time", "", (), [Picture("latency", f"{data.latency_label.capitalize()} of each frame.", picture)])
+        )
+    if any(count for cause, count in data.counts.items() if cause not in figures.GOOD_ENDS):
         picture = figures.drop_causes(data.counts)
         sections.append(
             Section("What became of the frames", "", (), [Picture("frame_counts", "Frames by cause.", picture)])
@@ -216,7 +308,7 @@ def _examples(analysis: Analysis) -> list[Picture]:
         row = next(row for row in analysis.rows if row["index"] == frame.index)
         caption = (
             f"{name.capitalize()} frame by RMSE: number {frame.index}, "
-            + ", ".join(f"{method} {row[f'{method} rmse_cm']:.2f} cm" for method in analysis.methods)
+            + ", ".join(f"{method} {_number(row[f'{method} rmse_cm'])} cm" for method in analysis.methods)
             + "."
         )
         pictures.append(Picture(f"frame_{name}", caption, figures.encode_png(_panel(frame, main, others))))
@@ -225,18 +317,21 @@ def _examples(analysis: Analysis) -> list[Picture]:
 
 def _panel(frame: AnalysisFrame, main: str, others: Sequence[str]) -> np.ndarray:
     """Two rows: colour, input, truth, main output; then its error and the others' errors."""
-    tiles = frame_tiles(frame.rgb, frame.depth_lr, dict(frame.outputs), frame.truth)
+    limits, error_max = depth_limits(frame.truth), error_limit(frame.truth)
+    tiles = frame_tiles(frame.rgb, frame.depth_lr, dict(frame.outputs), frame.truth, limits=limits, error_max=error_max)
+    others = sorted(others, key=lambda name: name != "bilinear")
     by_caption = {tile.caption: tile for tile in tiles}
     truth = next(tile for tile in tiles if tile.caption.startswith("truth"))
     errors = {name: next(t for t in tiles if t.caption.startswith(f"error of {name},")) for name in (main, *others)}
     top = [tiles[0], tiles[1], truth, by_caption[main]]
     bottom = [errors[main], *(tile for name in others[:1] for tile in (by_caption[name], errors[name]))]
     bottom += [errors[name] for name in others[1:2]]
-    return compose([*top, *bottom], columns=4, tile_width=380)
+    picture = compose([*top, *bottom], columns=4, tile_width=380)
+    return np.concatenate((picture, scale_bars(picture.shape[1], limits, error_max)))
 
 
 def _examples_text(analysis: Analysis) -> str:
-    return f"The frames with the smallest, the median and the largest RMSE of {analysis.methods[0]}. Black: no value."
+    return f"The frames with the smallest, the median and the largest RMSE of {analysis.methods[0]}."
 
 
 def _accuracy(analysis: Analysis) -> dict[str, Any]:
@@ -279,11 +374,11 @@ def _for_template(section: Section) -> dict[str, Any]:
     return {"title": section.title, "text": section.text, "rows": list(section.rows), "pictures": pictures}
 
 
-def _video_section(video: Path) -> dict[str, Any]:
+def _video_section(video: Path, caption: str) -> dict[str, Any]:
     """Inlined while it is short; a long one stays a file beside the report."""
     small = video.stat().st_size <= _VIDEO_LIMIT
     source = _inline(video.read_bytes(), "video/mp4") if small else video.name
-    caption = video.name if small else f"{video.name}, a file beside this report"
+    caption = f"{caption} {video.name}{'' if small else ', a file beside this report'}".strip()
     return {
         "title": "Video",
         "text": "",

@@ -1,0 +1,170 @@
+"""Reports of ``python -m stdnet_core.evaluate``: one for each sequence and scale, and a page that leads to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from stdnet_core.cli import require
+from stdnet_core.report.analysis import Analysis, AnalysisFrame
+from stdnet_core.report.preview import PreviewVideo
+from stdnet_core.report.writer import Overview, ReportData, write_overview, write_report
+from stdnet_core.scoring import ScoredFrame
+
+if TYPE_CHECKING:
+    from stdnet_core.evaluation import EvaluationFrame, SequenceResult
+
+_FLOWS = {
+    "true": "TEPE is taken along the data's own optical flow.",
+    "estimated": "TEPE is taken along optical flow estimated from colour; not comparable with published values.",
+    "mixed": "TEPE is taken along optical flow that is estimated from colour for a part of the frames.",
+}
+
+
+def check_installed() -> None:
+    """Raise before a long run when a report could not be written at its end.
+
+    Raises:
+        StdnetError: a package is missing; says which command installs it.
+    """
+    for module in ("matplotlib", "jinja2", "PIL", "imageio_ffmpeg"):
+        require(module, extra="report")
+
+
+class EvaluationReport:
+    """Collects the frames of one sequence in constant memory; use it in a ``with`` statement.
+
+    Args:
+        folder: of the report; made if it is not there.
+        methods: names, the one that the report is about first.
+        expected: about how many frames will come.
+        device: that figures are computed on.
+    """
+
+    def __init__(self, folder: Path, methods: Sequence[str], expected: int, device: torch.device | str = "cpu") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._analysis = Analysis(methods, device=device)
+        self._video = PreviewVideo(folder / "video.mp4", methods[0], expected)
+
+    def __len__(self) -> int:
+        return len(self._analysis)
+
+    def __enter__(self) -> EvaluationReport:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._video.close()
+
+    def add(self, index: int, frame: EvaluationFrame, scored: ScoredFrame) -> None:
+        """Take the next frame with what was scored of it."""
+        rgb = (frame.rgb * 255).round().astype(np.uint8)
+        truth, low = _nan_holes(frame.target), _nan_holes(frame.depth_lr)
+        self._analysis.add(
+            AnalysisFrame(
+                index,
+                None,
+                rgb,
+                low,
+                # As in the scores: who says nothing says 0 m.
+                {name: np.nan_to_num(depth, nan=0.0) for name, depth in scored.predictions.items()},
+                truth,
+                upsampled=scored.upsampled,
+                flow=frame.flow,
+                shown=scored.supported,
+            )
+        )
+        self._video.add(rgb, low, scored.predictions[self._analysis.methods[0]], truth)
+
+    def write(
+        self,
+        name: str,
+        scale: int,
+        configuration: Mapping[str, Any],
+        result: SequenceResult | None,
+        notes: Sequence[str] = (),
+    ) -> Path:
+        """Write the report; returns its HTML file.
+
+        Args:
+            name: of the sequence.
+            scale: of the upsampling.
+            configuration: settings by name.
+            result: figures of the whole sequence, None if it was interrupted.
+            notes: what a reader should know.
+        """
+        self._video.close()
+        analysis = self._analysis
+        main = analysis.methods[0]
+        warnings, facts, protocol = [], [("frames scored", str(len(analysis)))], "All methods see the same input."
+        if result is None:
+            warnings.append(f"Interrupted: this report covers the first {len(analysis)} frames.")
+        else:
+            protocol = f"{protocol} {_FLOWS.get(result.flow, '')}".strip()
+            notes = [*notes, *(f"{method}: {text}" for method, texts in result.notices.items() for text in texts)]
+        if len(analysis):
+            figures = analysis.figures()[main]
+            facts += [
+                (f"RMSE of {main}", f"{figures['rmse_cm']:.2f} cm"),
+                (f"MAE of {main}", f"{figures['mae_cm']:.2f} cm"),
+                (f"flicker of {main}", f"{figures['flicker_cm']:.2f} cm" if len(analysis) > 1 else "-"),
+                ("coverage", f"{100 * figures['coverage']:.1f} %"),
+            ]
+        if result is not None:
+            facts.append(("time per frame", f"{result.figures[main]['ms_per_frame']:.0f} ms"))
+        data = ReportData(
+            title=f"Depth upsampling x{scale} of {name}",
+            subtitle=str(configuration.get("data", "")),
+            analysis=analysis,
+            protocol=protocol,
+            facts=facts,
+            warnings=warnings,
+            notes=notes,
+            video=self._video.path,
+            video_caption=self._video.caption,
+            configuration={"sequence": name, "scale": scale, **configuration},
+        )
+        return write_report(data, self._folder)
+
+
+def write_index(
+    folder: Path,
+    source: str,
+    columns: Mapping[str, tuple[str, float]],
+    scales: Mapping[int, Mapping[str, Any]],
+    folders: Mapping[tuple[str, int], str],
+) -> Path:
+    """Write index.html over the reports of several sequences or scales; returns it.
+
+    Args:
+        folder: that the reports' folders are in.
+        source: what was evaluated.
+        columns: title -> (figure, factor).
+        scales: scale -> its results: ``sequences`` and ``mean`` as :mod:`stdnet_core.evaluate` writes them.
+        folders: (sequence, scale) -> folder of its report.
+    """
+    rows = []
+    for scale, results in scales.items():
+        entries = [*results["sequences"].items()]
+        if len(entries) > 1:
+            entries.append(("mean", results["mean"]))
+        for name, methods in entries:
+            link = f"{folders[name, scale]}/report.html" if (name, scale) in folders else ""
+            for method, figures in methods.items():
+                values = (figures[key] * factor for key, factor in columns.values())
+                cells = [f"{value:.2f}" if np.isfinite(value) else "-" for value in values]
+                rows.append((f"{name}, x{scale}", link, method, cells))
+    notes = [f"left out: {text}" for text in dict.fromkeys(t for r in scales.values() for t in r["skipped"])]
+    title = f"Depth upsampling of {len({name for name, _ in folders})} sequences"
+    page = Overview(title, source, list(columns), rows, notes)
+    write_overview(page, folder / "index.html")
+    return folder / "index.html"
+
+
+def _nan_holes(depth: np.ndarray) -> np.ndarray:
+    return np.where(depth > 0, depth, np.float32(np.nan))
