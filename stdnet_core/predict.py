@@ -43,7 +43,7 @@ _LARGEST_MM = np.iinfo(np.uint16).max
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; ``arguments`` default to those of the process."""
     args = _parser().parse_args(arguments)
-    videos = _open(args)
+    videos, left_out = _open(args)
     if not args.no_video:
         require("imageio_ffmpeg", extra="report")
     upsampler = DepthUpsampler(
@@ -56,11 +56,23 @@ def main(arguments: list[str] | None = None) -> None:
         edge_filter=args.edge_filter,
     )
     tqdm = require("tqdm", extra="report").tqdm
+    done = 0
     with tqdm(total=sum(video.length for video in videos), unit="frame", dynamic_ncols=True) as progress:
         for video in videos:
             folder = args.output if len(videos) == 1 else args.output / video.name.replace(":", "_")
-            summary = predict(video, upsampler, folder, args, progress.update)
+            try:
+                summary = predict(video, upsampler, folder, args, progress.update)
+            except DataError as error:
+                if not args.skip_bad:
+                    raise
+                left_out.append(str(error))
+                continue
+            done += 1
             progress.write(_line(folder, summary))
+    for text in left_out:
+        print(f"left out: {text}")
+    if not done:
+        raise DataError(f"{args.input}: no sequence could be predicted; the first problem was: {left_out[0]}")
 
 
 def predict(
@@ -215,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", help="a split of the source")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N sequences")
     parser.add_argument("--max-frames", type=int, metavar="N", help="at most N frames of each sequence")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out what is damaged")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out what is damaged, and list it")
     parser.add_argument("--format", choices=("png", "npy"), default="png", help="of the depth (default: %(default)s)")
     parser.add_argument("--confidence", action="store_true", help="write confidence images, 0..255")
     parser.add_argument("--no-preview", action="store_true", help="write no coloured depth")
@@ -232,7 +244,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _open(args: argparse.Namespace) -> list[InputVideo]:
+def _open(args: argparse.Namespace) -> tuple[list[InputVideo], list[str]]:
+    """The videos of the input, and what ``--skip-bad`` left out of it."""
+    left_out: list[str] = []
     for name in ("scale", "limit", "max_frames", "fps"):
         value = getattr(args, name)
         if value is not None and not value > 0:
@@ -247,9 +261,17 @@ def _open(args: argparse.Namespace) -> list[InputVideo]:
             raise ConfigError("--scale simulates depth for sequences; for a video give low-resolution depth itself")
         videos = [from_video(Path(args.input), args.depth)]
     else:
-        sequences = open_source(args.input, split=args.split, skip_bad=args.skip_bad)[: args.limit]
-        videos = [from_sequence(sequence, args.scale) for sequence in sequences]
-    return [video.limited(args.max_frames) for video in videos]
+        sequences = open_source(args.input, split=args.split, skip_bad=args.skip_bad)
+        left_out += sequences.left_out
+        videos = []
+        for sequence in sequences[: args.limit]:
+            try:
+                videos.append(from_sequence(sequence, args.scale))
+            except DataError as error:
+                if not args.skip_bad:
+                    raise
+                left_out.append(str(error))
+    return [video.limited(args.max_frames) for video in videos], left_out
 
 
 def _folders(args: argparse.Namespace) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -144,6 +145,29 @@ def test_several_sequences_get_a_folder_each(recording, tmp_path):
     run("--input", root, "--output", tmp_path / "out", "--method", "nearest", "--no-video")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "b"]
     assert (tmp_path / "out" / "b" / "depth" / "000004.png").is_file()
+
+
+def test_bad_sequences_are_left_out_and_listed(tmp_path, capsys):
+    root = tmp_path / "many"
+    for name in ("corrupt", "good", "incomplete"):
+        write_folder(scene(low_resolution=True), root / name)
+    corrupt = sorted((root / "corrupt" / "color").iterdir())[3]
+    content = corrupt.read_bytes()  # whole at both ends, so that it is found out when it is read
+    corrupt.write_bytes(content[:60] + bytes(len(content) - 72) + content[-12:])
+    gone = sorted((root / "incomplete" / "color").iterdir())[2]
+    gone.unlink()
+    arguments = ("--input", root, "--output", tmp_path / "out", "--method", "nearest", "--no-video", "--overwrite")
+    with pytest.raises(DataError):
+        run(*arguments)
+    run(*arguments, "--skip-bad")
+    assert len(list((tmp_path / "out" / "good" / "depth").iterdir())) == FRAMES
+    listed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out: ")]
+    assert any("corrupt" in line for line in listed)
+    assert any("incomplete" in line for line in listed)
+    shutil.rmtree(root / "good")
+    shutil.rmtree(root / "incomplete")
+    with pytest.raises(DataError, match=r"no sequence could be predicted; the first problem was: .*corrupt"):
+        run(*arguments, "--skip-bad")
 
 
 @pytest.fixture
