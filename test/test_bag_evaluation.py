@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -354,3 +359,42 @@ def test_a_live_replay_gives_what_the_deterministic_run_gives(bag, tmp_path):
     assert 0 < live["latency_ms"]["p50"] < 5000
     assert "Live run" in (tmp_path / "report.html").read_text()
     assert not list(tmp_path.glob("stdnet_live_*"))
+
+
+def test_ctrl_c_during_a_replay_leaves_what_came_back(bag, tmp_path):
+    """A real SIGINT to the real command, once the first depth has come back from the node."""
+    output = tmp_path / "out"
+    command_line = [str(bag), "--output", str(output), *QUIET, "--method", "joint_bilateral", "--scale", "4"]
+    command_line += ["--live", "--rate", "0.002", "--write-bag", str(tmp_path / "part.mcap")]  # 5 minutes if it is left
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stdnet_ros.evaluate_bag", *command_line],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=Path(__file__).parents[1],
+            start_new_session=True,
+        )
+    try:
+        heard, deadline = output / "recorder.log", time.monotonic() + 120
+        while not (heard.exists() and "the first depth has come" in heard.read_text()):
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        status = process.wait(120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    text = (tmp_path / "log").read_text()
+    assert status == 130, text
+    metrics = json.loads((output / "metrics.json").read_text())
+    live = metrics["live"]
+    assert metrics["partial"] is live["interrupted"] is True
+    assert 1 <= metrics["frames"]["scored"] == live["processed"] <= live["published"] < FRAMES
+    html = (output / "report.html").read_text()
+    assert f"Interrupted during the live replay after {live['published']} frames were published" in html
+    assert "Open" in text
+    assert len((output / "per_frame.csv").read_text().splitlines()) == live["processed"] + 1
+    assert not list(output.glob("stdnet_live_*"))
+    with Bag(tmp_path / "part.mcap") as part:
+        assert part.counts["/stdnet/depth/image"] == live["processed"]

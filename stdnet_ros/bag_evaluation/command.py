@@ -68,8 +68,8 @@ def parser() -> argparse.ArgumentParser:
     return cli
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; ``arguments`` default to those of the process."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; ``arguments`` default to those of the process. Returns 130 after Ctrl-C, else 0."""
     args = parser().parse_args(arguments)
     _check(args)
     for module in ("matplotlib", "jinja2", "PIL", "imageio_ffmpeg"):
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
 
             live = run_live(task, args.rate)
             result = live.result
-            report = write_results(task, result, [live.section()], live.summary())
+            report = write_results(task, result, [live.section()], live.summary(), live.verdict())
             print("\n" + live.text())
         else:
             result = run_deterministic(task)
@@ -101,6 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     for note in result.warnings + result.notes:
         print(f"note: {note}")
     print(f"\nOpen {report.resolve()} in a browser; numbers are in metrics.json and per_frame.csv beside it")
+    return 130 if result.partial else 0
 
 
 def _check(args: argparse.Namespace) -> None:

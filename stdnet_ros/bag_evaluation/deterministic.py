@@ -87,6 +87,11 @@ class OfflineNode:
             yield self._finished(taken.request, depth, taken.info, float("nan"))
 
     @property
+    def ended(self) -> bool:
+        """False: there is an output for every frame of the bag."""
+        return False
+
+    @property
     def memory(self) -> int:
         """How many frames before a frame can change its depth; a large number when all of them can."""
         info = getattr(self.pipeline.upsampler, "info", None)
@@ -98,8 +103,12 @@ class OfflineNode:
         return config.stages * len(config.passes) * config.neighbors
 
     def state(self) -> dict[str, Any]:
-        """Method, model, device and precision in use."""
-        return self.pipeline.state()
+        """Method, checkpoint, device and precision in use."""
+        state = self.pipeline.state()
+        info = getattr(self.pipeline.upsampler, "info", None)
+        if info is not None:
+            state["checkpoint"] = info.name
+        return {name: value for name, value in state.items() if name not in ("window waiting", "model")}
 
     def _finished(self, request: Request, depth: np.ndarray, info: CameraInfo | None, seconds: float) -> Upsampled:
         return Upsampled(self._inside.pop(request.pair.color_stamp), depth, info, seconds)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from typing import Protocol as Interface
 
 import numpy as np
 
@@ -17,20 +18,25 @@ from stdnet_core.cli import require
 from stdnet_core.errors import DataError, InputError
 from stdnet_core.inference import DepthUpsampler
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
-from stdnet_core.report.cloud import back_project, render_cloud
+from stdnet_core.report.cloud import back_project, render_cloud, without_margins
 from stdnet_core.report.figures import encode_png
-from stdnet_core.report.panels import compose, depth_limits, error_limit, frame_tiles
+from stdnet_core.report.preview import PreviewVideo
 from stdnet_core.report.versions import versions
-from stdnet_core.report.video import Mp4Writer
-from stdnet_core.report.writer import ReportData, Section, write_report
+from stdnet_core.report.writer import ReportData, Section, Verdict, write_report
 from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.bag_evaluation.deterministic import OfflineNode, Upsampled
-from stdnet_ros.bag_evaluation.frames import FrameReader, Protocol
+from stdnet_ros.bag_evaluation.frames import BagFrame, FrameReader, Protocol
 from stdnet_ros.bag_evaluation.output_bag import OutputBag
 from stdnet_ros.bag_evaluation.topics import BagTopics
 from stdnet_ros.registration import same_field_of_view
 
-_VIDEO_FRAMES = 300
+_CAUSES = {
+    "busy": "node was busy",
+    "color_no_partner": "colour without depth",
+    "depth_no_partner": "depth without colour",
+    "color_at_end": "colour without depth at the end",
+    "depth_at_end": "depth without colour at the end",
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Result:
         state: what ran where.
         partial: it was interrupted.
         cloud: picture of a cloud, None without.
+        video_caption: what the video shows.
     """
 
     analysis: Analysis
@@ -82,6 +89,7 @@ class Result:
     state: dict[str, Any] = field(default_factory=dict)
     partial: bool = False
     cloud: bytes | None = None
+    video_caption: str = ""
 
 
 class Baselines:
@@ -121,9 +129,7 @@ class Scorer:
         self.cloud: bytes | None = None
         self.unscored = 0
         self._main, self._expected = main, expected
-        self._step = max(1, math.ceil(expected / _VIDEO_FRAMES))
-        self._video = Mp4Writer(video, 15.0)
-        self._limits: tuple[tuple[float, float], float] | None = None
+        self.video = PreviewVideo(video, main, expected)
 
     def add(self, done: Upsampled) -> dict[str, float] | None:
         """Score a frame; returns its row of the table, None when it has no truth."""
@@ -148,16 +154,11 @@ class Scorer:
             )
         )
         number = len(self.analysis) - 1
-        if number % self._step == 0:
-            self._video.add(self._panel(frame.rgb, frame.depth_lr, outputs, frame.truth))
+        self.video.add(frame.rgb, frame.depth_lr, done.depth, frame.truth)
         if done.info is not None and (self.cloud is None or number == self._expected // 2):
             points = back_project(done.depth, np.array(done.info.k).reshape(3, 3))
-            self.cloud = encode_png(render_cloud(points, frame.rgb, size=(600, 800)))
+            self.cloud = encode_png(without_margins(render_cloud(points, frame.rgb, size=(600, 800))))
         return row
-
-    def close(self) -> None:
-        """Finish the video."""
-        self._video.close()
 
     def _classical(self, rgb: np.ndarray, depth_lr: np.ndarray) -> dict[str, np.ndarray]:
         if not same_field_of_view(rgb.shape[:2], depth_lr.shape):
@@ -168,15 +169,26 @@ class Scorer:
             )
         return self._baselines.run(rgb, depth_lr)
 
-    def _panel(
-        self, rgb: np.ndarray, depth_lr: np.ndarray, outputs: Mapping[str, np.ndarray], truth: np.ndarray
-    ) -> np.ndarray:
-        if self._limits is None:
-            self._limits = depth_limits(truth), error_limit(truth)
-        limits, error_max = self._limits
-        tiles = frame_tiles(rgb, depth_lr, {self._main: outputs[self._main]}, truth, limits=limits, error_max=error_max)
-        colour, low, ours, true, error = tiles
-        return compose([colour, low, true, ours, error], columns=5, tile_width=240)
+
+class Source(Interface):
+    """Where the upsampled frames come from: :class:`OfflineNode`, or the recording of a live node."""
+
+    drops: Counter
+    resets: Counter
+    messages: dict[str, str]
+
+    def process(self, frame: BagFrame) -> Iterable[Upsampled]:
+        """Take the next frame; gives those that are finished."""
+
+    def finish(self) -> Iterable[Upsampled]:
+        """At the end of the bag: the frames that are still held back."""
+
+    def state(self) -> dict[str, Any]:
+        """Method, device and the like, by name."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether no frame will come any more, however far the bag goes on."""
 
 
 def run_deterministic(task: Task, on_frame: Callable[[Upsampled, OfflineNode], None] | None = None) -> Result:
@@ -189,9 +201,13 @@ def run_deterministic(task: Task, on_frame: Callable[[Upsampled, OfflineNode], N
     Raises:
         StdnetError: the bag, its topics or the settings cannot be used.
     """
+    return score(task, OfflineNode(task.settings), on_frame)
+
+
+def score(task: Task, node: Source, on_frame: Callable[[Upsampled, Any], None] | None = None) -> Result:
+    """Score what ``node`` makes of the bag's frames; as :func:`run_deterministic`."""
     tqdm = require("tqdm", extra="report").tqdm
     reader = FrameReader(task.bag, task.topics, task.protocol, task.settings)
-    node = OfflineNode(task.settings)
     main = node.state()["method"]
     scorer = Scorer(task, main, reader.expected, task.output / "video.mp4")
     result = Result(scorer.analysis, state=node.state())
@@ -218,6 +234,8 @@ def run_deterministic(task: Task, on_frame: Callable[[Upsampled, OfflineNode], N
             for done in node.process(frame):
                 take(done)
             bar.update()
+            if node.ended:
+                break
         for done in node.finish():
             take(done)
     except KeyboardInterrupt:
@@ -225,9 +243,9 @@ def run_deterministic(task: Task, on_frame: Callable[[Upsampled, OfflineNode], N
         result.warnings.append(f"Interrupted: this report covers the first {len(result.analysis)} frames.")
     finally:
         bar.close()
-        scorer.close()
+        scorer.video.close()
         if written is not None:
-            written.close(complete=not result.partial)
+            written.close(complete=not (result.partial or node.ended))
     _account(result, task, reader, node, scorer, written)
     return result
 
@@ -239,7 +257,7 @@ def _open_output_bag(task: Task, reader: FrameReader) -> OutputBag:
 
 
 def _account(
-    result: Result, task: Task, reader: FrameReader, node: OfflineNode, scorer: Scorer, written: OutputBag | None
+    result: Result, task: Task, reader: FrameReader, node: Source, scorer: Scorer, written: OutputBag | None
 ) -> None:
     causes = {
         name: count
@@ -251,6 +269,7 @@ def _account(
     result.counts["without reference"] += scorer.unscored
     result.counts.update(node.drops)
     result.cloud = scorer.cloud
+    result.video_caption = scorer.video.caption
     result.notes += task.bag.notes
     result.notes += [f"Frames were left out: {text}" for text in reader.skipped.values()]
     result.notes += list(node.messages.values())
@@ -265,13 +284,23 @@ def _account(
     if written is not None:
         result.notes += written.notes
         result.notes.append(f"The upsampled depth was written to {task.write_bag}.")
-    if len(result.analysis) == 0 and not result.partial:
+    if len(result.analysis) == 0 and not result.partial and not node.ended:
         reasons = [*reader.skipped.values(), *node.messages.values()] or ["no frame has a truth"]
         raise DataError(f"{task.bag.path}: no frame could be scored: {reasons[0]}")
 
 
-def write_results(task: Task, result: Result, sections: Sequence[Section] = (), live: Any = None) -> Path:
-    """Write report.html and what belongs to it, metrics.json with all numbers; returns the HTML file."""
+def write_results(
+    task: Task, result: Result, sections: Sequence[Section] = (), live: Any = None, verdict: Verdict | None = None
+) -> Path:
+    """Write report.html and what belongs to it, metrics.json with all numbers; returns the HTML file.
+
+    Args:
+        task: what was evaluated.
+        result: of the run that the report is about.
+        sections: further ones.
+        live: numbers of a live run for metrics.json.
+        verdict: on speed, of a live run; without it that of the inference times.
+    """
     analysis = result.analysis
     figures = analysis.figures() if len(analysis) else {}
     milliseconds = [value for _, value in result.timeline]
@@ -302,34 +331,71 @@ def write_results(task: Task, result: Result, sections: Sequence[Section] = (), 
         facts += [
             (f"RMSE of {main}", f"{figures[main]['rmse_cm']:.2f} cm"),
             (f"MAE of {main}", f"{figures[main]['mae_cm']:.2f} cm"),
-            ("flicker", f"{figures[main]['flicker_cm']:.2f} cm"),
+            (f"flicker of {main}", f"{figures[main]['flicker_cm']:.2f} cm" if len(analysis) > 1 else "-"),
             ("coverage", f"{100 * figures[main]['coverage']:.1f} %"),
         ]
     if percentiles:
         facts.append(("inference, median", f"{percentiles['p50']:.0f} ms"))
+    if verdict is None and percentiles and interval:
+        verdict = _speed_verdict(percentiles, interval)
+    checkpoint = result.state.get("checkpoint")
+    ran = f"{main} ({checkpoint})" if checkpoint else main
+    scale = "" if task.topics.reference is not None else f" x{task.protocol.scale}"
     data = ReportData(
-        title=f"Depth upsampling of {task.bag.path.name}",
-        subtitle=f"{task.bag.path}, {task.bag.duration:.1f} s; {main} on {result.state.get('device', '?')}",
+        title=f"Depth upsampling{scale} of {task.bag.path.name}",
+        subtitle=f"{task.bag.path}, {task.bag.duration:.1f} s; {ran} on {result.state.get('device', '?')}",
         analysis=analysis,
         protocol=_protocol_text(task),
         facts=facts,
+        verdicts=[verdict] if verdict is not None else [],
         warnings=result.warnings,
         notes=result.notes,
-        counts=result.counts,
+        counts={readable(cause): count for cause, count in result.counts.items()},
         latency=result.timeline,
         latency_label="inference",
         frame_interval_ms=interval,
         video=task.output / "video.mp4",
+        video_caption=result.video_caption,
         cloud=result.cloud,
         sections=sections,
-        configuration={
-            **{f"topic of {role}": topic for role, topic in task.topics.named().items()},
-            **{f"protocol: {key}": value for key, value in asdict(task.protocol).items() if key != "degradation"},
-            **result.state,
-            **{f"parameter {name}": value for name, value in task.parameters.items()},
-        },
+        configuration=_configuration(task, result),
     )
     return write_report(data, task.output)
+
+
+def readable(cause: str) -> str:
+    """What became of a frame, in words."""
+    return _CAUSES.get(cause, cause.replace("_", " "))
+
+
+def _configuration(task: Task, result: Result) -> dict[str, Any]:
+    """Topics, protocol, what ran, and parameters that differ from the defaults, by readable names."""
+    protocol, degradation = task.protocol, task.protocol.degradation
+    rows: dict[str, Any] = {f"{role.replace('_', ' ')} topic": topic for role, topic in task.topics.named().items()}
+    if task.topics.reference is None:
+        rows["scale"] = protocol.scale
+        rows["simulated input"] = (
+            f"{degradation.method}, range {degradation.range_m:g} m, noise {degradation.noise_m:g} m, "
+            f"dropout {degradation.dropout:g}, seed {protocol.seed}"
+        )
+    until = "the end" if protocol.duration is None else f"{protocol.start + protocol.duration:g} s"
+    every = "every pair" if protocol.every == 1 else f"one pair in {protocol.every}"
+    rows["part of the bag"] = f"from {protocol.start:g} s to {until}, {every}"
+    rows["paired by"] = f"{protocol.stamps} stamps"
+    rows |= result.state
+    return rows | {f"parameter {name}": value for name, value in task.parameters.items()}
+
+
+def _speed_verdict(inference_ms: Mapping[str, float], interval_ms: float) -> Verdict:
+    """Whether inference alone would keep up with the frames that were taken."""
+    kind = "good" if inference_ms["p95"] < interval_ms else "mixed" if inference_ms["p50"] < interval_ms else "bad"
+    ends = {"good": "fast enough", "mixed": "fast enough for most of them", "bad": "too slow for all of them"}
+    return Verdict(
+        kind,
+        f"Inference takes {inference_ms['p50']:.0f} ms (95 % of frames within {inference_ms['p95']:.0f} ms) on this "
+        f"machine and a frame comes every {interval_ms:.0f} ms: {ends[kind]}. A run with --live measures what gets "
+        "through.",
+    )
 
 
 def _protocol_text(task: Task) -> str:

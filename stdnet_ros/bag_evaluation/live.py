@@ -2,13 +2,15 @@
 
 A prepared bag (colour as recorded, depth as the node is to get it) is replayed over real topics with simulated time
 into a node process, and what comes back is recorded. Then the deterministic run goes over the same frames and both
-are compared by stamp."""
+are compared by stamp. Ctrl-C during the replay ends it; then what came back until then is scored by itself."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,21 +22,22 @@ from rclpy.serialization import serialize_message
 from stdnet_core.cli import require
 from stdnet_core.report import figures
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
-from stdnet_core.report.writer import Picture, Section
+from stdnet_core.report.writer import Picture, Section, Verdict
 from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.bag_evaluation.deterministic import OfflineNode, Upsampled
-from stdnet_ros.bag_evaluation.evaluation import Result, Task, run_deterministic
-from stdnet_ros.bag_evaluation.frames import FrameReader, header_stamp
+from stdnet_ros.bag_evaluation.evaluation import Result, Task, readable, run_deterministic, score
+from stdnet_ros.bag_evaluation.frames import BagFrame, FrameReader, header_stamp
 from stdnet_ros.bag_evaluation.output_bag import RawBagWriter
 from stdnet_ros.bag_evaluation.record import DEPTH_TOPIC
 from stdnet_ros.conversions import depth_from_image
 from stdnet_ros.demo.topics import NODE_NAME
-from stdnet_ros.processes import Children, options, ros_environment
+from stdnet_ros.processes import Child, Children, options, ros_environment
 from stdnet_ros.resources import config_file
 
 TOLERANCE_M = 1e-3
 """Largest difference between live and deterministic depth for the same input."""
 
+_KEPT_UP = 0.98
 _NAMESPACE = "/bag"
 _NODE_NAME = ("--ros-args", "-r", f"__ns:={_NAMESPACE}", "-r", f"__node:={NODE_NAME}")
 
@@ -85,6 +88,7 @@ class LiveResult:
         agreement: with the deterministic run.
         analysis: ``live`` and ``deterministic`` on the frames that made it.
         late_ms: the player's largest delay.
+        interrupted: Ctrl-C ended the replay.
     """
 
     result: Result
@@ -93,6 +97,7 @@ class LiveResult:
     arrivals: dict[int, int]
     diagnostics: dict[str, str]
     late_ms: float
+    interrupted: bool = False
     agreement: Agreement = field(default_factory=Agreement)
     analysis: Analysis = field(default_factory=lambda: Analysis(["live", "deterministic"], temporal=False))
 
@@ -109,7 +114,9 @@ class LiveResult:
         """Frames that did not come back, by cause."""
         prefix = "dropped "
         causes = {
-            key.removeprefix(prefix): int(value) for key, value in self.diagnostics.items() if key.startswith(prefix)
+            key.removeprefix(prefix): int(value)
+            for key, value in self.diagnostics.items()
+            if key.startswith(prefix) and int(value)
         }
         waiting = int(self.diagnostics.get("window waiting", 0) or 0)
         if waiting:
@@ -133,6 +140,7 @@ class LiveResult:
         figures_of_both = self.analysis.figures() if len(self.analysis) else {}
         return {
             "replay_rate": self.rate,
+            "interrupted": self.interrupted,
             "published": len(self.published),
             "processed": len(self.arrivals),
             "dropped": self.drops(),
@@ -155,9 +163,24 @@ class LiveResult:
             pictures.append(
                 Picture("live_latency", "From the publication of a frame to the arrival of its depth.", timeline)
             )
-        counts = {"processed": len(self.arrivals)} | self.drops()
-        pictures.append(Picture("live_frames", "Frames of the live run by cause.", figures.drop_causes(counts)))
-        return Section("Live run", "", self._rows(), pictures)
+        counts = {"processed": len(self.arrivals)} | {readable(cause): n for cause, n in self.drops().items()}
+        pictures.append(Picture("live_frames", "What became of the frames published.", figures.drop_causes(counts)))
+        text = "The recorded messages were replayed over ROS 2 topics into a node process on this machine."
+        return Section("Live run", text, self._rows(), pictures)
+
+    def verdict(self) -> Verdict | None:
+        """Whether the node kept up; None when nothing was published."""
+        if not self.published:
+            return None
+        share = len(self.arrivals) / len(self.published)
+        speed = "the recorded speed" if self.rate == 1 else f"{self.rate:g} times the recorded speed"
+        count = f"{len(self.arrivals)} of {len(self.published)} frames ({100 * share:.0f} %)"
+        text = f"Live at {speed}, {count} came through"
+        if latencies := [value for _, value in self.latencies()]:
+            text += f", half of them within {np.median(latencies):.0f} ms"
+        if share >= _KEPT_UP:
+            return Verdict("good", f"{text}: this machine keeps up.")
+        return Verdict("mixed" if share >= 0.5 else "bad", f"{text}: this machine does not keep up.")
 
     def text(self) -> str:
         """For terminals."""
@@ -166,27 +189,35 @@ class LiveResult:
     def _rows(self) -> list[tuple[str, str]]:
         summary, agreement = self.summary(), self.agreement
         latency = ", ".join(f"{name} {value:.0f} ms" for name, value in summary["latency_ms"].items()) or "none arrived"
-        age = ", ".join(f"{name} {value} ms" for name, value in summary["age_ms"].items() if value) or "unknown"
-        drops = ", ".join(f"{count} {cause}" for cause, count in self.drops().items()) or "none"
+        ages = {name: value for name, value in summary["age_ms"].items() if value}
+        age = ", ".join(f"{name} {float(value):.0f} ms" for name, value in ages.items()) or "unknown"
+        drops = ", ".join(f"{count} {readable(cause)}" for cause, count in self.drops().items()) or "none"
+        processed = str(summary["processed"])
+        if summary["rate_hz"]:
+            processed += f", {summary['rate_hz']:.1f} a second"
         rows = [
-            ("live replay at rate", f"{self.rate:g}"),
+            ("speed of the replay", f"{self.rate:g} times the recording's"),
             ("frames published", str(summary["published"])),
-            ("frames processed", f"{summary['processed']} ({summary['rate_hz'] or 0:.1f} Hz of the machine's time)"),
+            ("frames processed", processed),
             ("frames dropped", drops),
-            ("latency", latency),
-            ("age (simulated time)", age),
-            (
-                "same as deterministic",
-                f"{agreement.agreeing} of {agreement.equal_windows} frames with equal windows "
-                f"to {1000 * TOLERANCE_M:g} mm (largest difference {1000 * agreement.largest_m:.3g} mm)",
-            ),
+            ("latency, publication to arrival", latency),
+            ("age, stamp to publication, in simulated time", age),
         ]
+        if agreement.equal_windows:
+            rows.append(
+                (
+                    "same as the deterministic run",
+                    f"{agreement.agreeing} of the {agreement.equal_windows} frames before which none was lost, to "
+                    f"{1000 * TOLERANCE_M:g} mm (largest difference {1000 * agreement.largest_m:.3g} mm)",
+                )
+            )
         others = agreement.compared - agreement.equal_windows
         if others:
             rows.append(
                 (
-                    "other windows",
-                    f"{others} frames followed lost ones; largest difference {agreement.largest_other_m:.3g} m",
+                    "after lost frames",
+                    f"{others} frames, which may differ from the deterministic run: by "
+                    f"{agreement.largest_other_m:.3g} m at most at a pixel",
                 )
             )
         if summary["figures"]:
@@ -201,8 +232,45 @@ class LiveResult:
         return rows
 
 
+class RecordedNode:
+    """What a node said that is no more: its recorded depth, for frames of the same stamps.
+
+    Args:
+        recording: the recorded depth.
+        live: what is known of the run.
+        settings: the node's.
+    """
+
+    def __init__(self, recording: _Recording, live: LiveResult) -> None:
+        self.drops: Counter = Counter(live.drops())
+        self.resets: Counter = Counter()
+        self.messages: dict[str, str] = {}
+        self._recording, self._live = recording, live
+        self._last = max(live.arrivals, default=-1)
+        self.ended = False
+
+    def process(self, frame: BagFrame) -> Iterator[Upsampled]:
+        """The depth that came for this frame, if one did."""
+        depth = self._recording.depth_of(frame.stamp)
+        if depth is not None:
+            yield Upsampled(frame, depth, frame.color_info, float("nan"))
+        self.ended = frame.stamp >= self._last
+
+    def finish(self) -> Iterator[Upsampled]:
+        """Nothing: all that came has been given."""
+        return iter(())
+
+    def state(self) -> dict[str, Any]:
+        """As the node's diagnostics had it."""
+        names = ("method", "device", "precision", "fallback")
+        state = {name: self._live.diagnostics[name] for name in names if name in self._live.diagnostics}
+        return {"method": "stdnet"} | state
+
+
 def run_live(task: Task, rate: float) -> LiveResult:
     """Replay the bag into a node process, then run deterministically and compare.
+
+    Ctrl-C during the replay ends it, and what came back is scored without a deterministic run.
 
     Raises:
         StdnetError: a process failed, or the bag cannot be used.
@@ -210,17 +278,39 @@ def run_live(task: Task, rate: float) -> LiveResult:
     with tempfile.TemporaryDirectory(prefix="stdnet_live_", dir=task.output) as work:
         folder = Path(work)
         _prepare(task, folder / "prepared.mcap")
-        played, recorded = _replay(task, rate, folder)
+        played, recorded, interrupted = _replay(task, rate, folder)
         published = {stamp: sent for stamp, sent in played["published"]}
         arrivals: dict[int, int] = {}
         for stamp, arrival in recorded["arrivals"]:
             arrivals.setdefault(stamp, arrival)
         live = LiveResult(
-            Result(Analysis(["none"])), rate, published, arrivals, recorded["diagnostics"], played["late_ms_max"]
+            Result(Analysis(["none"])),
+            rate,
+            published,
+            arrivals,
+            recorded["diagnostics"],
+            played["late_ms_max"],
+            interrupted,
         )
-        with _Comparison(folder / "live.mcap", task, live) as comparison:
-            live.result = run_deterministic(task, comparison.add)
+        with _Recording(folder / "live.mcap" if arrivals else None) as recording:
+            if interrupted:
+                live.result = _score_alone(task, live, recording)
+            else:
+                live.result = run_deterministic(task, _Comparison(recording, live).add)
         return live
+
+
+def _score_alone(task: Task, live: LiveResult, recording: _Recording) -> Result:
+    print("live: interrupted; scoring what came back until then (Ctrl-C again ends that, too)", flush=True)
+    result = score(task, RecordedNode(recording, live))
+    result.partial = True
+    result.warnings.insert(
+        0,
+        f"Interrupted during the live replay after {len(live.published)} frames were published and "
+        f"{len(live.arrivals)} came back: this report is about these alone, as they came from the live node; there was "
+        "no deterministic run to compare with.",
+    )
+    return result
 
 
 def _color_topic(task: Task) -> str:
@@ -255,7 +345,8 @@ def _prepare(task: Task, path: Path) -> None:
         writer.close()
 
 
-def _replay(task: Task, rate: float, folder: Path) -> tuple[dict, dict]:
+def _replay(task: Task, rate: float, folder: Path) -> tuple[dict, dict, bool]:
+    """The player's and the recorder's log, and whether Ctrl-C ended it."""
     yaml = require("yaml", extra="ros")
     parameters = dict(task.parameters) | {"use_sim_time": True, "autostart": True}
     (folder / "params.yaml").write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
@@ -263,7 +354,8 @@ def _replay(task: Task, rate: float, folder: Path) -> tuple[dict, dict]:
     environment["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(Path(__file__).resolve().parents[2]), environment.get("PYTHONPATH")])
     )
-    played, recorded, ready = folder / "played.json", folder / "recorded.json", folder / "ready"
+    played, recorded, ready, stop = (folder / name for name in ("played.json", "recorded.json", "ready", "stop"))
+    interrupted = False
     print(f"live: replaying at rate {rate:g} into a node process", flush=True)
     with Children(task.output, environment) as children:
         node = children.start(
@@ -283,42 +375,95 @@ def _replay(task: Task, rate: float, folder: Path) -> tuple[dict, dict]:
                 bag=folder / "prepared.mcap",
                 log=played,
                 ready=ready,
+                stop=stop,
                 color_topic=_color_topic(task),
                 namespace=_NAMESPACE,
                 rate=rate,
             ),
         )
-        player.wait(node, recorder, until=played)
+        try:
+            _show_progress((player, node, recorder), ready, played, _seconds(folder / "prepared.mcap") / rate)
+        except KeyboardInterrupt:
+            interrupted = True
+            print("live: interrupted; closing the recording", flush=True)
+            stop.touch()
+            player.wait(node, recorder, until=played)
         recorder.wait(node)
-    return json.loads(played.read_text()), json.loads(recorded.read_text())
+    return json.loads(played.read_text()), json.loads(recorded.read_text()), interrupted
 
 
-class _Comparison:
-    """Reads the recorded depth in step with the deterministic run and compares."""
+def _seconds(path: Path) -> float:
+    with Bag(path) as bag:
+        return bag.duration
 
-    def __init__(self, path: Path, task: Task, live: LiveResult) -> None:
-        self._live, self._task = live, task
-        self._bag = Bag(path) if live.arrivals else None
+
+def _show_progress(children: tuple[Child, ...], ready: Path, played: Path, seconds: float) -> None:
+    """Wait until the file ``played`` is there; the replay takes ``seconds`` from when ``ready`` is.
+
+    Raises:
+        StdnetError: one of the children ended.
+    """
+    tqdm = require("tqdm", extra="report").tqdm
+    begin = None
+    form = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
+    with tqdm(total=seconds, desc="replaying", bar_format=form, dynamic_ncols=True) as bar:
+        while not played.exists():
+            for child in children:
+                child.check_running()
+            if begin is None and ready.exists():
+                begin = time.monotonic()
+                bar.reset()
+            if begin is not None:
+                bar.update(min(seconds, time.monotonic() - begin) - bar.n)
+            time.sleep(0.1)
+        bar.update(seconds - bar.n if begin is not None else 0)
+
+
+class _Recording:
+    """The recorded depth in the order of its stamps; use it in a ``with`` statement.
+
+    Args:
+        path: of the recorder's bag; None if nothing came.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._bag = Bag(path) if path is not None else None
         self._outputs = self._read() if self._bag is not None else iter(())
         self._next = next(self._outputs, None)
-        self._order = {stamp: number for number, stamp in enumerate(sorted(live.published))}
-        # How many of the frames published up to each one did not come back.
-        self._lost = np.cumsum([0, *(stamp not in live.arrivals for stamp in sorted(live.published))])
 
-    def __enter__(self) -> _Comparison:
+    def __enter__(self) -> _Recording:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._bag is not None:
             self._bag.close()
 
-    def add(self, done: Upsampled, node: OfflineNode) -> None:
-        """Take a frame of the deterministic run, in order."""
+    def depth_of(self, stamp: int) -> np.ndarray | None:
+        """Depth (H, W) of a stamp, NaN invalid, or None; stamps must be asked for in order."""
         depth = None
-        while self._next is not None and self._next[0] <= done.frame.stamp:
-            if self._next[0] == done.frame.stamp:
+        while self._next is not None and self._next[0] <= stamp:
+            if self._next[0] == stamp:
                 depth = self._next[1]
             self._next = next(self._outputs, None)
+        return depth
+
+    def _read(self) -> Iterator[tuple[int, np.ndarray]]:
+        for raw in self._bag.messages([DEPTH_TOPIC]):
+            yield header_stamp(self._bag, raw), depth_from_image(self._bag.decode(raw))
+
+
+class _Comparison:
+    """Compares the recorded depth with the deterministic run, in step with it."""
+
+    def __init__(self, recording: _Recording, live: LiveResult) -> None:
+        self._live, self._recording = live, recording
+        self._order = {stamp: number for number, stamp in enumerate(sorted(live.published))}
+        # How many of the frames published up to each one did not come back.
+        self._lost = np.cumsum([0, *(stamp not in live.arrivals for stamp in sorted(live.published))])
+
+    def add(self, done: Upsampled, node: OfflineNode) -> None:
+        """Take a frame of the deterministic run, in order."""
+        depth = self._recording.depth_of(done.frame.stamp)
         if depth is None:
             return
         self._live.agreement.add(depth, done.depth, self._equal_window(done, node))
@@ -341,7 +486,3 @@ class _Comparison:
         first = max(0, number - node.memory)
         last = min(len(self._order), number + 1 + node.pipeline.upsampler.latency)
         return bool(self._lost[first] == self._lost[last])
-
-    def _read(self) -> Iterator[tuple[int, np.ndarray]]:
-        for raw in self._bag.messages([DEPTH_TOPIC]):
-            yield header_stamp(self._bag, raw), depth_from_image(self._bag.decode(raw))

@@ -46,6 +46,8 @@ class Recorder(Node):
         stamp = int(seconds) * 10**9 + int(nanoseconds)
         self.arrivals.append((stamp, arrival))
         self._writer.write(DEPTH_TOPIC, stamp, data)
+        if len(self.arrivals) == 1:
+            print("the first depth has come", flush=True)
 
 
 def main() -> None:
@@ -61,7 +63,7 @@ def main() -> None:
     writer.add_topic(DEPTH_TOPIC, "sensor_msgs/msg/Image")
     recorder = Recorder(args.namespace, writer)
     try:
-        while not recorder.connected:
+        while not recorder.connected and not args.played.exists():
             spin_for(recorder, 0.05)
         args.ready.touch()
         while not args.played.exists():

@@ -50,16 +50,18 @@ class Player(Node):
         self._senders[raw.topic].publish(bytes(raw.data))
 
 
-def play(player: Player, bag: Bag, rate: float, color_topic: str) -> dict:
-    """Publish all messages when they are due; returns the log."""
+def play(player: Player, bag: Bag, rate: float, color_topic: str, stop: Path) -> dict:
+    """Publish all messages when they are due, or until there is a file ``stop``; returns the log."""
     published: dict[int, int] = {}
     late = []
     begin = time.monotonic()
     for raw in bag.messages(list(bag.topics)):
         due = begin + (raw.logged - bag.start) / 1e9 / rate
-        while (left := due - time.monotonic()) > 0:
+        while (left := due - time.monotonic()) > 0 and not stop.exists():
             player.set_clock(raw.logged - round(left * rate * 1e9))
             spin_for(player, min(left, _CLOCK_PERIOD))
+        if stop.exists():
+            break
         player.set_clock(raw.logged)
         late.append(time.monotonic() - due)
         player.publish(raw)
@@ -78,6 +80,7 @@ def main() -> None:
     parser.add_argument("--bag", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True, help="file that appears at the end")
     parser.add_argument("--ready", type=Path, required=True, help="file that the recorder makes when it listens")
+    parser.add_argument("--stop", type=Path, required=True, help="file that ends the replay early")
     parser.add_argument("--color-topic", required=True, help="its stamps go into the log")
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--rate", type=float, default=1.0)
@@ -88,13 +91,13 @@ def main() -> None:
         player = Player(bag, args.namespace)
         try:
             deadline = time.monotonic() + args.timeout
-            while player.unheard() or not args.ready.exists():
+            while (player.unheard() or not args.ready.exists()) and not args.stop.exists():
                 if time.monotonic() > deadline:
                     missing = ", ".join(player.unheard()) or "the recorder's topics"
                     raise StdnetError(f"nobody listens on {missing} after {args.timeout:.0f} s; see node.log")
                 player.set_clock(bag.start)
                 spin_for(player, 0.05)
-            log = play(player, bag, args.rate, args.color_topic)
+            log = play(player, bag, args.rate, args.color_topic, args.stop)
             temporary = args.log.with_suffix(".part")
             temporary.write_text(json.dumps(log))
             temporary.rename(args.log)
