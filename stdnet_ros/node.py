@@ -58,8 +58,6 @@ OFFSET_SECONDS = 1.0
 """Streams whose newest stamps are further apart run on different clocks or far too late."""
 SILENCE_SECONDS = 2.0
 """An active node that hears nothing on an input for this long says so in its diagnostics."""
-SWITCH_SECONDS = 0.0001
-"""Between the executor's and the inference thread. Python's 5 ms are longer than all that the node does to a frame."""
 
 
 def sensor_qos() -> QoSProfile:
@@ -536,7 +534,6 @@ def main(arguments: list[str] | None = None, *, upsampler_factory=make_upsampler
     status = 0
     node = None
     keep_freed_memory()
-    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         rclpy.init(args=arguments)
         node = StdnetNode(upsampler_factory=upsampler_factory)
