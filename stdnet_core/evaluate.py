@@ -256,7 +256,7 @@ def _evaluate_scale(
             if args.report:
                 folder = args.report if alone else args.report / _file_name(name, scale)
                 length = min(len(sequence), args.max_frames or len(sequence))
-                page = EvaluationReport(folder, list(runners), length, _score_device(runners))
+                page = EvaluationReport(folder, _in_question_first(runners, args), length, _score_device(runners))
             try:
                 with page or nullcontext():
                     results[name] = _evaluate_one(name, sequence, low, runners, kind, args, page, progress.update)
@@ -318,6 +318,11 @@ def _evaluate_one(
         device=str(_score_device(runners)),
         on_frame=on_frame,
     )
+
+
+def _in_question_first(runners: dict[str, Runner], args: argparse.Namespace) -> list[str]:
+    """The methods, first the one that a report is about: the model, else the first given, else the most elaborate."""
+    return list(runners) if "model" in runners or args.methods else list(reversed(runners))
 
 
 def _file_name(sequence: str, scale: int) -> str:

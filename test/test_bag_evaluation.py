@@ -293,7 +293,8 @@ def test_a_lost_metadata_file_is_got_over(bag, tmp_path):
 def test_missing_topics_are_named_with_what_is_there(tmp_path, bag):
     with BagMaker(tmp_path / "color") as colors:
         colors.image(COLOR, BEGIN, scene(0)[0], "rgb8")
-    with pytest.raises(DataError, match=r"no topic with depth .*; the bag holds /cam/color/image_raw \(sensor_msgs"):
+    words = r"no topic with depth .*expected sensor_msgs/msg/Image .*; the bag holds /cam/color.*nothing was evaluated"
+    with pytest.raises(DataError, match=words):
         evaluate(tmp_path / "color", tmp_path / "out")
     with pytest.raises(DataError, match=r"no messages on /nowhere, given as depth topic; the bag holds"):
         evaluate(bag, tmp_path / "out", "--depth", "/nowhere")

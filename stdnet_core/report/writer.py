@@ -198,12 +198,12 @@ def _accuracy_verdict(analysis: Analysis) -> list[Verdict]:
     if not changes:
         return []
     if max(changes) < -_CLEARLY:
-        kind, end = "good", f"{main} is more accurate than {other} here"
+        kind, begin = "good", f"Here, {main} is more accurate than {other}"
     elif min(changes) > _CLEARLY:
-        kind, end = "bad", f"{main} is less accurate than {other} here"
+        kind, begin = "bad", f"Here, {main} is less accurate than {other}"
     else:
-        kind, end = "mixed", f"neither {main} nor {other} is clearly more accurate here"
-    return [Verdict(kind, f"{end[0].upper()}{end[1:]}: {', '.join(parts)}.")]
+        kind, begin = "mixed", f"Here, neither {main} nor {other} is clearly more accurate"
+    return [Verdict(kind, f"{begin}: {', '.join(parts)}.")]
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

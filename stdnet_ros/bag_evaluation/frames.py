@@ -229,10 +229,10 @@ class FrameReader:
         slop = self._settings.sync_slop
         found = f"{self._bag.path}: {colour} colour and {depth} depth images made no pair within {slop:g} s"
         if offset is None:
-            return f"{found}; nothing on one of the topics in the chosen time"
+            return f"{found}; there is nothing on one of the topics in the chosen time"
         return (
             f"{found}; colour stamps are {offset:+.3f} s from depth stamps at the end. Expected one clock for both; "
-            f"pair by the recorder's times with --stamps record, or raise sync_slop"
+            f"pair by the recorder's times with --stamps record, or raise sync_slop; nothing was evaluated"
         )
 
 

@@ -80,8 +80,11 @@ def _given(bag: Bag, wanted: Mapping[str, str | None], role: str, candidates: li
 
 def _best(bag: Bag, role: str, candidates: list[str]) -> str:
     if not candidates:
-        kind = "colour" if role == "color" else "depth (16UC1, 32FC1 or compressedDepth)"
-        raise DataError(f"{bag.path}: no topic with {kind} images; {_contents(bag)}")
+        kind, kinds = ("colour", "") if role == "color" else ("depth", " of 16UC1, 32FC1 or compressedDepth")
+        raise DataError(
+            f"{bag.path}: no topic with {kind} images, expected {' or '.join(_IMAGES)}{kinds}; {_contents(bag)}; "
+            "nothing was evaluated"
+        )
 
     def rank(topic: str) -> tuple[bool, bool, bool, str]:
         lower = topic.lower()
