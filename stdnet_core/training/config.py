@@ -71,17 +71,17 @@ class DataConfig:
     root: str | None = "${oc.env:STDNET_DATA,null}"
     """For use in the sources, as ``folder:${data.root}/...``."""
     sources: list[SourceConfig] = field(default_factory=lambda: [SourceConfig()])
-    scales: dict[int, float] = field(default_factory=lambda: {4: 1.0, 8: 1.0, 16: 1.0})
+    scales: dict[int, float] = field(default_factory=lambda: {4: 1.0, 8: 2.0, 16: 1.0})
     """Scale of a batch -> relative probability."""
     crops: list[str] = field(default_factory=lambda: ["96", "128", "160"])
     """Sizes of HR crops in pixels, ``SIDE`` or ``HEIGHTxWIDTH``, multiples of 16; one is drawn for each batch."""
-    lengths: list[int] = field(default_factory=lambda: [3, 4, 5])
+    lengths: list[int] = field(default_factory=lambda: [3, 4])
     """Frames in a clip; one is drawn for each batch."""
     strides: dict[int, float] = field(default_factory=lambda: {1: 0.6, 2: 0.3, 3: 0.1})
     """Take every n-th frame -> relative probability (recorded sources)."""
     zoom_out: float = 0.0
     """Probability of halving the resolution (recorded sources whose frames are large enough)."""
-    batch_size: int = 2
+    batch_size: int = 1
     """Clips in a step, over all processes and accumulated batches."""
     pixel_budget: int = 0
     """Where not 0: as many clips as hold about so many pixels, instead of ``batch_size``."""
