@@ -33,7 +33,7 @@ from stdnet_ros.camera_info import CameraInfoError
 from stdnet_ros.conversions import FrameError
 from stdnet_ros.diagnostics import NodeStatistics, Throttle, diagnostic_array
 from stdnet_ros.info_reader import CameraInfoReader
-from stdnet_ros.memory import keep_freed_memory
+from stdnet_ros.memory import GIVE_BACK_SECONDS, give_back_holes, keep_freed_memory
 from stdnet_ros.pipeline import Pipeline, Reporter, Request, UpsampledFrame, make_upsampler
 from stdnet_ros.point_cloud import CloudMemory, organized_cloud
 from stdnet_ros.synchronizer import COLOR, DEPTH, STREAM_NAMES, make_synchronizer
@@ -537,6 +537,7 @@ def main(arguments: list[str] | None = None, *, upsampler_factory=make_upsampler
     try:
         rclpy.init(args=arguments)
         node = StdnetNode(upsampler_factory=upsampler_factory)
+        node.create_timer(GIVE_BACK_SECONDS, give_back_holes, clock=Clock(clock_type=ClockType.STEADY_TIME))
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         if node.get_parameter("autostart").value:
