@@ -34,7 +34,10 @@ BACKENDS = ("torch", "onnxruntime")
 MAX_LATENCY = 8
 
 _JOINT_BILATERAL_SCALES = tuple(range(4, 65))  # below x4 depth is brought to x4: smaller cells hold too few pixels
-_PREFERRED_WEIGHTS = {"cuda": ("base", "small", "tiny"), "cpu": ("tiny_causal", "tiny")}
+_CUDA_WEIGHTS = ("base", "small", "tiny")
+_CPU_WEIGHTS = ("tiny_causal", "tiny")
+_CPU_WEIGHTS_THAT_WAIT = ("tiny", "tiny_causal")
+"""What ``auto`` looks for. A network that sees later frames is worth its price on a CPU where it may wait for them."""
 _NOTICES_KEPT = 50
 
 _log = logging.getLogger(__name__)
@@ -71,7 +74,7 @@ class DepthUpsampler:
 
     Args:
         checkpoint: a ``.safetensors`` file, the name of a shipped one, a model with its info, or ``auto`` for the
-            shipped one that suits the device (joint bilateral upsampling if none ships). None: a classical method.
+            shipped one that suits device and latency (joint bilateral upsampling if none ships). None: a classical method.
             The classical methods do not read it.
         method: ``auto`` (the network if there is a checkpoint, else ``joint_bilateral``), ``stdnet``,
             ``joint_bilateral``, ``bilinear``, ``nearest`` or ``bicubic``.
@@ -127,7 +130,7 @@ class DepthUpsampler:
         self._mask_unsupported = mask_unsupported
         exported = _load_exported(checkpoint, method, device, latency) if backend == "onnxruntime" else None
         self.placement = place("cpu" if exported is not None else device, precision)
-        loaded = _load(checkpoint, method, self.placement.device) if exported is None else None
+        loaded = _load(checkpoint, method, self.placement.device, latency) if exported is None else None
         self.info: CheckpointInfo | None = None
         if exported is not None:
             self.info = replace(exported.info, scales=(exported.scale,))
@@ -377,7 +380,7 @@ def _check_settings(method: str, latency: int, max_depth: float | None, edge_fil
 
 
 def _load(
-    checkpoint: str | Path | tuple[STDNet, CheckpointInfo] | None, method: str, device: torch.device
+    checkpoint: str | Path | tuple[STDNet, CheckpointInfo] | None, method: str, device: torch.device, latency: int
 ) -> tuple[STDNet, CheckpointInfo] | None:
     """The network to run, or None for a classical method."""
     if method not in ("auto", "stdnet") or (checkpoint is None and method == "auto"):
@@ -387,7 +390,8 @@ def _load(
     if checkpoint not in (None, "auto"):
         return checkpoints.load(checkpoint)
     shipped = checkpoints.available()
-    for name in (*_PREFERRED_WEIGHTS[device.type], *shipped):
+    preferred = _CUDA_WEIGHTS if device.type == "cuda" else _CPU_WEIGHTS_THAT_WAIT if latency else _CPU_WEIGHTS
+    for name in (*preferred, *shipped):
         if name in shipped:
             return checkpoints.load(name)
     if method == "stdnet":

@@ -218,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint",
         default="auto",
         metavar="FILE|NAME",
-        help="of the network; auto: the shipped one that suits the device, joint bilateral if there is none",
+        help="of the network; auto: the shipped one that suits device and latency, joint bilateral if there is none",
     )
     parser.add_argument("--method", default="auto", choices=METHODS, help="(default: %(default)s)")
     parser.add_argument(

@@ -91,7 +91,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "model",
         "auto",
         "Checkpoint: a name that ships with the package, a .safetensors file, or auto for the shipped one that "
-        "suits the device.",
+        "suits the device and latency_frames.",
     ),
     ParameterSpec(
         "device",

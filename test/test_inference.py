@@ -523,6 +523,9 @@ def test_shipped_weights_are_found_by_name_and_by_device(shipped):
     shipped("tiny_causal", 12.0)
     assert DepthUpsampler("auto", device="cpu").info.name == "tiny_causal"
     assert DepthUpsampler(method="stdnet", device="cpu").info.name == "tiny_causal"
+    shipped("tiny", 13.0)
+    assert DepthUpsampler("auto", device="cpu").info.name == "tiny_causal"
+    assert DepthUpsampler("auto", device="cpu", latency=4).info.name == "tiny"
     assert DepthUpsampler.from_pretrained("small", device="cpu").info.depth_range == 11.0
     assert DepthUpsampler().method == "joint_bilateral"
     from_file = DepthUpsampler(path, device="cpu")
