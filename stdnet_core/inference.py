@@ -74,8 +74,8 @@ class DepthUpsampler:
 
     Args:
         checkpoint: a ``.safetensors`` file, the name of a shipped one, a model with its info, or ``auto`` for the
-            shipped one that suits device and latency (joint bilateral upsampling if none ships). None: a classical method.
-            The classical methods do not read it.
+            shipped one that suits device and latency (joint bilateral upsampling if none ships). None: a classical
+            method. The classical methods do not read it.
         method: ``auto`` (the network if there is a checkpoint, else ``joint_bilateral``), ``stdnet``,
             ``joint_bilateral``, ``bilinear``, ``nearest`` or ``bicubic``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
