@@ -97,7 +97,7 @@ def test_spatial_term_by_hand(form):
         spread += 0.2 * mean_per_clip(likelihood, valid)
     assert terms["spatial"].item() == pytest.approx(expected, rel=1e-4)
     if form == "detached":
-        assert float(terms["spatial_spread"]) == pytest.approx(spread, rel=1e-4)
+        assert terms["spatial_spread"].item() == pytest.approx(spread, rel=1e-4)
     else:
         assert "spatial_spread" not in terms
 
