@@ -6,7 +6,6 @@ interrupted. Everything is described in docs/training.md."""
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -42,9 +41,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.max_minutes is not None and not options.max_minutes >= 0:
         raise ConfigError(f"--max-minutes is {options.max_minutes}; give 0 or more")
-    if "torch" not in sys.modules:
-        # Threads that spin while they wait slow each other down by orders of magnitude on a machine that is shared.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for module in ("lightning", "tensorboard", "tqdm", "cv2"):
         require(module, extra="train")
     from stdnet_core.training import compact

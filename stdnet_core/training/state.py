@@ -130,10 +130,7 @@ def restore_optimizer(state: RunState, network: nn.Module, optimizer: torch.opti
         if name in state.updates and all(name in state.moments.get(moment, {}) for moment in MOMENTS):
             optimizer.state[parameter] = {
                 "step": torch.tensor(state.updates[name], dtype=torch.float32),
-                **{
-                    moment: state.moments[moment][name].to(parameter.device, parameter.dtype, copy=True)
-                    for moment in MOMENTS
-                },
+                **{moment: torch.empty_like(parameter).copy_(state.moments[moment][name]) for moment in MOMENTS},
             }
 
 
