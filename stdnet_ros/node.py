@@ -28,14 +28,15 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
 from stdnet_core.errors import StdnetError
+from stdnet_core.ros_images import FrameError
 from stdnet_ros import conversions, parameters
 from stdnet_ros.camera_info import CameraInfoError
-from stdnet_ros.conversions import FrameError
 from stdnet_ros.diagnostics import NodeStatistics, Throttle, diagnostic_array
 from stdnet_ros.info_reader import CameraInfoReader
 from stdnet_ros.memory import GIVE_BACK_SECONDS, give_back_holes, keep_freed_memory
 from stdnet_ros.pipeline import Pipeline, Reporter, Request, UpsampledFrame, make_upsampler
 from stdnet_ros.point_cloud import CloudMemory, organized_cloud
+from stdnet_ros.serialized import read_compressed_image, read_image
 from stdnet_ros.synchronizer import COLOR, DEPTH, STREAM_NAMES, make_synchronizer
 from stdnet_ros.transforms import make_transform_lookup
 from stdnet_ros.worker import InferenceWorker
@@ -244,22 +245,24 @@ class StdnetNode(LifecycleNode):
         depth_topic = self.resolve_topic_name("depth/image") + ("/compressedDepth" if compressed_depth else "")
         # The executor handles what waits in this order: an image finds the camera_info that came with it.
         self._subscriptions_in_use = (
-            self._subscribe(CameraInfo, "color/camera_info", self._on_color_info, raw=True),
-            self._subscribe(CameraInfo, "depth/camera_info", self._on_depth_info, raw=True),
+            self._subscribe(CameraInfo, "color/camera_info", self._on_color_info),
+            self._subscribe(CameraInfo, "depth/camera_info", self._on_depth_info),
             self._subscribe_images(CompressedImage if compressed_color else Image, color_topic, COLOR),
             self._subscribe_images(CompressedImage if compressed_depth else Image, depth_topic, DEPTH),
         )
 
     def _subscribe_images(self, kind, topic: str, stream: int) -> Subscription:
-        def on_message(message) -> None:
-            self._on_image(stream, message, UNKNOWN_RECEPTION)
+        read = read_image if kind is Image else read_compressed_image
 
-        def on_message_and_reception(message, reception) -> None:
-            self._on_image(stream, message, reception)
+        def on_message(serialized) -> None:
+            self._on_image(stream, read, serialized, UNKNOWN_RECEPTION)
+
+        def on_message_and_reception(serialized, reception) -> None:
+            self._on_image(stream, read, serialized, reception)
 
         return self._subscribe(kind, topic, on_message_and_reception if RECEPTION_IS_TOLD else on_message)
 
-    def _subscribe(self, kind, topic: str, callback, raw: bool = False) -> Subscription:
+    def _subscribe(self, kind, topic: str, callback) -> Subscription:
         def incompatible(event) -> None:
             name = self.resolve_topic_name(topic)
             self._qos_problems[name] = f"{event.total_count} publishers with incompatible QoS"
@@ -273,7 +276,7 @@ class StdnetNode(LifecycleNode):
             topic,
             callback,
             sensor_qos(),
-            raw=raw,
+            raw=True,
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
@@ -297,8 +300,8 @@ class StdnetNode(LifecycleNode):
         color, depth = (reader.info for reader in self._info_readers)
         return color, depth
 
-    def _on_image(self, stream: int, message, reception: Mapping[str, int]) -> None:
-        """Pair and post; nothing else happens on the executor's thread."""
+    def _on_image(self, stream: int, read, serialized: bytes, reception: Mapping[str, int]) -> None:
+        """Read the header, pair and post; nothing else happens on the executor's thread."""
         arrival = time.monotonic() - _seconds_since(reception)
         name = STREAM_NAMES[stream]
         self._statistics.received(name)
@@ -310,6 +313,11 @@ class StdnetNode(LifecycleNode):
         elif not self.has_subscribers():
             self._statistics.drop(f"{name}_no_subscriber")
         else:
+            try:
+                message = read(serialized, f"{name}_damaged", f"{name}/image")
+            except FrameError as error:
+                self._refuse(error)
+                return
             stamp = message.header.stamp
             pairs = self._synchronizer.add(stream, stamp.sec * 1_000_000_000 + stamp.nanosec, message)
             for pair in pairs:
@@ -343,6 +351,10 @@ class StdnetNode(LifecycleNode):
             self._publish(frame, settings)
 
     def _on_handle_error(self, request: Request, error: Exception) -> None:
+        self._refuse(error)
+
+    def _refuse(self, error: Exception) -> None:
+        """Count and say why a frame is not published."""
         if isinstance(error, FrameError):
             cause, text = error.cause, str(error)
         elif isinstance(error, StdnetError):

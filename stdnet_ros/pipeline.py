@@ -17,9 +17,9 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo
 
 from stdnet_core.errors import CheckpointError, StdnetError
-from stdnet_ros import conversions, registration
+from stdnet_core.ros_images import FrameError, color_of, depth_of
+from stdnet_ros import registration
 from stdnet_ros.camera_info import CameraInfoError, Intrinsics, fit_to_image, pinhole
-from stdnet_ros.conversions import FrameError
 from stdnet_ros.registration import Extrinsics
 from stdnet_ros.synchronizer import Pair
 from stdnet_ros.window import FrameSignature, WindowGuard
@@ -214,18 +214,9 @@ class Pipeline:
 
     def _prepare(self, request: Request, settings: SimpleNamespace) -> tuple[np.ndarray, np.ndarray, CameraInfo | None]:
         color_message, depth_message = request.pair.color, request.pair.depth
-        if settings.color_transport == "compressed":
-            color = conversions.color_from_compressed(color_message)
-            color_encoding = "compressed"
-        else:
-            color = conversions.color_from_image(color_message)
-            color_encoding = color_message.encoding
-        if settings.depth_transport == "compressedDepth":
-            depth = conversions.depth_from_compressed(depth_message, settings.depth_unit)
-            depth_encoding = "compressedDepth"
-        else:
-            depth = conversions.depth_from_image(depth_message, settings.depth_unit)
-            depth_encoding = depth_message.encoding
+        color = color_of(color_message)
+        depth = depth_of(depth_message, settings.depth_unit)
+        color_encoding, depth_encoding = (getattr(m, "encoding", "compressed") for m in (color_message, depth_message))
 
         info = self._fitted_info(request.color_info, color.shape[1], color.shape[0])
         camera = None

@@ -11,8 +11,9 @@ from ros_fixtures import image
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from stdnet_core import ros_images
+from stdnet_core.ros_images import FrameError
 from stdnet_ros import conversions
-from stdnet_ros.conversions import FrameError
 
 
 def _picture(height: int = 12, width: int = 16) -> np.ndarray:
@@ -34,25 +35,25 @@ def _picture(height: int = 12, width: int = 16) -> np.ndarray:
 def test_color_encodings_give_the_same_rgb(encoding, code):
     rgb = _picture()
     coded = rgb if code is None else cv2.cvtColor(rgb, code)
-    np.testing.assert_array_equal(conversions.color_from_image(image(coded, encoding, Header())), rgb)
+    np.testing.assert_array_equal(ros_images.color_from_image(image(coded, encoding, Header())), rgb)
 
 
 def test_mono_is_repeated_in_all_channels():
     gray = _picture()[..., 0]
-    out = conversions.color_from_image(image(gray, "mono8", Header()))
+    out = ros_images.color_from_image(image(gray, "mono8", Header()))
     np.testing.assert_array_equal(out, np.repeat(gray[..., None], 3, 2))
 
 
 def test_sixteen_bit_color_keeps_the_upper_byte():
     rgb16 = _picture().astype(np.uint16) * 256 + 77
-    np.testing.assert_array_equal(conversions.color_from_image(image(rgb16, "rgb16", Header())), _picture())
+    np.testing.assert_array_equal(ros_images.color_from_image(image(rgb16, "rgb16", Header())), _picture())
 
 
 @pytest.mark.parametrize(("encoding", "luma_at"), [("yuv422", 1), ("uyvy", 1), ("yuyv", 0), ("yuv422_yuy2", 0)])
 def test_yuv_gray_has_its_luma(encoding, luma_at):
     packed = np.full((4, 6, 2), 128, np.uint8)
     packed[..., luma_at] = 16 + 219 // 2
-    out = conversions.color_from_image(image(packed, encoding, Header()))
+    out = ros_images.color_from_image(image(packed, encoding, Header()))
     assert out.shape == (4, 6, 3)
     assert np.abs(out.astype(int) - 127).max() <= 2
 
@@ -63,7 +64,7 @@ def test_bayer_patterns_are_named_by_their_first_row(pattern):
     mosaic = np.empty((16, 16), np.uint8)
     for position, letter in enumerate(pattern):
         mosaic[position // 2 :: 2, position % 2 :: 2] = rgb[0, 0, "rgb".index(letter)]
-    out = conversions.color_from_image(image(mosaic, f"bayer_{pattern}8", Header()))
+    out = ros_images.color_from_image(image(mosaic, f"bayer_{pattern}8", Header()))
     np.testing.assert_array_equal(out[4:-4, 4:-4], rgb[4:-4, 4:-4])
 
 
@@ -73,7 +74,9 @@ def test_padded_rows_are_cut():
     padded[:, :15] = rgb.reshape(3, 15)
     message = image(padded, "rgb8", Header())
     message.width = 5
-    np.testing.assert_array_equal(conversions.color_from_image(message), rgb)
+    np.testing.assert_array_equal(ros_images.color_from_image(message), rgb)
+    message.data = message.data[:-5]  # some drivers leave the last row's padding out
+    np.testing.assert_array_equal(ros_images.color_from_image(message), rgb)
 
 
 @pytest.mark.parametrize(("bigendian", "order"), [(0, "<"), (1, ">")])
@@ -85,15 +88,15 @@ def test_depth_byte_order(bigendian, order):
         unit = 0.001 if encoding == "16UC1" else 1.0
         expected = np.array(values, np.float32) * np.float32(unit)
         expected[0] = np.nan
-        np.testing.assert_allclose(conversions.depth_from_image(message).ravel(), expected, rtol=1e-6)
+        np.testing.assert_allclose(ros_images.depth_from_image(message).ravel(), expected, rtol=1e-6)
 
 
 def test_invalid_depth_becomes_nan_and_the_unit_is_used():
     metres = np.array([[1.0, 0.0, -1.0, np.nan, np.inf, -np.inf]], np.float32)
-    out = conversions.depth_from_image(image(metres, "32FC1", Header()))
+    out = ros_images.depth_from_image(image(metres, "32FC1", Header()))
     np.testing.assert_array_equal(out, [[1.0] + [np.nan] * 5])
     units = np.array([[4000, 0]], np.uint16)
-    out = conversions.depth_from_image(image(units, "16UC1", Header()), unit=0.00025)
+    out = ros_images.depth_from_image(image(units, "16UC1", Header()), unit=0.00025)
     np.testing.assert_allclose(out, [[1.0, np.nan]])
 
 
@@ -114,7 +117,7 @@ def test_jpeg_and_png_color():
     for name, tolerance in ((".png", 0), (".jpg", 8)):
         ok, data = cv2.imencode(name, rgb[..., ::-1])
         assert ok
-        out = conversions.color_from_compressed(CompressedImage(format="jpeg", data=data.tobytes()))
+        out = ros_images.color_from_compressed(CompressedImage(format="jpeg", data=data.tobytes()))
         assert np.abs(out.astype(int) - rgb).max() <= tolerance
 
 
@@ -125,7 +128,7 @@ def _compressed_depth(encoding: str, samples: np.ndarray, a: float = 0.0, b: flo
 
 def test_compressed_depth():
     millimetres = np.arange(48, dtype=np.uint16).reshape(6, 8) * 100
-    out = conversions.depth_from_compressed(_compressed_depth("16UC1", millimetres))
+    out = ros_images.depth_from_compressed(_compressed_depth("16UC1", millimetres))
     expected = millimetres.astype(np.float32) / 1000
     expected[0, 0] = np.nan
     np.testing.assert_allclose(out, expected, rtol=1e-6)
@@ -136,7 +139,7 @@ def test_compressed_depth():
     depth = np.linspace(0.5, 9.5, 48, dtype=np.float32).reshape(6, 8)
     samples = np.rint(a / depth + b).astype(np.uint16)
     samples[0, 0] = 0
-    out = conversions.depth_from_compressed(_compressed_depth("32FC1", samples, a, b))
+    out = ros_images.depth_from_compressed(_compressed_depth("32FC1", samples, a, b))
     assert np.isnan(out[0, 0])
     step = depth**2 / a  # one quantisation step in metres
     assert (np.abs(out - depth) <= step).ravel()[1:].all()
@@ -165,17 +168,17 @@ def _raw(**fields) -> Image:
 )
 def test_damaged_depth_is_refused_with_its_topic(fields, words):
     with pytest.raises(FrameError, match=words) as raised:
-        conversions.depth_from_image(_raw(**fields), topic="/camera/depth")
+        ros_images.depth_from_image(_raw(**fields), topic="/camera/depth")
     assert raised.value.cause == "bad_depth"
     assert str(raised.value).startswith("/camera/depth")
 
 
 def test_damaged_color_is_refused():
     with pytest.raises(FrameError, match="32FC1") as raised:
-        conversions.color_from_image(_raw())
+        ros_images.color_from_image(_raw())
     assert raised.value.cause == "bad_color"
     with pytest.raises(FrameError, match="even width"):
-        conversions.color_from_image(image(np.zeros((4, 5, 2), np.uint8), "yuyv", Header()))
+        ros_images.color_from_image(image(np.zeros((4, 5, 2), np.uint8), "yuyv", Header()))
 
 
 @pytest.mark.parametrize("name", [".png", ".jpg"])
@@ -183,33 +186,33 @@ def test_truncated_compressed_color_is_refused_not_half_decoded(name):
     whole = cv2.imencode(name, _picture(48, 64))[1].tobytes()
     for length in (0, 5, 30, len(whole) // 2, len(whole) - 20):
         with pytest.raises(FrameError):
-            conversions.color_from_compressed(CompressedImage(data=whole[:length]))
+            ros_images.color_from_compressed(CompressedImage(data=whole[:length]))
 
 
 def test_compressed_headers_are_not_trusted():
     bomb = bytearray(cv2.imencode(".png", np.zeros((4, 4), np.uint16))[1].tobytes())
     bomb[16:24] = struct.pack(">II", 60000, 60000)
     with pytest.raises(FrameError, match="larger than"):
-        conversions.color_from_compressed(CompressedImage(data=bytes(bomb)))
+        ros_images.color_from_compressed(CompressedImage(data=bytes(bomb)))
     # A last chunk that claims gigabytes: OpenCV would reserve them and take many seconds.
     greedy = bytearray(cv2.imencode(".png", np.zeros((4, 4), np.uint16))[1].tobytes())
     greedy[-12] = 0xB6
     with pytest.raises(FrameError, match="damaged"):
-        conversions.color_from_compressed(CompressedImage(data=bytes(greedy)))
+        ros_images.color_from_compressed(CompressedImage(data=bytes(greedy)))
     depth = _compressed_depth("16UC1", np.ones((4, 4), np.uint16))
     for wrong in ("16UC1; compressedDepth rvl", "jpeg", "8UC1; compressedDepth png"):
         depth.format = wrong
         with pytest.raises(FrameError):
-            conversions.depth_from_compressed(depth)
+            ros_images.depth_from_compressed(depth)
     with pytest.raises(FrameError, match="16-bit"):
-        conversions.depth_from_compressed(_compressed_depth("16UC1", np.ones((4, 4), np.uint8)))
+        ros_images.depth_from_compressed(_compressed_depth("16UC1", np.ones((4, 4), np.uint8)))
     with pytest.raises(FrameError, match="finite"):
-        conversions.depth_from_compressed(_compressed_depth("32FC1", np.ones((4, 4), np.uint16), float("nan"), 0.0))
+        ros_images.depth_from_compressed(_compressed_depth("32FC1", np.ones((4, 4), np.uint16), float("nan"), 0.0))
 
 
 def test_ten_thousand_fuzzed_messages_give_an_image_or_a_frame_error():
     rng = np.random.default_rng(3)
-    encodings = [*conversions.COLOR_ENCODINGS, *conversions.DEPTH_ENCODINGS, "", "foo", "32FC1 "]
+    encodings = [*ros_images.COLOR_ENCODINGS, *ros_images.DEPTH_ENCODINGS, "", "foo", "32FC1 "]
     png = cv2.imencode(".png", _picture())[1]
     jpg = cv2.imencode(".jpg", _picture())[1]
     depth = np.frombuffer(_compressed_depth("32FC1", np.ones((6, 8), np.uint16), 1.0, 0.0).data, np.uint8)
@@ -224,7 +227,7 @@ def test_ten_thousand_fuzzed_messages_give_an_image_or_a_frame_error():
                 is_bigendian=int(rng.integers(0, 2)),
             )
             message.data.frombytes(rng.bytes(int(rng.integers(0, 300))))
-            convert = (conversions.color_from_image, conversions.depth_from_image)[index // 2 % 2]
+            convert = (ros_images.color_from_image, ros_images.depth_from_image)[index // 2 % 2]
         else:
             data = np.array((png, jpg, depth)[index // 2 % 3]).ravel()
             at = rng.integers(45, data.size, 3)  # behind the headers, whose damage is tested above
@@ -232,7 +235,7 @@ def test_ten_thousand_fuzzed_messages_give_an_image_or_a_frame_error():
             message = CompressedImage(format=("png", "32FC1; compressedDepth png")[index // 2 % 3 == 2])
             length = data.size if rng.random() < 0.7 else rng.integers(1, data.size)
             message.data.frombytes(data[:length].tobytes())
-            convert = (conversions.color_from_compressed, conversions.depth_from_compressed)[index // 2 % 3 == 2]
+            convert = (ros_images.color_from_compressed, ros_images.depth_from_compressed)[index // 2 % 3 == 2]
         try:
             out = convert(message)
         except FrameError:

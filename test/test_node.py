@@ -15,6 +15,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
 from ros_fixtures import NearestUpsampler, camera_info, image, running_graph, stamp_message, wait_for
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
@@ -23,6 +24,7 @@ from std_srvs.srv import SetBool, Trigger
 from stdnet_ros import node as node_module
 from stdnet_ros import parameters
 from stdnet_ros.node import UNKNOWN_RECEPTION
+from stdnet_ros.serialized import read_image
 from stdnet_ros.synchronizer import COLOR, DEPTH
 
 
@@ -429,8 +431,8 @@ def test_time_in_the_node_begins_when_the_middleware_has_the_message():
             color = image(np.zeros((24, 32, 3), np.uint8), "rgb8", message.header)
             wait_for(graph.node.has_subscribers)
             received = {"received_timestamp": time.time_ns() - int(waited * 1e9)} if waited else UNKNOWN_RECEPTION
-            graph.node._on_image(COLOR, color, UNKNOWN_RECEPTION)
-            graph.node._on_image(DEPTH, message, received)
+            graph.node._on_image(COLOR, read_image, serialize_message(color), UNKNOWN_RECEPTION)
+            graph.node._on_image(DEPTH, read_image, serialize_message(message), received)
             graph.settle(published=index + 1)
         latency = graph.node.snapshot()["latencies"]["node"]
         assert latency[99] > 2900

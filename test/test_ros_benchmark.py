@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from ros_fixtures import ROOT, Header, SingleThreadedExecutor, running_graph, stamp_message, wait_for
 
+from stdnet_core.ros_images import color_from_image, depth_from_image
 from stdnet_ros import soak
 from stdnet_ros.benchmark import __main__ as benchmark
 from stdnet_ros.benchmark.bare_node import PassThrough
@@ -23,7 +24,6 @@ from stdnet_ros.benchmark.monitor import Monitor
 from stdnet_ros.benchmark.session import Case, evaluate, run
 from stdnet_ros.benchmark.statistics import counters, growth, latencies, slope, summary, unbalanced
 from stdnet_ros.benchmark.topics import Scene
-from stdnet_ros.conversions import color_from_image, depth_from_image
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed; pip install 'stdnet_ros[report]'")
 

@@ -21,9 +21,9 @@ from stdnet_core.cli import require
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.file_sequence import intrinsic_matrix, is_smaller_version
 from stdnet_core.data.rgbd_sequence import frame_indices
-from stdnet_core.data.ros_images import color_of, depth_of, is_depth
 from stdnet_core.data.stamp_matching import match_nearest
 from stdnet_core.errors import DataError, StdnetError
+from stdnet_core.ros_images import FrameError, color_of, depth_of, is_depth
 
 MAX_DIFFERENCE_S = 0.02
 """Largest difference between the stamps of a colour and a depth frame that belong together."""
@@ -87,8 +87,8 @@ class BagSequence:
         color_topics = [topic for topic in first if topic not in depth_topics]
         self.color_topic = self._choose("color", color_topic, color_topics)
         self.depth_topic = self._choose("depth", depth_topic, depth_topics)
-        color = color_of(first[self.color_topic], self.color_topic)
-        depth = depth_of(first[self.depth_topic], self.depth_topic)
+        color = self._image(self.color_topic, first[self.color_topic])
+        depth = self._image(self.depth_topic, first[self.depth_topic])
         self.frame_size = color.shape[0], color.shape[1]
         self.lr_scale = None if depth.shape == self.frame_size else self.frame_size[0] / depth.shape[0]
         self._depth_size = depth.shape
@@ -119,8 +119,8 @@ class BagSequence:
         pairs = [self._pairs[index] for index in frame_indices(self, start, length, stride)]
         color_messages = self._read(self.color_topic, [color for color, _ in pairs])
         depth_messages = self._read(self.depth_topic, [depth for _, depth in pairs])
-        colors = [color_of(message, self.color_topic) for message in color_messages]
-        depths = [depth_of(message, self.depth_topic) for message in depth_messages]
+        colors = [self._image(self.color_topic, message) for message in color_messages]
+        depths = [self._image(self.depth_topic, message) for message in depth_messages]
         for topic, images, size in (
             (self.color_topic, colors, self.frame_size),
             (self.depth_topic, depths, self._depth_size),
@@ -169,6 +169,15 @@ class BagSequence:
             return self._open().deserialize(raw, connection.msgtype)
         except Exception as error:
             raise DataError(f"{self.path}: damaged message on {connection.topic} ({error})") from error
+
+    def _image(self, topic: str, message: Any) -> np.ndarray:
+        """Colour (H, W, 3) uint8, or depth (H, W) float32 in metres, 0 invalid."""
+        try:
+            if topic == self.color_topic:
+                return color_of(message, topic)
+            return np.nan_to_num(depth_of(message, topic=topic), copy=False)
+        except FrameError as error:
+            raise DataError(f"{self.path}: {error}") from error
 
     def _first(self, connection: Any) -> Any:
         for _, _, raw in self._messages([connection]):

@@ -10,7 +10,7 @@ from stdnet_core.cli import require
 from stdnet_core.data.degradation import METHODS as DEGRADATIONS
 from stdnet_core.errors import ConfigError, DataError
 from stdnet_core.report.writer import accuracy_table
-from stdnet_ros import conversions
+from stdnet_core.ros_images import depth_of
 from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.bag_evaluation.evaluation import Task, run_deterministic, write_results
 from stdnet_ros.bag_evaluation.frames import Protocol
@@ -179,5 +179,4 @@ def _first_depth(bag: Bag, topics: BagTopics, unit: float):
     message = bag.first(topics.depth)
     if message is None:
         raise DataError(f"{bag.path}: no messages on {topics.depth}")
-    read = conversions.depth_from_compressed if hasattr(message, "format") else conversions.depth_from_image
-    return read(message, unit, topics.depth)
+    return depth_of(message, unit, topics.depth)

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo
 
 from stdnet_core.data.degradation import DegradationConfig, degrade
 from stdnet_core.errors import DataError, InputError
+from stdnet_core.ros_images import color_of, depth_of
 from stdnet_ros import conversions
 from stdnet_ros.bag_evaluation.bag import Bag, Raw
 from stdnet_ros.bag_evaluation.topics import BagTopics
@@ -162,7 +163,7 @@ class FrameReader:
             return
         try:
             color_message, depth_message = self._bag.decode(pair.color), self._bag.decode(pair.depth)
-            rgb = self._rgb(color_message)
+            rgb = color_of(color_message, self._topics.color)
             measured = self._metres(depth_message, self._topics.depth)
             if self._topics.reference is None:
                 self._check_aligned(rgb, measured, self._topics.depth, "the truth")
@@ -184,14 +185,8 @@ class FrameReader:
             index, pair.color_stamp, messages, color_info, depth_info, rgb, low, truth, pair.color, pair.depth
         )
 
-    def _rgb(self, message: Any) -> np.ndarray:
-        if isinstance(message, Image):
-            return conversions.color_from_image(message, self._topics.color)
-        return conversions.color_from_compressed(message, self._topics.color)
-
     def _metres(self, message: Any, topic: str) -> np.ndarray:
-        read = conversions.depth_from_image if isinstance(message, Image) else conversions.depth_from_compressed
-        depth = read(message, self._settings.depth_unit, topic)
+        depth = depth_of(message, self._settings.depth_unit, topic)
         if self._settings.max_depth > 0:
             with np.errstate(invalid="ignore"):
                 depth = np.where(depth <= self._settings.max_depth, depth, np.float32(np.nan))

@@ -23,13 +23,13 @@ from stdnet_core.cli import require
 from stdnet_core.report import figures
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
 from stdnet_core.report.writer import Picture, Section, Verdict
+from stdnet_core.ros_images import depth_of
 from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.bag_evaluation.deterministic import OfflineNode, Upsampled
 from stdnet_ros.bag_evaluation.evaluation import Result, Task, readable, run_deterministic, score
 from stdnet_ros.bag_evaluation.frames import BagFrame, FrameReader, header_stamp
 from stdnet_ros.bag_evaluation.output_bag import RawBagWriter
 from stdnet_ros.bag_evaluation.record import DEPTH_TOPIC
-from stdnet_ros.conversions import depth_from_image
 from stdnet_ros.demo.topics import NODE_NAME
 from stdnet_ros.processes import Child, Children, options, ros_environment
 from stdnet_ros.resources import config_file
@@ -449,7 +449,7 @@ class _Recording:
 
     def _read(self) -> Iterator[tuple[int, np.ndarray]]:
         for raw in self._bag.messages([DEPTH_TOPIC]):
-            yield header_stamp(self._bag, raw), depth_from_image(self._bag.decode(raw))
+            yield header_stamp(self._bag, raw), depth_of(self._bag.decode(raw))
 
 
 class _Comparison:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from stdnet_core.data.ros_images import is_depth
 from stdnet_core.errors import DataError
+from stdnet_core.ros_images import is_depth
 from stdnet_ros.bag_evaluation.bag import Bag
 
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")

@@ -18,7 +18,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from stdnet_core.cli import run_cli
 from stdnet_core.errors import StdnetError
-from stdnet_ros.conversions import depth_from_image
+from stdnet_core.ros_images import depth_of
 from stdnet_ros.demo.scoring import Reception, score
 from stdnet_ros.demo.stream import open_stream
 from stdnet_ros.demo.topics import OUTPUTS, NodeWatch, publishers_of, spin_for, stamp_nanoseconds
@@ -53,7 +53,7 @@ class Receiver(Node):
         if stamp in got.stamps:
             got.duplicates += 1
             return
-        depth = depth_from_image(message)
+        depth = depth_of(message)
         index = len(got.stamps)
         if index >= len(got.depth):
             raise StdnetError("the node published more frames than it was given")
