@@ -12,7 +12,15 @@ from train_fixtures import small_config, write_clip
 
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import ConfigError, DataError
-from stdnet_core.training.batches import BatchBuilder, BatchStream, ThreadedBatches, make_loader, supported
+from stdnet_core.training.batches import (
+    BatchBuilder,
+    BatchStream,
+    ThreadedBatches,
+    make_loader,
+    network_input,
+    supported,
+)
+from stdnet_core.training.config import NormalizationConfig
 from stdnet_core.training.pool import FrameCache, halve
 from stdnet_core.training.shards import pack, unpack
 
@@ -92,6 +100,14 @@ def test_fixed_normalization_divides_by_the_number_given(clips: Path) -> None:
     batch = BatchBuilder(small_config(clips, *fixed)).build(0)
     assert batch["depth_range"].unique().tolist() == [8.0]
     assert float(batch["depth_lr"].max()) <= 4.001 * 1.25 / 8  # the clips' depth, times the largest depth_gain
+
+
+def test_a_clip_that_begins_in_front_of_a_wall_is_not_hundreds_of_ranges_deep() -> None:
+    low = torch.full((2, 3, 1, 2, 2), 0.01)
+    low[0, 1:] = 8.0  # then the wall is gone
+    depth, depth_range = network_input(low, NormalizationConfig(), gain=torch.ones(2, 1, 1, 1, 1))
+    torch.testing.assert_close(depth_range.flatten(), torch.tensor([4.0, 0.0125]))
+    torch.testing.assert_close(depth * depth_range, low)
 
 
 def test_nothing_is_learned_far_from_a_measurement() -> None:

@@ -36,6 +36,11 @@ SUPPORT = 2
 """Low-resolution pixels around a measurement in which the network is asked for depth; beyond, it could only guess."""
 
 
+LARGEST = 2.0
+"""Largest normalised depth of a training clip: one whose first frame sees a tiny part of its depths (a wall in front of
+the camera) would be hundreds of ranges deep, where a stream begins a new window."""
+
+
 def supported(depth_lr: Tensor, scale: int) -> Tensor:
     """High-resolution pixels (T, 1, H, W) within :data:`SUPPORT` low-resolution pixels of a measurement.
 
@@ -74,12 +79,14 @@ def network_input(depth_lr: Tensor, config: NormalizationConfig, gain: Tensor | 
         gain: factor on each clip's own range.
 
     Returns:
-        Normalised depth without holes, and the range (B, 1, 1, 1, 1) in metres.
+        Normalised depth without holes, and the range (B, 1, 1, 1, 1) in metres; a clip's own range is at least a
+        :data:`LARGEST`-th of its largest depth.
     """
     if config.mode == "fixed":
         depth_range = depth_lr.new_full((depth_lr.shape[0], 1, 1, 1, 1), config.depth_range)
     else:
         depth_range = clip_depth_range(depth_lr) * gain
+        depth_range = depth_range.maximum(depth_lr.flatten(1).amax(1).view(-1, 1, 1, 1, 1) / LARGEST)
     return fill_invalid(depth_lr) / depth_range, depth_range
 
 

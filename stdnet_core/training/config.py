@@ -99,11 +99,12 @@ class DataConfig:
 
 @dataclass
 class OptimConfig:
-    name: str = "adam"
-    """``adam`` or ``adamw``."""
-    lr: float = 1e-3
+    name: str = "muon"
+    """``muon`` (:mod:`stdnet_core.training.muon`), ``adam`` or ``adamw``."""
+    lr: float = 3e-3
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     weight_decay: float = 0.0
+    """Of ``adam`` and ``adamw``."""
     steps: int = 20000
     """Length of the run and of the schedule; a finished run goes on when this is raised."""
     warmup_steps: int = 100
@@ -312,7 +313,7 @@ def validate(config: TrainConfig) -> None:
     """Raise ConfigError for values that the types allow but that make no sense."""
     data, optim, val = config.data, config.optim, config.val
     _choice("data.normalization.mode", data.normalization.mode, ("clip", "fixed"))
-    _choice("optim.name", optim.name, ("adam", "adamw"))
+    _choice("optim.name", optim.name, ("muon", "adam", "adamw"))
     _choice("optim.schedule", optim.schedule, ("cosine", "constant", "milestones"))
     _choice("optim.horizon", optim.horizon, ("steps", "time"))
     _choice("trainer.precision", config.trainer.precision, ("auto", "32-true", "bf16-mixed"))
@@ -374,6 +375,8 @@ def validate(config: TrainConfig) -> None:
     ):
         if not low <= value <= high:
             raise ConfigError(f"{name} is {value}; it must be from {low:g} to {high:g}")
+    if optim.name == "muon" and optim.weight_decay:
+        raise ConfigError("optim.weight_decay is for adam and adamw; set it to 0, or optim.name to adamw")
     if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
         raise ConfigError(f"optim.betas is {list(optim.betas)}; give two numbers from 0 to below 1")
 

@@ -17,6 +17,7 @@ from stdnet_core.model import ModelConfig, STDNet
 from stdnet_core.training.batches import Batch
 from stdnet_core.training.config import TrainConfig
 from stdnet_core.training.initial import initialize
+from stdnet_core.training.muon import Muon
 from stdnet_core.training.schedule import ema_decay, learning_rate
 from stdnet_core.training.state import RunState, capture, restore_optimizer, restore_weights
 
@@ -125,14 +126,13 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optim = self.config.optim
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optim.name]
-        optimizer = kind(
-            self.learner.parameters(),
-            lr=optim.lr,
-            betas=tuple(optim.betas),
-            weight_decay=optim.weight_decay,
-            fused=True,
-        )
+        parameters, common = self.learner.parameters(), {"lr": optim.lr, "betas": tuple(optim.betas)}
+        optimizer: torch.optim.Optimizer
+        if optim.name == "muon":
+            optimizer = Muon(parameters, **common)
+        else:
+            kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optim.name]
+            optimizer = kind(parameters, weight_decay=optim.weight_decay, **common)
         if self._state is not None:
             restore_optimizer(self._state, self.learner, optimizer)
             self._state = None

@@ -32,7 +32,7 @@ class RunState:
         seconds: time spent training so far.
         weights: parameters and buffers of the network and of the loss's heads.
         average: moving average of the network's parameters, under the names that its own ``state_dict`` has.
-        moments: ``exp_avg`` and ``exp_avg_sq`` of Adam, by parameter name.
+        moments: ``exp_avg`` and ``exp_avg_sq`` of Adam, the first alone where Muon takes the steps, by parameter name.
         updates: how many steps each parameter has taken.
         about: JSON values: model, best score so far, seed.
     """
@@ -94,7 +94,8 @@ def capture(
         if values:
             updates[name] = float(values["step"])
             for moment in MOMENTS:
-                moments[moment][name] = values[moment].detach().cpu()
+                if moment in values:
+                    moments[moment][name] = values[moment].detach().cpu()
     return RunState(
         step=step,
         seconds=seconds,
@@ -126,11 +127,13 @@ def restore_weights(state: RunState, network: nn.Module, average: nn.Module, whe
 
 def restore_optimizer(state: RunState, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put a state's moments into an optimiser that owns the network's parameters; those it lacks start at none."""
+    by_muon = {id(p) for group in optimizer.param_groups if group.get("orthogonal") for p in group["params"]}
     for name, parameter in network.named_parameters():
-        if name in state.updates and all(name in state.moments.get(moment, {}) for moment in MOMENTS):
+        needed = MOMENTS[:1] if id(parameter) in by_muon else MOMENTS
+        if name in state.updates and all(name in state.moments.get(moment, {}) for moment in needed):
             optimizer.state[parameter] = {
                 "step": torch.tensor(state.updates[name], dtype=torch.float32),
-                **{moment: torch.empty_like(parameter).copy_(state.moments[moment][name]) for moment in MOMENTS},
+                **{moment: torch.empty_like(parameter).copy_(state.moments[moment][name]) for moment in needed},
             }
 
 
