@@ -32,7 +32,7 @@ from stdnet_core.ros_images import FrameError
 from stdnet_ros import conversions, parameters
 from stdnet_ros.camera_info import CameraInfoError
 from stdnet_ros.diagnostics import NodeStatistics, Throttle, diagnostic_array
-from stdnet_ros.info_reader import CameraInfoReader
+from stdnet_ros.info_messages import CameraInfoReader, CameraInfoWriter
 from stdnet_ros.memory import GIVE_BACK_SECONDS, give_back_holes, keep_freed_memory
 from stdnet_ros.pipeline import Pipeline, Reporter, Request, UpsampledFrame, make_upsampler
 from stdnet_ros.point_cloud import CloudMemory, organized_cloud
@@ -99,6 +99,7 @@ class StdnetNode(LifecycleNode):
         self._statistics = NodeStatistics()
         self._throttle = Throttle()
         self._cloud_memory = CloudMemory()
+        self._info_writer = CameraInfoWriter()
         self._active = False
         self._enabled = True
         self.failure: str | None = None
@@ -371,7 +372,7 @@ class StdnetNode(LifecycleNode):
         header = frame.request.pair.color.header
         # camera_info first: whoever hears an image has what belongs to it. The largest message comes last.
         if frame.info is not None:
-            self._info_publisher.publish(frame.info)
+            self._info_publisher.publish(self._info_writer.serialized(frame.info))
         self._depth_publisher.publish(conversions.depth_to_image(frame.depth, header, settings.depth_encoding))
         if self._confidence_publisher.get_subscription_count():
             self._confidence_publisher.publish(conversions.array_to_image(frame.confidence, header, "32FC1"))

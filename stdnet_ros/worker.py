@@ -7,10 +7,15 @@ dropped on this thread, because compiled ones (CUDA graphs) work on the thread t
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
+
+STEP_ASIDE_SECONDS = 1e-4
+"""Python's lock stays with the thread that has it for up to 5 ms, even after it has woken another one, unless it
+sleeps."""
 
 
 class InferenceWorker:
@@ -48,7 +53,10 @@ class InferenceWorker:
                 return item
             replaced, self._item = self._item, item
             self._condition.notify()
-            return replaced
+            idle = not self._busy
+        if idle:
+            time.sleep(STEP_ASIDE_SECONDS)
+        return replaced
 
     def discard(self) -> Any:
         """Take the waiting item out again, if there is one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import copy
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from std_msgs.msg import Header
 from stdnet_ros import registration
 from stdnet_ros.camera_info import CameraInfoError, Intrinsics, fit_to_image, pinhole, viewing_rays
 from stdnet_ros.conversions import give_data
-from stdnet_ros.info_reader import CameraInfoReader
+from stdnet_ros.info_messages import CameraInfoReader, CameraInfoWriter
 from stdnet_ros.point_cloud import CloudMemory, organized_cloud
 from stdnet_ros.registration import Extrinsics
 
@@ -117,6 +118,17 @@ def test_bytes_that_are_no_camera_info_are_refused_and_the_one_before_stays():
     with pytest.raises(CameraInfoError):
         reader.take(whole[:-50])
     assert reader.info.width == 10
+
+
+def test_camera_info_is_written_as_rclpy_would():
+    writer = CameraInfoWriter()
+    calibration = camera_info(10, 7, Header(frame_id="camera"), 30.0)
+    for sec, change in enumerate(({}, {}, {"binning_x": 2}, {}, {"k": [float(i) for i in range(9)]}, {"width": 11})):
+        info = copy.copy(calibration)
+        for name, value in change.items():
+            setattr(info, name, value)
+        info.header = Header(stamp=Time(sec=sec, nanosec=sec + 5), frame_id="other" if sec == 1 else "camera")
+        assert deserialize_message(writer.serialized(info), CameraInfo) == info
 
 
 def test_a_wall_is_flat():
