@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -55,6 +56,15 @@ def place(device: str = "auto", precision: str = "auto") -> Placement:
     dtype, precision_reason = _choose_dtype(precision, chosen)
     reasons = [text for text in (reason, precision_reason) if text]
     return Placement(chosen, dtype, "; ".join(reasons) or None, fallback or precision_reason is not None)
+
+
+def cpu_computes_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 numbers itself (AVX512-BF16 or AMX), and so faster than float32."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split())
+    except OSError:
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16"})
 
 
 def _choose_device(request: str) -> tuple[torch.device, str | None, bool]:

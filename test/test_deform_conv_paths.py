@@ -59,6 +59,23 @@ def test_bags_take_half_precision():
     assert (half - expected).abs().mean() < 0.05 * expected.abs().mean()
 
 
+def test_half_precision_learns_with_the_gradients_of_float():
+    """As under autocast: half features and offsets, float weights."""
+    x, offset, mask, weight, _ = case(2, 2.0)
+    layer = DeformConv3x3(3)
+    layer.weight.data.copy_(weight)
+
+    def gradients(dtype):
+        inputs = [t.to(dtype).requires_grad_() for t in (x, offset, mask)]
+        layer(*inputs).float().square().sum().backward()
+        grads = [t.grad.float() for t in inputs] + [layer.weight.grad.clone()]
+        layer.weight.grad = None
+        return grads
+
+    for half, expected in zip(gradients(torch.bfloat16), gradients(torch.float32), strict=True):
+        assert (half - expected).abs().mean() < 0.05 * expected.abs().mean()
+
+
 def test_maps_side_by_side_share_offsets_and_weights():
     module = DeformConv3x3(3)
     x, offset, mask, *_ = case(2, 2.0)

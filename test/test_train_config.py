@@ -11,6 +11,7 @@ from train_fixtures import REPOSITORY
 
 from stdnet_core import train
 from stdnet_core.errors import ConfigError
+from stdnet_core.losses import LossConfig
 from stdnet_core.training.config import DataConfig, OptimConfig, SourceConfig, load_config, to_plain
 from stdnet_core.training.draw import plan_batch
 from stdnet_core.training.module import loss_config, model_config
@@ -122,6 +123,15 @@ def test_ablations_are_overrides() -> None:
     assert not model_config(config).spatial_difference
     assert model_config(config).neighbors == 1
     assert not loss_config(load_config(None, ["loss.temporal_weight=0"])).uses_temporal
+
+
+def test_networks_without_uncertainty_are_not_asked_for_it() -> None:
+    assert loss_config(load_config(None)).uncertainty_weight > 0
+    assert loss_config(load_config(None, ["model.preset=base"])).uncertainty_weight == 0
+
+
+def test_the_papers_recipe_has_the_papers_loss() -> None:
+    assert loss_config(load_config("paper_x4", ["data.root=/d"])) == LossConfig()
 
 
 def test_print_config_prints_what_it_would_use(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

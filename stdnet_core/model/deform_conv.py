@@ -1,7 +1,7 @@
 """Modulated deformable 3x3 convolution (Zhu et al. 2019, DCN v2), one offset group.
 
 Three ways to the same numbers: torchvision's operator where it loads and takes the data type (CUDA); ``grid_sample``
-and a matrix product (compilers, export, half precision with gradients); and on the CPU an embedding bag, which fetches
+and a matrix product (compilers, export); and on the CPU an embedding bag, which fetches
 the four corners of a sample, weighs and adds them in one pass over memory. A fourth, a Triton kernel, is used on CUDA
 for inference where the environment variable STDNET_DEFORM_CONV is ``triton``; ``grid_sample`` and
 ``torchvision`` (the default) choose the others there."""
@@ -199,7 +199,9 @@ class DeformConv3x3(nn.Module):
         """
         if torch.compiler.is_compiling():
             return deform_conv3x3(x, offset, mask, self.weight, self.bias)
-        if x.device.type == "cpu" and (x.dtype in (torch.float32, torch.float64) or not torch.is_grad_enabled()):
+        if x.device.type == "cpu":
+            if torch.is_grad_enabled() and x.dtype not in (torch.float32, torch.float64):
+                x = x.float()  # the bags have no gradients in half precision
             return deform_conv3x3_bags(x, offset, mask, self.weight, self.bias)
         if x.is_cuda and cuda_choice() == "triton" and not torch.is_grad_enabled():
             kernel = triton_deform_conv()

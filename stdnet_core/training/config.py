@@ -117,7 +117,7 @@ class OptimConfig:
     horizon: str = "time"
     """``steps``: the schedule runs over ``steps`` alone; ``time``: it also ends with ``--max-minutes``."""
     clip_norm: float = 0.5
-    ema: float = 0.999
+    ema: float = 0.998
     """Decay of the moving average of the weights, which is what is saved and validated; 0: none."""
     accumulate: int = 1
     """Batches whose gradients are added up for a step."""
@@ -148,7 +148,7 @@ class TrainerConfig:
     devices: int = 1
     strategy: str = "auto"
     precision: str = "auto"
-    """``32-true``, ``bf16-mixed`` or ``auto``: bf16 on a GPU, else 32 bit."""
+    """``32-true``, ``bf16-mixed`` or ``auto``: bf16 on a GPU and on CPUs that compute it, else 32 bit."""
     compile: bool = False
     threads: int = 0
     """Threads of torch on the CPU; 0: its own choice."""
@@ -166,8 +166,16 @@ class TrainConfig:
     """``preset`` and any field of ModelConfig."""
     init: str | None = None
     """Checkpoint (file or shipped name) whose weights a fresh run starts from; it may have other passes."""
-    loss: dict[str, Any] = field(default_factory=dict)
-    """Any field of LossConfig."""
+    loss: dict[str, Any] = field(
+        default_factory=lambda: {
+            "stage_weight": 0.1,
+            "gradient_weight": 0.2,
+            "consistency_weight": 0.1,
+            "uncertainty_weight": 0.01,
+        }
+    )
+    """Any field of LossConfig. Beside the paper's terms: both stages are to be of use, edges sharp, depth steady, and
+    the confidence true."""
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     val: ValidationConfig = field(default_factory=ValidationConfig)

@@ -33,9 +33,12 @@ def model_config(config: TrainConfig) -> ModelConfig:
 
 
 def loss_config(config: TrainConfig) -> LossConfig:
-    """The loss's configuration of a run."""
+    """The loss's configuration of a run; the uncertainty of a network that predicts none has no weight."""
+    values = dict(config.loss)
+    if not model_config(config).uncertainty:
+        values["uncertainty_weight"] = 0.0
     try:
-        return LossConfig(**config.loss)
+        return LossConfig(**values)
     except TypeError as error:
         raise ConfigError(f"loss: {error}") from error
 

@@ -14,6 +14,7 @@ import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 
+from stdnet_core.devices import cpu_computes_bf16
 from stdnet_core.errors import CheckpointError, ConfigError
 from stdnet_core.training import compact
 from stdnet_core.training import state as run_state
@@ -143,7 +144,7 @@ def _trainer(config: TrainConfig, first_step: int) -> tuple[lightning.Trainer, s
         strategy = DDPStrategy(process_group_backend=None if on_gpu else "gloo", find_unused_parameters=short_clips)
     precision: Any = options.precision
     if precision == "auto":
-        precision = "bf16-mixed" if on_gpu else "32-true"
+        precision = "bf16-mixed" if on_gpu or cpu_computes_bf16() else "32-true"
     local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
     trainer = lightning.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
