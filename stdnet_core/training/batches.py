@@ -54,7 +54,7 @@ def supported(depth_lr: Tensor, scale: int) -> Tensor:
 def draw_degradation(ranges: DegradationRanges, rng: np.random.Generator, largest: float) -> DegradationConfig:
     """How one clip's low-resolution depth is made; ``largest`` is its largest depth in metres."""
     values: dict[str, Any] = {"method": choose(rng, ranges.methods)}
-    values |= {name: between(rng, pair) for name, pair in ranges.uniform.items()}
+    values |= {name: max(0.0, between(rng, pair)) for name, pair in ranges.uniform.items()}
     values |= {name: between(rng, pair, log=True) for name, pair in ranges.log_uniform.items()}
     faults = {name: between(rng, pair) for name, pair in ranges.imperfections.items()}
     holes = choose(rng, ranges.holes) if ranges.holes else "none"

@@ -44,7 +44,8 @@ class DegradationRanges:
     """How low-resolution depth is made: DegradationConfig fields, drawn anew for every clip."""
 
     methods: dict[str, float] = field(default_factory=lambda: {"dtof": 0.7, "nearest": 0.15, "area": 0.15})
-    uniform: dict[str, list[float]] = field(default_factory=lambda: {"jitter_bins": [0.0, 2.5]})
+    uniform: dict[str, list[float]] = field(default_factory=lambda: {"jitter_bins": [-1.5, 2.5]})
+    """What is drawn below 0 becomes 0: a sensor without jitter is another one than one with a little."""
     log_uniform: dict[str, list[float]] = field(default_factory=lambda: {"range_m": [5.0, 40.0]})
     imperfect: float = 0.0
     """Share of the clips that get ``imperfections`` and ``holes`` (sensor faults); the others get none of them."""
