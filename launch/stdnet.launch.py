@@ -17,6 +17,11 @@ from stdnet_ros.cameras import CAMERAS
 
 _SHARE = Path(get_package_share_directory("stdnet_ros"))
 
+
+def _boolean(text):
+    return text == "true"
+
+
 # Launch argument -> type of the node parameter of the same name. Without the type, launch would read model:=8 as a
 # number and sync_slop:=1 as an integer.
 _PARAMETERS = {
@@ -27,6 +32,8 @@ _PARAMETERS = {
     "latency_frames": int,
     "color_transport": str,
     "depth_transport": str,
+    "use_sim_time": _boolean,
+    "autostart": _boolean,
 }
 
 _ARGUMENTS = {
@@ -38,8 +45,16 @@ _ARGUMENTS = {
     "namespace": ("", "Namespace of the node", None),
     "name": ("stdnet", "Name of the node; its outputs are <namespace>/<name>/depth/image and so on", None),
     "params_file": (str(_SHARE / "config" / "stdnet.yaml"), "Parameter file of the node", None),
-    "use_sim_time": ("false", "Use /clock, e.g. for recordings played with --clock", ["true", "false"]),
-    "autostart": ("true", "Configure and activate at start; false for a lifecycle manager", ["true", "false"]),
+    "use_sim_time": (
+        "",
+        "true: use /clock, e.g. for recordings played with --clock. Empty: the parameter file's",
+        ["", "true", "false"],
+    ),
+    "autostart": (
+        "",
+        "Configure and activate at start; false for a lifecycle manager. Empty: the parameter file's",
+        ["", "true", "false"],
+    ),
     "log_level": ("info", "Log level of the node", ["debug", "info", "warn", "error", "fatal"]),
     "method": ("", "auto, stdnet, joint_bilateral, bilinear, bicubic or nearest. Empty: the parameter file's", None),
     "model": ("", "Name of a shipped checkpoint or path of a .safetensors file. Empty: the parameter file's", None),
@@ -75,8 +90,6 @@ def _node(context):
     for name, kind in _PARAMETERS.items():
         if value(name):
             overrides[name] = kind(value(name))
-    overrides["use_sim_time"] = value("use_sim_time") == "true"
-    overrides["autostart"] = value("autostart") == "true"
     typed = {name: ParameterValue(item, value_type=type(item)) for name, item in overrides.items()}
     topics = {
         "color/image": value("color_topic") or preset.color,

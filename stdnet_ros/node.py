@@ -7,6 +7,7 @@ Run it with ``ros2 run stdnet_ros stdnet_node`` or ``python -m stdnet_ros.node -
 
 from __future__ import annotations
 
+import itertools
 import signal
 import sys
 import time
@@ -21,7 +22,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -57,6 +58,10 @@ INPUT_DEPTH = 5
 OUTPUT_DEPTH = 5
 OFFSET_SECONDS = 1.0
 """Streams whose newest stamps are further apart run on different clocks or far too late."""
+REFUSALS = 10
+"""So many frames refused in a row are said in the diagnostics."""
+OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+"""Policies of every topic that parameters may set."""
 SILENCE_SECONDS = 2.0
 """An active node that hears nothing on an input for this long says so in its diagnostics."""
 
@@ -103,9 +108,11 @@ class StdnetNode(LifecycleNode):
         self._active = False
         self._enabled = True
         self.failure: str | None = None
-        """Why the last configuration failed."""
+        """Why the last configuration or activation failed."""
+        self._refusals = 0
+        self._refusal = ""
         self._qos_problems: dict[str, str] = {}
-        self._subscriptions_in_use: tuple = ()
+        self._subscriptions_in_use: list[Subscription] = []
         self._synchronizer = None
         self._worker: InferenceWorker | None = None
         self._pipeline: Pipeline | None = None
@@ -142,15 +149,13 @@ class StdnetNode(LifecycleNode):
             self._synchronizer = make_synchronizer(
                 self.settings.synchronizer, self.settings.sync_slop, self.settings.sync_queue_size
             )
-            self._worker = InferenceWorker(self._handle, self._on_handle_error)
+            self._worker = self._make_worker()
             self._pipeline = self._worker.call(self._make_pipeline).result()
         except Exception as error:
-            self.failure = str(error) or type(error).__name__
+            reason = _reason(error)
             if isinstance(error, ImportError) and self.settings.synchronizer == "message_filters":
-                self.failure = "message_filters is not installed; set synchronizer: own"
-            elif not isinstance(error, StdnetError):
-                self.failure = f"{type(error).__name__}: {self.failure}"
-            self.get_logger().error(f"cannot configure: {self.failure}")
+                reason = "message_filters is not installed; set synchronizer: own"
+            self._fail(f"cannot configure: {reason}")
             self._release()
             return FAILURE
         upsampler = self._pipeline.upsampler
@@ -159,8 +164,14 @@ class StdnetNode(LifecycleNode):
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe."""
-        self._create_subscriptions()
+        """Subscribe; FAILURE, with the reason, if that is impossible (a quality of service that does not exist)."""
+        self.failure = None
+        try:
+            self._create_subscriptions()
+        except Exception as error:
+            self._fail(f"cannot activate: {_reason(error)}")
+            self._stop_input()
+            return FAILURE
         self._last_seen = [time.monotonic()] * 2
         self._active = True
         return super().on_activate(state)
@@ -197,11 +208,19 @@ class StdnetNode(LifecycleNode):
         pipeline.warm_up()
         return pipeline
 
+    def _make_worker(self) -> InferenceWorker:
+        # A worker that is left in an endless inference may end it in the next configuration's time.
+        def handle(request: Request) -> None:
+            self._handle(worker, request)
+
+        worker = InferenceWorker(handle, self._on_handle_error)
+        return worker
+
     def _stop_input(self) -> None:
         self._active = False
         for subscription in self._subscriptions_in_use:
             self.destroy_subscription(subscription)
-        self._subscriptions_in_use = ()
+        self._subscriptions_in_use.clear()
         self._info_readers = (CameraInfoReader(), CameraInfoReader())
         self._qos_problems.clear()
         if self._synchronizer is not None:
@@ -216,14 +235,23 @@ class StdnetNode(LifecycleNode):
         self._stop_input()
         if self._worker is not None:
             self._worker.close()
-        self._worker = self._pipeline = None
+        if self._pipeline is not None:
+            self._statistics.drop("window_reset", self._pipeline.waiting)  # 0 if the worker came to the reset
+        if self._synchronizer is not None:
+            for cause, count in self._synchronizer.drops.items():
+                self._statistics.drop(cause, count)
+        self._worker = self._pipeline = self._synchronizer = None
+
+    def _fail(self, reason: str) -> None:
+        self.failure = reason
+        self.get_logger().error(reason)
 
     # Topics
 
     def _create_publishers(self) -> None:
         def publisher(kind, topic):
             return self.create_lifecycle_publisher(
-                kind, topic, output_qos(), qos_overriding_options=QoSOverridingOptions.with_default_policies()
+                kind, topic, output_qos(), qos_overriding_options=QoSOverridingOptions(OVERRIDABLE)
             )
 
         self._depth_publisher = publisher(Image, "~/depth/image")
@@ -245,14 +273,12 @@ class StdnetNode(LifecycleNode):
         color_topic = self.resolve_topic_name("color/image") + ("/compressed" if compressed_color else "")
         depth_topic = self.resolve_topic_name("depth/image") + ("/compressedDepth" if compressed_depth else "")
         # The executor handles what waits in this order: an image finds the camera_info that came with it.
-        self._subscriptions_in_use = (
-            self._subscribe(CameraInfo, "color/camera_info", self._on_color_info),
-            self._subscribe(CameraInfo, "depth/camera_info", self._on_depth_info),
-            self._subscribe_images(CompressedImage if compressed_color else Image, color_topic, COLOR),
-            self._subscribe_images(CompressedImage if compressed_depth else Image, depth_topic, DEPTH),
-        )
+        self._subscribe(CameraInfo, "color/camera_info", self._on_color_info)
+        self._subscribe(CameraInfo, "depth/camera_info", self._on_depth_info)
+        self._subscribe_images(CompressedImage if compressed_color else Image, color_topic, COLOR)
+        self._subscribe_images(CompressedImage if compressed_depth else Image, depth_topic, DEPTH)
 
-    def _subscribe_images(self, kind, topic: str, stream: int) -> Subscription:
+    def _subscribe_images(self, kind, topic: str, stream: int) -> None:
         read = read_image if kind is Image else read_compressed_image
 
         def on_message(serialized) -> None:
@@ -261,7 +287,7 @@ class StdnetNode(LifecycleNode):
         def on_message_and_reception(serialized, reception) -> None:
             self._on_image(stream, read, serialized, reception)
 
-        return self._subscribe(kind, topic, on_message_and_reception if RECEPTION_IS_TOLD else on_message)
+        self._subscribe(kind, topic, on_message_and_reception if RECEPTION_IS_TOLD else on_message)
 
     def _subscribe(self, kind, topic: str, callback) -> Subscription:
         def incompatible(event) -> None:
@@ -272,15 +298,16 @@ class StdnetNode(LifecycleNode):
                 f"qos_overrides.{name}.subscription.* to what it offers (ros2 topic info -v {name})"
             )
 
-        return self.create_subscription(
+        subscription = self.create_subscription(
             kind,
             topic,
             callback,
             sensor_qos(),
             raw=True,
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
         )
+        self._subscriptions_in_use.append(subscription)
 
     def _on_color_info(self, serialized: bytes) -> None:
         self._on_info(COLOR, serialized)
@@ -320,6 +347,9 @@ class StdnetNode(LifecycleNode):
                 self._refuse(error)
                 return
             stamp = message.header.stamp
+            if stamp.sec < 0:
+                self._refuse(FrameError(f"{name}_damaged", f"{name}/image: the stamp lies before 1970"))
+                return
             pairs = self._synchronizer.add(stream, stamp.sec * 1_000_000_000 + stamp.nanosec, message)
             for pair in pairs:
                 self._statistics.paired()
@@ -333,20 +363,22 @@ class StdnetNode(LifecycleNode):
 
     # Inference thread
 
-    def _handle(self, request: Request) -> None:
-        settings = self.settings
+    def _handle(self, worker: InferenceWorker, request: Request) -> None:
+        settings, pipeline = self.settings, self._pipeline
         age = self._age(request)
-        if not self._active:
+        if not self._active or worker is not self._worker or pipeline is None:
             self._statistics.drop("inactive")
             return
         if settings.max_age > 0 and age > settings.max_age:
-            self._statistics.drop("too_old")
-            self._warn(
+            raise FrameError(
                 "too_old",
                 f"dropped a frame {age:.3f} s old (max_age is {settings.max_age:g} s); for recordings set use_sim_time",
             )
+        frame = pipeline.process(request, settings)
+        if pipeline is not self._pipeline:
+            self._statistics.drop("inactive")
             return
-        frame = self._pipeline.process(request, settings)
+        self._refusals = 0
         if frame is not None:
             self._statistics.inferred(frame.inference_seconds)
             self._publish(frame, settings)
@@ -363,6 +395,8 @@ class StdnetNode(LifecycleNode):
         else:
             cause, text = "inference_error", f"inference failed: {type(error).__name__}: {error}"
         self._statistics.drop(cause)
+        self._refusal = text
+        self._refusals += 1
         self._warn(cause, text)
 
     def _publish(self, frame: UpsampledFrame, settings: SimpleNamespace) -> None:
@@ -503,32 +537,38 @@ class StdnetNode(LifecycleNode):
     def health(self) -> tuple[int, str]:
         """Diagnostic level (0 OK, 1 WARN, 2 ERROR) and one sentence."""
         if self.failure is not None:
-            return 2, f"not configured: {self.failure}"
+            return 2, self.failure
         if self._pipeline is None:
             return 0, "not configured"
         if not self._active:
             return 0, "inactive"
         if not self._enabled:
             return 0, "disabled by the enable service"
-        if self._qos_problems:
-            return 1, f"incompatible QoS on {', '.join(self._qos_problems)}"
-        silent = [
-            self.resolve_topic_name(f"{name}/image")
-            for name, seen in zip(STREAM_NAMES, self._last_seen, strict=True)
-            if time.monotonic() - seen > SILENCE_SECONDS
-        ]
-        if silent:
-            return 1, f"nothing received on {' and '.join(silent)}"
+        silent = [time.monotonic() - seen > SILENCE_SECONDS for seen in self._last_seen]
+        heard = [info is not None for info in self.infos] + [not is_silent for is_silent in silent]
+        topics = [subscription.topic_name for subscription in self._subscriptions_in_use]
+        deaf = [topic for topic, hears in zip(topics, heard, strict=True) if topic in self._qos_problems and not hears]
+        if deaf:
+            return 1, f"incompatible QoS on {', '.join(deaf)}"
+        if any(silent):
+            return 1, f"nothing received on {' and '.join(itertools.compress(topics[2:], silent))}"
         if not self.has_subscribers():
             return 0, "nobody subscribes: idle"
         offset = self._synchronizer.offset()
         if offset is not None and abs(offset) > max(OFFSET_SECONDS, 2 * self.settings.sync_slop):
             return 1, f"colour stamps are {offset:.1f} s ahead of depth stamps: nothing can be paired"
+        if self._refusals >= REFUSALS:
+            return 1, f"the last {self._refusals} frames were refused: {self._refusal}"
         if self._pipeline.fallback:
             return 1, self._pipeline.fallback
         if self.infos[COLOR] is None:
             return 1, "no camera_info for the colour image: no points"
         return 0, "running"
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    return text if text and isinstance(error, StdnetError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def _seconds_since(reception: Mapping[str, int]) -> float:

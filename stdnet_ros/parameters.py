@@ -185,7 +185,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         range=(0.0, 1.0),
         runtime=True,
     ),
-    ParameterSpec("sync_queue_size", 10, "How many images of each input may wait for a partner.", range=(1, 1000)),
+    ParameterSpec("sync_queue_size", 10, "How many images of each input may wait for a partner.", range=(1, 100)),
     ParameterSpec(
         "max_gap",
         1.0,

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from sensor_msgs.msg import CameraInfo
 
-from stdnet_core.errors import CheckpointError, StdnetError
+from stdnet_core.errors import StdnetError
 from stdnet_core.ros_images import FrameError, color_of, depth_of
 from stdnet_ros import registration
 from stdnet_ros.camera_info import CameraInfoError, Intrinsics, fit_to_image, pinhole
@@ -104,6 +104,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def is_of_the_device(error: BaseException) -> bool:
+    """Whether an exception comes from CUDA or one of its libraries, and not from a defect in Python code."""
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _CUDA_WORDS)
+
+
 class Pipeline:
     """Owns the upsampler and its temporal window. Everything here runs on the inference thread.
 
@@ -140,8 +145,8 @@ class Pipeline:
         self._upsampler = self._first(settings)
 
     @property
-    def upsampler(self) -> Upsampler:
-        """The upsampler in use."""
+    def upsampler(self) -> Upsampler | None:
+        """The upsampler in use; None while, after a failure, none could be made."""
         return self._upsampler
 
     def warm_up(self) -> None:
@@ -159,7 +164,8 @@ class Pipeline:
             self._reporter.drop("window_reset")
         self.waiting = 0
         self._guard.forget()
-        self._upsampler.reset()
+        if self._upsampler is not None:
+            self._upsampler.reset()
 
     def process(self, request: Request, settings: SimpleNamespace) -> UpsampledFrame | None:
         """Take a pair; returns the frame that is now finished, if there is one.
@@ -168,6 +174,8 @@ class Pipeline:
             FrameError: the frame is refused, for its ``cause``.
             StdnetError: the upsampler refuses it.
         """
+        if self._upsampler is None:
+            self._use(self._factory(settings, **self._changes))
         taken, depth = self._prepare(request, settings)
         if self._upsampler.edge_filter != settings.edge_filter:
             self._upsampler.edge_filter = settings.edge_filter
@@ -333,7 +341,7 @@ class Pipeline:
             return self._upsampler.step(taken.color, depth, taken)
         except Exception as error:
             full = is_out_of_memory(error)
-            if isinstance(error, StdnetError) or not (full or self._on_cuda()):
+            if isinstance(error, StdnetError) or not (full or (self._on_cuda() and is_of_the_device(error))):
                 raise
             text = _first_line(error)
         self._reporter.reset("out_of_memory" if full else "device_error")
@@ -355,23 +363,25 @@ class Pipeline:
     def _fall_back(self, settings: SimpleNamespace, why: str, full: bool) -> None:
         """Replace the upsampler by one that asks less; the last resort is joint_bilateral on the CPU."""
         if full and settings.out_of_memory == "fallback_model":
-            changes, done = {"model": settings.fallback_model}, f"loaded {settings.fallback_model}"
+            changes, instead = {"model": settings.fallback_model}, f"model {settings.fallback_model}"
         elif full and settings.out_of_memory == "joint_bilateral":
-            changes, done = {"method": "joint_bilateral"}, "went on with joint_bilateral"
+            changes, instead = {"method": "joint_bilateral"}, "joint_bilateral"
         else:
-            changes, done = _CPU, "moved to the CPU"
+            changes, instead = _CPU, "the CPU"
         if changes.items() <= self._changes.items():
-            changes, done = _LAST_RESORT, "went on with joint_bilateral on the CPU"
+            changes, instead = _LAST_RESORT, _LAST_RESORT_NAME
         self._changes = {**self._changes, **changes}
         self._upsampler = None
         _free_memory()
         try:
             self._use(self._factory(settings, **self._changes))
-        except (CheckpointError, OSError) as error:
+        except Exception as error:
+            instead = f"{_LAST_RESORT_NAME}, because {instead} failed ({_first_line(error)})"
             self._changes = {**self._changes, **_LAST_RESORT}
+        self.fallback = f"{why}: went on with {instead}"
+        if self._upsampler is None:
+            _free_memory()
             self._use(self._factory(settings, **self._changes))
-            done = f"went on with joint_bilateral on the CPU, because the model could not be loaded again ({error})"
-        self.fallback = f"{why}: {done}"
         self._reporter.warn("fallback", self.fallback)
 
     def _first(self, settings: SimpleNamespace) -> Upsampler:
@@ -404,8 +414,10 @@ class Pipeline:
 _FRAMES_WITHOUT_INFO = 10
 _WARM_UP_CELLS = 16
 _CLASSICAL_WARM_UP_SCALE = 4
+_CUDA_WORDS = ("cuda", "cudnn", "cublas", "cufft", "nvrtc", "triton")
 _CPU = {"device": "cpu", "precision": "auto"}
 _LAST_RESORT = {"method": "joint_bilateral", **_CPU}
+_LAST_RESORT_NAME = "joint_bilateral on the CPU"
 
 
 def _free_memory() -> None:

@@ -242,7 +242,7 @@ class MessageFiltersSynchronizer(Synchronizer):
         self._synchronizer.slop = type(self._synchronizer.slop)(nanoseconds=self._safe_slop(periods))
         own.waiting.append(_Entry(stamp, message))
         self._inputs[stream].signal(message)
-        pairs = [self._account(color, depth) for color, depth in self._made]
+        pairs = [pair for made in self._made if (pair := self._account(*made)) is not None]
         self._made.clear()
         self._drop(own, stream, len(own.waiting) - self.queue_size)
         return pairs
@@ -262,10 +262,16 @@ class MessageFiltersSynchronizer(Synchronizer):
         known = [period for period in periods if period > 0]
         return min([slop, *(period // 2 for period in known)])
 
-    def _account(self, color: Any, depth: Any) -> Pair:
+    def _account(self, color: Any, depth: Any) -> Pair | None:
+        """Take a pair's messages out; None if one of them went, as ``no_partner``, with an earlier pair."""
+        positions = [
+            next((i for i, entry in enumerate(stream.waiting) if entry.message is message), None)
+            for stream, message in zip(self._streams, (color, depth), strict=True)
+        ]
+        if None in positions:
+            return None
         stamps = []
-        for index, (stream, message) in enumerate(zip(self._streams, (color, depth), strict=True)):
-            position = next(i for i, entry in enumerate(stream.waiting) if entry.message is message)
+        for index, (stream, position) in enumerate(zip(self._streams, positions, strict=True)):
             self._drop(stream, index, position)
             stamps.append(stream.waiting.popleft().stamp)
         return Pair(color, depth, *stamps)

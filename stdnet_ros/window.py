@@ -5,7 +5,7 @@ or a long pause break that. The node asks here before each frame and clears its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stdnet_ros.camera_info import Intrinsics
 
@@ -54,6 +54,8 @@ class WindowGuard:
             None if the frame continues the window (or is the first), else a counter's name and a sentence.
         """
         last_stamp, last = self._stamp, self._signature
+        if last is not None and signature.camera is None:
+            signature = replace(signature, camera=last.camera)  # unusable camera_info does not say that it changed
         self._stamp, self._signature = stamp, signature
         if last is None:
             return None

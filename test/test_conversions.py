@@ -119,6 +119,8 @@ def test_jpeg_and_png_color():
         assert ok
         out = ros_images.color_from_compressed(CompressedImage(format="jpeg", data=data.tobytes()))
         assert np.abs(out.astype(int) - rgb).max() <= tolerance
+        filled = ros_images.color_from_compressed(CompressedImage(format="jpeg", data=data.tobytes() + bytes(1000)))
+        np.testing.assert_array_equal(filled, out)
 
 
 def _compressed_depth(encoding: str, samples: np.ndarray, a: float = 0.0, b: float = 0.0) -> CompressedImage:

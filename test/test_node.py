@@ -14,7 +14,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from ros_fixtures import NearestUpsampler, camera_info, image, running_graph, stamp_message, wait_for
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -374,6 +374,75 @@ def test_quality_of_service_can_be_overridden_and_mismatch_is_said():
         graph.partner.create_publisher(Image, "color/image", best_effort)
         wait_for(lambda: any("/color/image" in m.status[0].message for m in seen))
         assert seen[-1].status[0].level == b"\x01"
+
+
+def test_a_mismatch_is_no_warning_any_more_once_another_publisher_is_heard():
+    with running_graph(
+        factory=stand_in(), **{"qos_overrides./color/image.subscription.reliability": "reliable"}
+    ) as graph:
+        best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        wrong = graph.partner.create_publisher(Image, "color/image", best_effort)
+        graph.listen()
+        graph.connect()
+        wait_for(lambda: "QoS" in graph.node.health()[1])
+        graph.partner.destroy_publisher(wrong)
+        graph.send(1.0)
+        graph.settle(published=1)
+        assert graph.node.health() == (0, "running")
+
+
+def test_durability_can_be_overridden_and_nonsense_fails_to_activate():
+    name = "qos_overrides./stdnet/depth/image.publisher.durability"
+    with running_graph(factory=stand_in(), **{name: "transient_local"}) as graph:
+        out = graph.node.get_publishers_info_by_topic("/stdnet/depth/image")[0].qos_profile
+        assert out.durability == DurabilityPolicy.TRANSIENT_LOCAL
+    nonsense = {"qos_overrides./color/image.subscription.reliability": "bogus"}
+    with running_graph(factory=stand_in(), start=False, autostart=False, **nonsense) as graph:
+        assert transition(graph, Transition.TRANSITION_CONFIGURE)
+        assert not transition(graph, Transition.TRANSITION_ACTIVATE)
+        assert state(graph) == "inactive"
+        assert "bogus" in graph.node.failure
+        assert graph.node.health() == (2, graph.node.failure)
+        assert graph.partner.count_subscribers("/color/camera_info") == 0
+
+
+def test_counters_outlive_a_configuration():
+    with running_graph(factory=stand_in(), latency_frames=2) as graph:
+        graph.listen()
+        graph.connect()
+        graph.send(1.0)
+        graph.settle(pairs=1)
+        graph.publisher("color/image").publish(image(np.zeros((24, 32, 3), np.uint8), "rgb8", Header()))
+        wait_for(lambda: graph.node.snapshot()["totals"]["color"] == 2)
+        for number in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+            assert transition(graph, number)
+        drops = graph.node.snapshot()["drops"]
+        assert drops == {"color_cleared": 1, "window_reset": 1}
+        assert transition(graph, Transition.TRANSITION_CONFIGURE)
+        assert graph.node.snapshot()["drops"] == drops
+
+
+def test_an_inference_that_outlives_its_configuration_publishes_nothing():
+    gate = threading.Event()
+    gate.set()
+    with running_graph(factory=stand_in(before=lambda: gate.wait(60.0))) as graph:
+        graph.listen()
+        graph.connect()
+        gate.clear()
+        graph.send(1.0)
+        wait_for(lambda: graph.node.snapshot()["totals"]["pairs"] == 1)
+        assert transition(graph, Transition.TRANSITION_DEACTIVATE)
+        assert transition(graph, Transition.TRANSITION_CLEANUP)  # gives up on the thread after 5 s
+        graph.node._factory = stand_in()
+        assert transition(graph, Transition.TRANSITION_CONFIGURE)
+        assert transition(graph, Transition.TRANSITION_ACTIVATE)
+        gate.set()
+        wait_for(lambda: graph.node.snapshot()["drops"].get("inactive") == 1)
+        graph.connect()
+        graph.send(2.0)
+        graph.settle(published=1)
+        wait_for(lambda: len(graph.depths) == 1)
+        assert graph.depths[0].header.stamp == stamp_message(2.0)
 
 
 def test_outputs_are_reliable_and_inputs_take_best_effort():

@@ -358,6 +358,75 @@ def test_a_checkpoint_deleted_while_running_ends_in_joint_bilateral():
         assert "gone" in graph.node.health()[1]
 
 
+def test_a_fallback_that_fails_as_well_ends_in_joint_bilateral():
+    values = {"out_of_memory": "fallback_model", "fallback_model": "tiny"}
+    device = Device(out_of_memory(2), device="cpu", reload_error=RuntimeError("DefaultCPUAllocator: not enough memory"))
+    with running_graph(factory=device, **values) as graph:
+        snapshot = run_frames(graph, 3)
+        assert snapshot["totals"]["published"] == 3
+        assert [asked.get("method") for asked in device.asked] == [None, None, "joint_bilateral"]
+        assert "model tiny failed (DefaultCPUAllocator" in graph.node.health()[1]
+
+
+def test_when_nothing_can_be_loaded_it_is_tried_again_with_each_frame():
+    class Full(Device):
+        left = 3
+
+        def __call__(self, settings, **changes):
+            if changes and self.left:
+                self.left -= 1
+                self.asked.append(changes)
+                raise MemoryError("no memory left")
+            return super().__call__(settings, **changes)
+
+    device = Full(out_of_memory(2), device="cpu")
+    with running_graph(factory=device) as graph:
+        snapshot = run_frames(graph, 5)
+        # the first frame is served, the second and third find no memory for any upsampler, then there is some
+        assert snapshot["totals"]["published"] == 3
+        assert snapshot["drops"] == {"inference_error": 2}
+        assert_balanced(snapshot, 5, 5)
+        assert "joint_bilateral" in graph.node.health()[1]
+
+
+def test_a_defect_in_python_code_does_not_cost_the_gpu():
+    device = Device([ValueError("a defect")], device="cuda")
+    with running_graph(factory=device) as graph:
+        graph.listen()
+        graph.connect()
+        for index in range(3):
+            graph.send(1.0 + index / 30)
+            graph.settle(pairs=index + 1)
+        assert graph.node.snapshot()["drops"] == {"inference_error": 1}
+        assert device.asked == [{}]
+
+
+def test_frames_that_are_all_refused_are_a_warning():
+    with running_graph(factory=nearest) as graph:
+        graph.listen()
+        graph.connect()
+        for index in range(12):
+            graph.send(1.0 + index / 30, depth_frame="elsewhere")
+            graph.settle(pairs=index + 1)
+        level, text = graph.node.health()
+        assert level == 1
+        assert "frames were refused" in text
+        assert "elsewhere" in text
+        graph.send(2.0)
+        graph.settle(published=1)
+        assert graph.node.health() == (0, "running")
+
+
+def test_stamps_before_1970_are_damaged_messages():
+    with running_graph(factory=nearest) as graph:
+        graph.listen()
+        graph.connect()
+        graph.send(-1.0)
+        wait_for(lambda: graph.node.snapshot()["drops"] == {"color_damaged": 1, "depth_damaged": 1})
+        graph.send(1.0)
+        graph.settle(published=1)
+
+
 def test_a_missing_gpu_is_a_warning_not_a_failure():
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
