@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stdnet_core import checkpoints
-from stdnet_core.cli import require, run_cli
+from stdnet_core.cli import positive_int, require, run_cli
 from stdnet_core.data.degradation import DegradationConfig
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sources import open_source
@@ -100,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="names of the rendered clips to evaluate (default: %(default)s)",
     )
-    parser.add_argument("--max-frames", type=int, default=16, metavar="N", help="of each sequence (default: 16)")
+    parser.add_argument(
+        "--max-frames", type=positive_int, default=16, metavar="N", help="of each sequence (default: 16)"
+    )
     parser.add_argument("--jitter-bins", type=int, default=0, metavar="N", help="readings jump by up to N bins")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")

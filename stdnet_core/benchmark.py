@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stdnet_core import __version__, checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
-from stdnet_core.cli import require, run_cli
+from stdnet_core.cli import positive_int, require, run_cli
 from stdnet_core.devices import PRECISIONS, Placement, place
 from stdnet_core.errors import ConfigError
 from stdnet_core.model import PRESETS, ModelConfig, STDNet
@@ -481,6 +481,13 @@ def draw(rows: list[Measurement], path: Path, title: str) -> None:
     figure.savefig(path, dpi=120)
 
 
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise argparse.ArgumentTypeError(f"{text!r} ends neither in .png nor in .svg nor in .pdf")
+    return path
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; ``arguments`` default to those of the process."""
     args = _parser().parse_args(arguments)
@@ -598,13 +605,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--devices", type=_list, default=["auto"], help="auto, cpu, cuda, cuda:N (default: auto)")
     parser.add_argument("--precisions", type=_choices(*PRECISIONS), default=["fp32"], help=", ".join(PRECISIONS))
     parser.add_argument("--modes", type=_choices(*MODES), default=["naive", "latency0"], help=", ".join(MODES))
-    parser.add_argument("--frames", type=int, default=40, help="frames to measure in each line (default: 40)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--frames", type=positive_int, default=40, help="frames to measure in each line (default: 40)")
+    parser.add_argument("--threads", type=positive_int, help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--compile", action="store_true", help="also measure streams through torch.compile")
     parser.add_argument("--cuda-graphs", action="store_true", help="also measure streams as CUDA graphs")
     parser.add_argument("--state", action="store_true", help="only print the memory of the streams' states")
     parser.add_argument("--json", type=Path, help="write all figures here")
-    parser.add_argument("--plot", type=Path, help="write a picture here (.png)")
+    parser.add_argument("--plot", type=_picture, help="write a picture here (.png, .svg, .pdf)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 

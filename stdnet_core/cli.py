@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 from collections.abc import Callable
@@ -11,16 +12,34 @@ from stdnet_core.errors import StdnetError
 
 
 def run_cli(main: Callable[[], int | None]) -> None:
-    """Run ``main`` and exit with its status; 2 with one line for a :class:`StdnetError`, 130 for Ctrl-C."""
+    """Run ``main`` and exit with its status.
+
+    2 with one line for a :class:`StdnetError` or a file that cannot be read or written, 130 for Ctrl-C."""
     try:
         status = main() or 0
     except StdnetError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number from 1 on."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return number
 
 
 def require(module: str, *, extra: str) -> ModuleType:

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from stdnet_core import checkpoints
-from stdnet_core.cli import require, run_cli
+from stdnet_core.cli import positive_int, require, run_cli
 from stdnet_core.data.degradation import METHODS as DEGRADATIONS
 from stdnet_core.data.degradation import DegradationConfig
 from stdnet_core.data.rgbd_sequence import RgbdSequence
@@ -113,8 +113,12 @@ def _parser() -> argparse.ArgumentParser:
         "index.html, if there are several",
     )
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw the middle frame of each sequence here")
-    parser.add_argument("--limit", type=int, metavar="N", help="evaluate N sequences, spread over all there are")
-    parser.add_argument("--max-frames", type=int, metavar="N", help="evaluate the first N frames of each sequence")
+    parser.add_argument(
+        "--limit", type=positive_int, metavar="N", help="evaluate N sequences, spread over all there are"
+    )
+    parser.add_argument(
+        "--max-frames", type=positive_int, metavar="N", help="evaluate the first N frames of each sequence"
+    )
     parser.add_argument("--skip-bad", action="store_true", help="leave out what is damaged, and list it")
     parser.add_argument(
         "--latency",

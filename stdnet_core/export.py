@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from stdnet_core import checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
-from stdnet_core.cli import require, run_cli
+from stdnet_core.cli import positive_int, require, run_cli
 from stdnet_core.errors import CheckpointError, ConfigError
 from stdnet_core.fill import fill_invalid
 from stdnet_core.model import STDNet
@@ -227,7 +227,7 @@ def largest_difference(
     if [x is None for x in expected] != [x is None for x in actual]:
         raise CheckpointError(f"{path} gives another number of frames than the network it was exported from")
     pairs = zip((x for x in expected if x is not None), (x for x in actual if x is not None), strict=True)
-    return max(float(np.abs(e.depth[0, 0].numpy() - a.depth).max()) for e, a in pairs)
+    return float(np.max([np.abs(e.depth[0, 0].numpy() - a.depth).max() for e, a in pairs]))  # a NaN stays one
 
 
 def random_frames(size: ExportSize, count: int, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -301,7 +301,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--latency", type=int, default=0, help="frames to wait for, 0 to 8 (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, help="file to write, ending in .onnx")
     parser.add_argument("--frames", help="also check on recorded frames: KIND:PATH as for stdnet_core.predict")
-    parser.add_argument("--check-frames", type=int, default=6, help="frames to check after the first (default: 6)")
+    parser.add_argument(
+        "--check-frames", type=positive_int, default=6, help="frames to check after the first (default: 6)"
+    )
     return parser
 
 

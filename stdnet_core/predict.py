@@ -23,7 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from stdnet_core.cli import require, run_cli
+from stdnet_core.cli import positive_int, require, run_cli
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import ConfigError, DataError, InputError
 from stdnet_core.inference import MAX_LATENCY, METHODS, DepthUpsampler, UpsampledDepth
@@ -225,8 +225,8 @@ def _parser() -> argparse.ArgumentParser:
         "--scale", type=int, metavar="S", help="simulate low-resolution depth from full-resolution depth, and compare"
     )
     parser.add_argument("--split", help="a split of the source")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most N sequences")
-    parser.add_argument("--max-frames", type=int, metavar="N", help="at most N frames of each sequence")
+    parser.add_argument("--limit", type=positive_int, metavar="N", help="at most N sequences")
+    parser.add_argument("--max-frames", type=positive_int, metavar="N", help="at most N frames of each sequence")
     parser.add_argument("--skip-bad", action="store_true", help="leave out what is damaged, and list it")
     parser.add_argument("--format", choices=("png", "npy"), default="png", help="of the depth (default: %(default)s)")
     parser.add_argument("--confidence", action="store_true", help="write confidence images, 0..255")

@@ -17,6 +17,7 @@ from stdnet_core.model.deform_conv import (
     cuda_choice,
     deform_conv3x3,
     deform_conv3x3_bags,
+    deformable_sample,
 )
 
 
@@ -57,6 +58,28 @@ def test_bags_take_half_precision():
     half = deform_conv3x3_bags(*(t.bfloat16() for t in (x, offset, mask, weight, bias)))
     assert half.dtype == torch.bfloat16
     assert (half - expected).abs().mean() < 0.05 * expected.abs().mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_positions_are_not_rounded_to_half_precision(dtype):
+    """On a wide image a position in half precision would be off by up to half a pixel."""
+    torch.manual_seed(0)
+    x = torch.nn.functional.avg_pool2d(torch.randn(1, 4, 42, 402), 3, 1).to(dtype)
+    offset, mask = torch.randn(1, 18, 40, 400).to(dtype), torch.rand(1, 9, 40, 400).to(dtype)
+    expected = deformable_sample(x.double(), offset.double(), mask.double())
+    got = deformable_sample(x, offset, mask)
+    assert got.dtype == dtype
+    assert (got - expected).square().mean() < (torch.finfo(dtype).eps) ** 2 * expected.square().mean()
+
+
+def test_offsets_that_are_not_numbers_give_results_that_are_none():
+    """A run that diverges must come to its diagnosis, in whichever way it computes."""
+    x, offset, mask, weight, bias = case(1, 1.0)
+    offset[0, :, 2, 3] = torch.nan
+    offset[0, :, 4, 4] = torch.inf
+    out = deform_conv3x3_bags(x, offset, mask, weight, bias)
+    assert out[0, :, 2, 3].isnan().all()
+    assert out[1].isfinite().all()
 
 
 def test_half_precision_learns_with_the_gradients_of_float():

@@ -13,7 +13,7 @@ import torch
 from train_fixtures import command, environment, small_config, start, write_clip
 
 from stdnet_core import checkpoints
-from stdnet_core.errors import CheckpointError
+from stdnet_core.errors import CheckpointError, ConfigError
 from stdnet_core.training import compact, gpu_slice
 from stdnet_core.training import state as run_state
 from stdnet_core.training.keeper import read_log
@@ -217,8 +217,14 @@ def test_slices_go_on_from_each_other(clips: Path, tmp_path: Path) -> None:
     assert compact.read(tmp_path / "gpu" / "compact").step == 4
 
 
-def test_divergence_stops_with_a_diagnosis_and_keeps_the_last_good_state(clips: Path, tmp_path: Path) -> None:
-    wild = ("optim.lr=9", "optim.clip_norm=0", "optim.schedule=constant", "model.output=residual")
+WILD = ("optim.lr=9", "optim.clip_norm=0", "optim.schedule=constant")
+
+
+@pytest.mark.parametrize("model_output", ["residual", None])
+def test_divergence_stops_with_a_diagnosis_and_keeps_the_last_good_state(
+    model_output: str | None, clips: Path, tmp_path: Path
+) -> None:
+    wild = (*WILD, f"model.output={model_output}") if model_output else WILD
     with pytest.raises(TrainingDiverged, match=r"lower optim\.lr") as caught:
         run(small_config(clips, *wild, "optim.steps=300"), tmp_path / "run")
     state = run_state.read(tmp_path / "run" / run_state.FILE_NAME)
@@ -226,6 +232,38 @@ def test_divergence_stops_with_a_diagnosis_and_keeps_the_last_good_state(clips: 
     assert "clip" in str(caught.value)
     assert all(torch.isfinite(tensor).all() for tensor in state.tensors().values())
     assert (tmp_path / "run" / "diverged.txt").read_text().startswith("training diverged")
+
+
+def test_a_slice_that_diverges_brings_back_what_it_had(clips: Path, tmp_path: Path) -> None:
+    overrides = [o for o in command(clips, tmp_path) if "=" in o and not o.startswith(("data.sources", "val.sources"))]
+    yaml = tmp_path / "slice.yaml"
+    yaml.write_text(f"data:\n  sources: [{{source: 'folder:{clips}'}}, {{source: synthetic}}]\n")
+    with pytest.raises(TrainingDiverged):
+        gpu_slice.train_slice(
+            None, tmp_path / "gpu", 2.0, config=str(yaml), overrides=(*overrides, *WILD, "optim.steps=300")
+        )
+    assert compact.read(tmp_path / "gpu" / "compact").step > 0
+    assert (tmp_path / "gpu" / "diverged.txt").is_file()
+    assert checkpoints.load(tmp_path / "gpu" / "last.safetensors")[1].provenance["step"] > 0
+    with pytest.raises(ConfigError, match="has had its"):
+        gpu_slice.train_slice(
+            tmp_path / "gpu", tmp_path / "gpu", 1.0, config=str(yaml), overrides=(*overrides, "optim.steps=1")
+        )
+    with pytest.raises(ConfigError, match="no shards"):
+        gpu_slice.main(["--shards", str(tmp_path), "--from", str(tmp_path / "gpu")])
+
+
+def test_the_best_score_counts_for_the_same_validation_alone(clips: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run" / run_state.FILE_NAME
+    run(small_config(clips, "optim.steps=1"), tmp_path / "run")
+    state = run_state.read(file)
+    state.about["best_score"] = 0.0
+    run_state.write(file, state)
+    run(small_config(clips, "optim.steps=2"), tmp_path / "run")
+    assert run_state.read(file).about["best_score"] == 0.0
+    run(small_config(clips, "optim.steps=3", "val.degradation.jitter_bins=9"), tmp_path / "run")
+    assert run_state.read(file).about["best_score"] == read_log(tmp_path / "run" / "log.jsonl")[-1]["score"]
+    assert checkpoints.load(tmp_path / "run" / "best.safetensors")[1].provenance["step"] == 3
 
 
 def test_a_run_of_another_network_is_not_gone_on_from(clips: Path, tmp_path: Path) -> None:

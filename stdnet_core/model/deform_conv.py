@@ -1,6 +1,6 @@
 """Modulated deformable 3x3 convolution (Zhu et al. 2019, DCN v2), one offset group.
 
-Three ways to the same numbers: torchvision's operator where it loads and takes the data type (CUDA); ``grid_sample``
+Three ways to the same numbers: torchvision's operator where it loads (CUDA, in float32); ``grid_sample``
 and a matrix product (compilers, export); and on the CPU an embedding bag, which fetches
 the four corners of a sample, weighs and adds them in one pass over memory. A fourth, a Triton kernel, is used on CUDA
 for inference where the environment variable STDNET_DEFORM_CONV is ``triton``; ``grid_sample`` and
@@ -84,9 +84,10 @@ def deformable_sample(x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
     x_position = offset[:, :, 1] + tap_x + columns
     # align_corners=False: pixel i has its centre at (2 i + 1) / size - 1, which also holds for size 1
     grid = torch.stack(((2 * x_position + 1) / width - 1, (2 * y + 1) / height - 1), -1)
+    # half precision would round positions to tenths of a pixel
     samples = F.grid_sample(
-        x, grid.view(n, TAPS * height, width, 2).to(x.dtype), padding_mode="zeros", align_corners=False
-    )
+        x.to(dtype), grid.view(n, TAPS * height, width, 2), padding_mode="zeros", align_corners=False
+    ).to(x.dtype)
     return samples.view(n, channels, TAPS, height, width) * mask.unsqueeze(1)
 
 
@@ -114,6 +115,7 @@ def corner_weights(offset: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     top, left = y.floor(), x.floor()
     stride = width + 3
     first = (top * stride + left).to(torch.int32)
+    first.clamp_(0, (height + 1) * stride + width + 1)  # a NaN has no place; its weight tells of it
     first += (torch.arange(n, device=device, dtype=torch.int32) * ((height + 3) * stride)).view(-1, 1, 1, 1)
     corners = torch.tensor([0, 1, stride, stride + 1], device=device, dtype=torch.int32)
     mask = mask.to(dtype).permute(0, 2, 3, 1).contiguous()
@@ -211,6 +213,6 @@ class DeformConv3x3(nn.Module):
         if operator is None:
             return deform_conv3x3(x, offset, mask, self.weight, self.bias)
         maps = x.shape[1] // self.weight.shape[1]
-        weight = self.weight.to(x.dtype).repeat(maps, 1, 1, 1)
-        bias = self.bias.to(x.dtype).repeat(maps)
-        return operator(x, offset.to(x.dtype), weight, bias, padding=1, mask=mask.to(x.dtype))
+        weight, bias = self.weight.float().repeat(maps, 1, 1, 1), self.bias.float().repeat(maps)
+        # It has no bfloat16, and rounds positions in float16.
+        return operator(x.float(), offset.float(), weight, bias, padding=1, mask=mask.float()).to(x.dtype)

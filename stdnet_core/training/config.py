@@ -6,6 +6,8 @@ procedural scenes. A YAML file may name another one under ``base`` and change so
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -304,6 +306,38 @@ def to_yaml(config: TrainConfig) -> str:
 def to_plain(config: TrainConfig) -> dict[str, Any]:
     """The configuration as plain values, ready for JSON."""
     return dataclasses.asdict(config)
+
+
+def public_configuration(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as plain values, without the folders of this machine."""
+    plain = to_plain(config)
+    root = plain["data"].pop("root")
+    if plain["init"] is not None:
+        plain["init"] = public_name(plain["init"])
+    for source in [*plain["data"]["sources"], *plain["val"]["sources"]]:
+        named = source["source"].replace(str(root), "${data.root}") if root else source["source"]
+        source["source"] = named if "${" in named else public_name(named)
+    return plain
+
+
+def public_name(source: str) -> str:
+    """A source or file without the folders that lead to it, which are nobody's business in a published checkpoint."""
+    kind, separator, path = source.rpartition(":")
+    return f"{kind}{separator}{path.rstrip('/').rsplit('/', 1)[-1]}"
+
+
+def validation_key(config: TrainConfig) -> str:
+    """Equal for configurations whose validation scores can be compared: the same clips, seen the same way."""
+    plain = public_configuration(config)
+    scales = [scale for scale, weight in plain["data"]["scales"].items() if weight > 0]
+    asked = {k: v for k, v in plain["val"].items() if k not in ("every", "pictures")}
+    what = [
+        asked,
+        sorted(scales),
+        plain["data"]["normalization"]["mode"],
+        plain["data"]["normalization"]["depth_range"],
+    ]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ the GPU in any case. The same command, with the output copied back to ``--from``
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import tempfile
@@ -21,7 +22,7 @@ from stdnet_core.training import state as run_state
 from stdnet_core.training.config import TrainConfig, load_config, validate
 
 COMPACT = "compact"
-_RETURNED = ("best.safetensors", "last.safetensors", "log.jsonl", "config.yaml")
+_RETURNED = ("best.safetensors", "last.safetensors", "log.jsonl", "config.yaml", "diverged.txt")
 _MARGIN_MINUTES = 0.5
 """Kept for the last validation and for writing."""
 
@@ -67,10 +68,25 @@ def train_slice(
     Returns:
         What ``slice.json`` holds.
     """
+    with contextlib.ExitStack() as stack:
+        if work is None:
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stdnet_slice_")))
+        return _train_slice(start, output, minutes, config, overrides, shard_folder, work, compact_mb)
+
+
+def _train_slice(
+    start: Path | None,
+    output: Path,
+    minutes: float,
+    config: str,
+    overrides: tuple[str, ...],
+    shard_folder: Path | None,
+    folder: Path,
+    compact_mb: float,
+) -> dict[str, object]:
     from stdnet_core.training.run import run
 
     began = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="stdnet_slice_")) if work is None else work
     recordings = shard_folder is not None and any(shard_folder.glob(shards.PATTERN))
     if recordings:
         shards.unpack(shard_folder, folder / "data")
@@ -80,21 +96,17 @@ def train_slice(
     run_folder = folder / "run"
     run_folder.mkdir(parents=True, exist_ok=True)
     previous = start / COMPACT if start is not None and (start / COMPACT / compact.INDEX).is_file() else None
+    if previous is not None and compact.read(previous).step >= settings.optim.steps:
+        raise ConfigError(f"the run in {start} has had its {settings.optim.steps} steps; raise optim.steps to go on")
     if previous is not None and (start / "log.jsonl").is_file():
         shutil.copy(start / "log.jsonl", run_folder / "log.jsonl")
     left = minutes - (time.monotonic() - began) / 60 - min(_MARGIN_MINUTES, 0.2 * minutes)
-    result = run(settings, run_folder, minutes=max(left, 0.01), resume_compact=previous)
-    output.mkdir(parents=True, exist_ok=True)
-    state = run_folder / run_state.FILE_NAME
     left_out: list[str] = []
-    if state.is_file():
-        left_out = compact.write(output / COMPACT, run_state.read(state), compact_mb)
-    for name in _RETURNED:
-        if (run_folder / name).is_file():
-            shutil.copy(run_folder / name, output / name)
-    pictures = sorted((run_folder / "pictures").glob("*.png"))
-    if pictures:
-        shutil.copy(pictures[-1], output / "validation.png")
+    try:
+        result = run(settings, run_folder, minutes=max(left, 0.01), resume_compact=previous)
+    finally:
+        # Whatever ended the run: what it has saved comes back.
+        left_out = _deliver(run_folder, output, compact_mb)
     summary: dict[str, object] = {
         "first_step": result.first_step,
         "last_step": result.last_step,
@@ -107,9 +119,20 @@ def train_slice(
         "validation": result.figures,
     }
     (output / "slice.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    if work is None:
-        shutil.rmtree(folder)
     return summary
+
+
+def _deliver(run_folder: Path, output: Path, compact_mb: float) -> list[str]:
+    """Copy what is small out of the folder of a run; the parts that the compact state leaves out."""
+    output.mkdir(parents=True, exist_ok=True)
+    for name in _RETURNED:
+        if (run_folder / name).is_file():
+            shutil.copy(run_folder / name, output / name)
+    pictures = sorted((run_folder / "pictures").glob("*.png"))
+    if pictures:
+        shutil.copy(pictures[-1], output / "validation.png")
+    state = run_folder / run_state.FILE_NAME
+    return compact.write(output / COMPACT, run_state.read(state), compact_mb) if state.is_file() else []
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -121,19 +144,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--from", dest="start", type=Path, default=Path("runs/gpu"), help="default: %(default)s")
     parser.add_argument("--output", type=Path, help="default: the folder of --from")
     parser.add_argument("--minutes", type=float, default=8.0, help="all in all (default: %(default)s)")
-    parser.add_argument("--shards", type=Path, default=Path("runs/shards"), help="default: %(default)s")
+    parser.add_argument(
+        "--shards",
+        type=Path,
+        help="folder of shards (default: runs/shards if there are any, else procedural scenes alone)",
+    )
     parser.add_argument("--work", type=Path, help="folder for large files (default: a temporary one)")
     parser.add_argument("--compact-mb", type=float, default=60.0, help="limit of the compact state (default: 60)")
     options = parser.parse_intermixed_args(arguments)
     if not options.minutes > 0:
         raise ConfigError(f"--minutes is {options.minutes}; give a positive number")
+    if options.shards is not None and not any(options.shards.glob(shards.PATTERN)):
+        raise ConfigError(f"there are no shards in {options.shards}; leave --shards out to train on procedural scenes")
     summary = train_slice(
         options.start,
         options.output or options.start,
         options.minutes,
         config=options.config,
         overrides=tuple(options.overrides),
-        shard_folder=options.shards,
+        shard_folder=options.shards or Path("runs/shards"),
         work=options.work,
         compact_mb=options.compact_mb,
     )

@@ -18,9 +18,8 @@ from tqdm import tqdm
 from stdnet_core import checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.training import state as run_state
-from stdnet_core.training.config import TrainConfig, to_plain
+from stdnet_core.training.config import TrainConfig, public_configuration
 from stdnet_core.training.module import TrainingDiverged, TrainingModule
-from stdnet_core.training.pool import public_name
 from stdnet_core.training.validation import Validator, table
 
 LOG_FILE = "log.jsonl"
@@ -211,16 +210,6 @@ class Keeper(Callback):
             metrics={"validation": self.figures} if self.figures else {},
         )
         checkpoints.save(self.output / f"{name}.safetensors", module.average, info)
-
-
-def public_configuration(config: TrainConfig) -> dict[str, Any]:
-    """The configuration without the folders of this machine."""
-    plain = to_plain(config)
-    root = plain["data"].pop("root")
-    for source in [*plain["data"]["sources"], *plain["val"]["sources"]]:
-        named = source["source"].replace(str(root), "${data.root}") if root else source["source"]
-        source["source"] = named if "${" in named else public_name(named)
-    return plain
 
 
 def append_line(path: Path, values: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from stdnet_core.errors import ConfigError, StdnetError
 from stdnet_core.losses import LossConfig, STDNetLoss
 from stdnet_core.model import ModelConfig, STDNet
 from stdnet_core.training.batches import Batch
-from stdnet_core.training.config import TrainConfig
+from stdnet_core.training.config import TrainConfig, validation_key
 from stdnet_core.training.initial import initialize
 from stdnet_core.training.muon import Muon
 from stdnet_core.training.schedule import ema_decay, learning_rate
@@ -87,7 +87,9 @@ class TrainingModule(lightning.LightningModule):
             restore_weights(state, self.learner, self.average, origin)
         self._state = state
         self.first_step = state.step if state else 0
-        self.best_score: float | None = state.about.get("best_score") if state else None
+        self.best_score: float | None = None
+        if state is not None and state.about.get("validation") == validation_key(config):
+            self.best_score = state.about.get("best_score")
         self.seconds_before = state.seconds if state else 0.0
         self.began = time.monotonic()
         self.seconds_allowed: float | None = None
@@ -124,6 +126,7 @@ class TrainingModule(lightning.LightningModule):
                 "model": self.learner.model.config.to_dict(),
                 "seed": self.config.seed,
                 "best_score": self.best_score,
+                "validation": validation_key(self.config),
             },
         )
 

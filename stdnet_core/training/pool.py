@@ -15,7 +15,7 @@ from torch import Tensor
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.errors import ConfigError, DataError
-from stdnet_core.training.config import DataConfig, SourceConfig
+from stdnet_core.training.config import DataConfig, SourceConfig, public_name
 from stdnet_core.training.draw import BatchPlan, choose
 
 MIN_VALID = 0.3
@@ -245,9 +245,3 @@ def _synthetic_config(config: SourceConfig):
         return SyntheticConfig(**config.options)
     except TypeError as error:
         raise ConfigError(f"options of source 'synthetic': {error}") from error
-
-
-def public_name(source: str) -> str:
-    """Source without the folders that lead to it, which are nobody's business in a published checkpoint."""
-    kind, separator, path = source.partition(":")
-    return f"{kind}{separator}{path.rstrip('/').rsplit('/', 1)[-1]}"

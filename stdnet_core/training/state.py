@@ -147,6 +147,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
     save_file(tensors, temporary, metadata=metadata)
+    temporary.chmod(0o644)  # safetensors writes files that only their owner may read
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
