@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
         groups["real"] = [s for folder in args.real for s in open_source(folder)]
     report: dict[str, Any] = {"checkpoints": names, "jitter_bins": args.jitter_bins, "scales": args.scale, "groups": {}}
     for group, sequences in groups.items():
-        report["groups"][group] = {"sequences": unique_names(sequences), "scales": {}}
+        report["groups"][group] = {"sequences": unique_names(s.name for s in sequences), "scales": {}}
         for scale in args.scale:
             figures = _evaluate(group, sequences, scale, names, args)
             report["groups"][group]["scales"][str(scale)] = figures
@@ -130,7 +130,7 @@ def _evaluate(
     figures = {}
     total = sum(min(len(s), args.max_frames) for s in sequences)
     with tqdm(total=total, unit="frame", desc=f"{group} x{scale}", dynamic_ncols=True) as progress:
-        for number, (name, sequence) in enumerate(zip(unique_names(sequences), sequences, strict=True)):
+        for number, (name, sequence) in enumerate(zip(unique_names(s.name for s in sequences), sequences, strict=True)):
             figures[name] = evaluate_sequence(
                 sequence,
                 runners,

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from stdnet_core import checkpoints
-from stdnet_core.cli import positive_int, require, run_cli
+from stdnet_core.cli import require, run_cli
 from stdnet_core.data.degradation import METHODS as DEGRADATIONS
 from stdnet_core.data.degradation import DegradationConfig
 from stdnet_core.data.rgbd_sequence import RgbdSequence
@@ -28,6 +28,7 @@ from stdnet_core.errors import ConfigError, DataError, InputError
 from stdnet_core.evaluation import (
     CLASSICAL,
     METHODS,
+    PROTOCOL_RANGES,
     EvaluationFrame,
     LowResolution,
     Runner,
@@ -113,12 +114,8 @@ def _parser() -> argparse.ArgumentParser:
         "index.html, if there are several",
     )
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw the middle frame of each sequence here")
-    parser.add_argument(
-        "--limit", type=positive_int, metavar="N", help="evaluate N sequences, spread over all there are"
-    )
-    parser.add_argument(
-        "--max-frames", type=positive_int, metavar="N", help="evaluate the first N frames of each sequence"
-    )
+    parser.add_argument("--limit", type=int, metavar="N", help="evaluate N sequences, spread over all there are")
+    parser.add_argument("--max-frames", type=int, metavar="N", help="evaluate the first N frames of each sequence")
     parser.add_argument("--skip-bad", action="store_true", help="leave out what is damaged, and list it")
     parser.add_argument(
         "--latency",
@@ -206,7 +203,7 @@ def _runner(name: str, scale: int, args: argparse.Namespace) -> Runner:
     if name != "model":
         return Runner.classical(name, args.device)
     if Path(args.checkpoint).suffix in _RELEASED_SUFFIXES:
-        depth_range = args.range_m or _RELEASED_RANGE
+        depth_range = args.range_m or PROTOCOL_RANGES.get(args.data.partition(":")[0], _RELEASED_RANGE)
         model, info = checkpoints.load_released(args.checkpoint, scale=scale, depth_range=depth_range)
     else:
         model, info = checkpoints.load(args.checkpoint)
@@ -254,7 +251,7 @@ def _evaluate_scale(
     results: dict[str, SequenceResult] = {}
     alone = len(chosen) == len(args.scale) == 1
     with tqdm(total=total, unit="frame", desc=f"x{scale}", dynamic_ncols=True) as progress:
-        for number, (name, sequence) in enumerate(zip(unique_names(chosen), chosen, strict=True)):
+        for number, (name, sequence) in enumerate(zip(unique_names(s.name for s in chosen), chosen, strict=True)):
             low = LowResolution(scale, simulated, _degradation(args), args.seed + number)
             page = None
             if args.report:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -29,7 +29,8 @@ METHODS = ("model", *CLASSICAL)
 
 _CHUNK = 8  # frames read at once
 _RANGE_PROBES = 16  # frames whose largest depth decides the range of the simulated sensor
-_PROTOCOL_RANGES = {"tartanair": tartanair.DEPTH_RANGE_M, "dydtof": dydtof.DEPTH_RANGE_M}
+PROTOCOL_RANGES = {"tartanair": tartanair.DEPTH_RANGE_M, "dydtof": dydtof.DEPTH_RANGE_M}
+"""Depth ranges of the paper in metres, by kind of source."""
 _CLIPPED_TRUTH = {"dydtof"}  # sets whose true depth the paper clips to the range
 
 
@@ -97,8 +98,8 @@ def sensor_range(sequence: RgbdSequence, kind: str = "", frames: int | None = No
     Args:
         kind: of the source, e.g. ``tartanair``.
     """
-    if kind in _PROTOCOL_RANGES:
-        return _PROTOCOL_RANGES[kind]
+    if kind in PROTOCOL_RANGES:
+        return PROTOCOL_RANGES[kind]
     count = min(frames or len(sequence), len(sequence))
     probes = np.unique(np.linspace(0, count - 1, min(_RANGE_PROBES, count)).round().astype(int))
     clips = (sequence.clip(int(i), 1) for i in probes)
@@ -315,12 +316,11 @@ def evaluate_sequence(
     return SequenceResult(figures, score.frames, flow, range_m if low_resolution.simulated else None, notices)
 
 
-def unique_names(sequences: Sequence[RgbdSequence]) -> list[str]:
-    """Names of the sequences, with a number where one occurs again."""
+def unique_names(names: Iterable[str]) -> list[str]:
+    """The names, with a number where one occurs again."""
     seen: dict[str, int] = {}
-    names = []
-    for sequence in sequences:
-        seen[sequence.name] = seen.get(sequence.name, 0) + 1
-        again = seen[sequence.name]
-        names.append(sequence.name if again == 1 else f"{sequence.name} ({again})")
-    return names
+    unique = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return unique

@@ -26,6 +26,7 @@ import numpy as np
 from stdnet_core.cli import positive_int, require, run_cli
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import ConfigError, DataError, InputError
+from stdnet_core.evaluation import unique_names
 from stdnet_core.inference import MAX_LATENCY, METHODS, DepthUpsampler, UpsampledDepth
 from stdnet_core.prediction_input import VIDEO_SUFFIXES, InputFrame, InputVideo, from_sequence, from_video
 from stdnet_core.report.colorize import colorize_depth
@@ -58,8 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
     tqdm = require("tqdm", extra="report").tqdm
     done = 0
     with tqdm(total=sum(video.length for video in videos), unit="frame", dynamic_ncols=True) as progress:
-        for video in videos:
-            folder = args.output if len(videos) == 1 else args.output / video.name.replace(":", "_")
+        for name, video in zip(unique_names(v.name for v in videos), videos, strict=True):
+            folder = args.output if len(videos) == 1 else args.output / name.replace(":", "_")
             try:
                 summary = predict(video, upsampler, folder, args, progress.update)
             except DataError as error:
@@ -280,7 +281,8 @@ def _folders(args: argparse.Namespace) -> list[str]:
 
 def _prepare(folder: Path, wanted: list[str], overwrite: bool) -> None:
     """Make the ``wanted`` folders of one video's outputs, without those of an earlier run."""
-    earlier = [folder / name for name in _OUTPUTS if (folder / name).exists()]
+    outputs = [folder / name for name in _OUTPUTS if (folder / name).exists()]
+    earlier = [path for path in outputs if path.is_file() or any(path.iterdir())]  # a failure leaves empty folders
     if earlier and not overwrite:
         raise InputError(f"{earlier[0]} is there already; give another --output or --overwrite to replace results")
     for path in earlier:

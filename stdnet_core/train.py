@@ -37,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_intermixed_args(arguments)
     config = load_config(options.config, options.overrides, check_root=not options.print_config)
     if options.print_config:
+        from stdnet_core.training.module import loss_config, model_config
+
+        model_config(config), loss_config(config)
         print(to_yaml(config), end="")
         return 0
     if options.max_minutes is not None and not options.max_minutes >= 0:

@@ -147,6 +147,13 @@ def test_several_sequences_get_a_folder_each(recording, tmp_path):
     assert (tmp_path / "out" / "b" / "depth" / "000004.png").is_file()
 
 
+def test_sequences_of_one_name_do_not_overwrite_each_other(tmp_path):
+    for day in ("monday", "tuesday"):
+        write_folder(scene(low_resolution=True), tmp_path / "many" / day / "run")
+    run("--input", tmp_path / "many", "--output", tmp_path / "out", "--method", "nearest", "--no-video", "--overwrite")
+    assert len(list((tmp_path / "out").rglob("000004.png"))) == 4  # depth and preview of both
+
+
 def test_bad_sequences_are_left_out_and_listed(tmp_path, capsys):
     root = tmp_path / "many"
     for name in ("corrupt", "good", "incomplete"):

@@ -82,6 +82,9 @@ def test_held_out_clips_are_left_out_of_training_and_are_what_validation_uses() 
         ("data.sources=[{source: synthetic, weight: 0}]", "positive weight"),
         ("optim.schedule=step", "cosine"),
         ("trainer.precision=16", "precision"),
+        ("trainer.accelerator=tpu", "accelerator"),
+        ("val.sources=[]", "val.sources"),
+        ("data.degradation.holes={cheese: 1}", "cheese"),
     ],
 )
 def test_wrong_values_are_named(override: str, part: str) -> None:
@@ -141,6 +144,12 @@ def test_print_config_prints_what_it_would_use(capsys: pytest.CaptureFixture[str
     assert printed.optim.lr == 0.125
     expected = to_plain(load_config("paper_x4", ["data.root=/data", "optim.lr=0.125"]))
     assert to_plain(printed)["optim"] == expected["optim"]
+
+
+@pytest.mark.parametrize("override", ["model.foo=1", "loss.foo=1", "loss.eps=x"])
+def test_print_config_refuses_what_a_run_would(override: str) -> None:
+    with pytest.raises(ConfigError, match="foo|loss.eps"):
+        train.main(["--print-config", override])
 
 
 def test_cosine_schedule_by_hand() -> None:

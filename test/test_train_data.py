@@ -5,11 +5,14 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from test_data_layouts import write_tartanair
 from train_fixtures import small_config, write_clip
 
+from stdnet_core.data import tartanair
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import ConfigError, DataError
 from stdnet_core.training.batches import (
@@ -20,9 +23,10 @@ from stdnet_core.training.batches import (
     network_input,
     supported,
 )
-from stdnet_core.training.config import NormalizationConfig
+from stdnet_core.training.config import NormalizationConfig, load_config
 from stdnet_core.training.pool import FrameCache, halve
 from stdnet_core.training.shards import pack, unpack
+from stdnet_core.training.validation import Validator
 
 PLAIN = (
     "data.degradation={methods: {nearest: 1}, uniform: {jitter_bins: [0,0]}, log_uniform: {range_m: [10,10]}}",
@@ -162,6 +166,40 @@ def test_sources_that_do_not_fit_are_named(clips: Path) -> None:
         BatchBuilder(small_config(clips, f"data.sources=[{{source: 'folder:{clips}', include: [x]}}]"))
     with pytest.raises(DataError, match="nowhere"):
         BatchBuilder(small_config(clips, "data.sources=[{source: 'folder:/nowhere'}]"))
+
+
+def test_a_source_without_truth_is_refused(clips: Path, tmp_path: Path) -> None:
+    folder = write_clip(tmp_path / "low" / "clip")
+    (folder / "depth").rename(folder / "depth_lr")
+    for file in (folder / "depth_lr").iterdir():
+        cv2.imwrite(str(file), cv2.imread(str(file), cv2.IMREAD_UNCHANGED)[::4, ::4])
+    with pytest.raises(DataError, match="no full-resolution depth"):
+        BatchBuilder(small_config(clips, f"data.sources=[{{source: 'folder:{tmp_path / 'low'}'}}]"))
+
+
+def test_frames_that_cannot_be_read_are_left_out_if_asked(clips: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = clips / "clip_1" / "depth" / "000002.png"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 200] = bytes(200)
+    file.write_bytes(content)
+    builder = BatchBuilder(small_config(clips, "data.lengths=[4]"))
+    with pytest.raises(DataError, match=r"000002.png.*data.skip_bad=true"):
+        list(map(builder.build, range(20)))
+    builder = BatchBuilder(small_config(clips, "data.lengths=[4]", "data.skip_bad=true"))
+    names = {name for index in range(20) for name in builder.build(index)["names"]}
+    assert {name.rsplit("/", 1)[-1] for name in names} == {"clip_0"}
+    assert sum("000002.png" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("scale", [4, 8, 16])
+def test_the_papers_recipes_find_their_data(scale: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tartanair, "SPLITS", {"train": {"office/Hard/P000": 8}, "test": {"office/Hard/P001": 8}})
+    for name in ("office/Hard/P000", "office/Hard/P001", "carwelding/Hard/P002"):
+        write_tartanair(tmp_path / name, frames=8)
+    config = load_config(f"paper_x{scale}", [f"data.root={tmp_path}", "data.workers=0"])
+    trained = BatchBuilder(config).pool.names[0]["sequences"]
+    assert trained == ["office/Hard/P000"]
+    assert {case.clip.name for case in Validator(config).cases} == {"carwelding/Hard/P002"}
 
 
 def test_depth_beyond_the_limit_is_clipped_or_invalid(clips: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -99,12 +101,14 @@ def test_a_kill_while_writing_leaves_the_previous_state(clips: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_interrupt_saves(clips: Path, tmp_path: Path) -> None:
-    child = start(clips, tmp_path / "run", "optim.steps=100000")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_interrupt_saves(workers: int, clips: Path, tmp_path: Path) -> None:
+    """Ctrl-C in a terminal reaches the loader's workers too."""
+    child = start(clips, tmp_path / "run", "optim.steps=100000", f"data.workers={workers}")
     deadline = time.monotonic() + 120
     while len(losses(tmp_path / "run")) < 3 and time.monotonic() < deadline and child.poll() is None:
         time.sleep(0.02)
-    child.send_signal(signal.SIGINT)
+    os.killpg(child.pid, signal.SIGINT)
     output, _ = child.communicate(timeout=120)
     assert child.returncode == 130, output
     assert "Traceback" not in output
@@ -141,6 +145,38 @@ def test_two_processes_have_the_gradients_of_one_with_the_joint_batch(clips: Pat
     for name, moment in first.moments["exp_avg"].items():
         scale = float(moment.abs().max()) + 1e-6
         torch.testing.assert_close(second.moments["exp_avg"][name], moment, rtol=0, atol=2e-3 * scale)
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one_clock(clips: Path, tmp_path: Path) -> None:
+    script = tmp_path / "rates.py"
+    script.write_text(
+        "import os, sys\n"
+        "from stdnet_core import train\n"
+        "from stdnet_core.training.module import TrainingModule\n"
+        "begin = TrainingModule.on_train_batch_start\n"
+        "def note(self, batch, index):\n"
+        "    begin(self, batch, index)\n"
+        f"    print(self.lr, file=open(r'{tmp_path}/rates' + os.environ['RANK'], 'a'))\n"
+        "TrainingModule.on_train_batch_start = note\n"
+        "train.main(sys.argv[1:])\n"
+    )
+    arguments = command(clips, tmp_path / "run", "optim.horizon=time", "optim.steps=100000", "--max-minutes", "0.08")
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d")
+    child = [sys.executable, *launcher, "--rdzv-endpoint=localhost:0", str(script), *arguments[3:]]
+    subprocess.run(child, env=environment(), check=True, timeout=240, capture_output=True)
+    first, second = ((tmp_path / f"rates{rank}").read_text().split() for rank in (0, 1))
+    assert len(first) > 3
+    assert first == second
+    assert len(set(first)) > 3
+
+
+def test_bf16_learns_as_float_does(clips: Path, tmp_path: Path) -> None:
+    for precision in ("32-true", "bf16-mixed"):
+        run(small_config(clips, "optim.steps=8", f"trainer.precision={precision}"), tmp_path / precision)
+    exact, half = losses(tmp_path / "32-true"), losses(tmp_path / "bf16-mixed")
+    assert half != exact
+    assert half == pytest.approx(exact, rel=0.05)
 
 
 def test_accumulated_batches_make_one_step(clips: Path, tmp_path: Path) -> None:
@@ -278,8 +314,6 @@ def test_a_run_of_another_network_is_not_gone_on_from(clips: Path, tmp_path: Pat
 
 
 def test_the_command_reports_errors_in_one_line(clips: Path, tmp_path: Path) -> None:
-    import subprocess
-
     arguments = command(clips, tmp_path / "run", "optim.steps=0")
     result = subprocess.run(arguments, env=environment(), capture_output=True, text=True, check=False)
     assert result.returncode == 2

@@ -96,4 +96,5 @@ def start(root: Path, output: Path, *arguments: str, launcher: tuple[str, ...] =
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )

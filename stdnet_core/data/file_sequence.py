@@ -44,7 +44,7 @@ class Findings:
             DataError: unless ``skip_bad``.
         """
         if not self.skip_bad:
-            raise DataError(f"{problem} (complete it, or pass --skip-bad to go on without)")
+            raise DataError(f"{problem} (complete it, or go on without: --skip-bad, in training data.skip_bad=true)")
         self.left_out.append(problem)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import queue
+import signal
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -164,6 +165,7 @@ class BatchStream(IterableDataset):
         worker = get_worker_info()
         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         if worker is not None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the run ends its workers itself
             torch.set_num_threads(1)
             cv2 = require("cv2", extra="train")
             cv2.setNumThreads(1)

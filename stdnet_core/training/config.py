@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stdnet_core.cli import require
+from stdnet_core.data.sensor_holes import HoleConfig
 from stdnet_core.errors import ConfigError
 
 _MULTIPLE = 16
@@ -359,6 +360,7 @@ def validate(config: TrainConfig) -> None:
     _choice("optim.name", optim.name, ("muon", "adam", "adamw"))
     _choice("optim.schedule", optim.schedule, ("cosine", "constant", "milestones"))
     _choice("optim.horizon", optim.horizon, ("steps", "time"))
+    _choice("trainer.accelerator", config.trainer.accelerator, ("auto", "cpu", "gpu", "cuda"))
     _choice("trainer.precision", config.trainer.precision, ("auto", "32-true", "bf16-mixed"))
     if data.normalization.mode == "fixed":
         if data.normalization.depth_range is None or data.normalization.depth_range <= 0:
@@ -371,6 +373,11 @@ def validate(config: TrainConfig) -> None:
             _choice(f"far of source {source.source!r}", source.far, ("clip", "invalid"))
             if not source.weight >= 0:
                 raise ConfigError(f"weight of source {source.source!r} is {source.weight}; it must not be negative")
+    if not val.sources:
+        raise ConfigError("val.sources is empty; the best weights are chosen by validation: give at least one source")
+    for name in data.degradation.holes:
+        if name != "none":
+            HoleConfig.preset(name)
     if not sum(source.weight for source in data.sources) > 0:
         raise ConfigError("data.sources has no source with a positive weight; give at least one")
     for name, table in (

@@ -96,10 +96,9 @@ def _train_slice(
     run_folder = folder / "run"
     run_folder.mkdir(parents=True, exist_ok=True)
     previous = start / COMPACT if start is not None and (start / COMPACT / compact.INDEX).is_file() else None
-    if previous is not None and compact.read(previous).step >= settings.optim.steps:
-        raise ConfigError(f"the run in {start} has had its {settings.optim.steps} steps; raise optim.steps to go on")
-    if previous is not None and (start / "log.jsonl").is_file():
-        shutil.copy(start / "log.jsonl", run_folder / "log.jsonl")
+    for name in ("log.jsonl", "best.safetensors"):
+        if previous is not None and (start / name).is_file():
+            shutil.copy(start / name, run_folder / name)
     left = minutes - (time.monotonic() - began) / 60 - min(_MARGIN_MINUTES, 0.2 * minutes)
     left_out: list[str] = []
     try:

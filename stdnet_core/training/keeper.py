@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -91,8 +92,9 @@ class Keeper(Callback):
         if trainer.is_global_zero and self._seen >= 0:
             if isinstance(error, TrainingDiverged):
                 (self.output / "diverged.txt").write_text(f"{error}\n")
-            if isinstance(error, TrainingDiverged | KeyboardInterrupt) and module.finite():
-                self.save(module)
+            if module.finite():
+                with contextlib.suppress(OSError):  # a full disk would hide what happened first
+                    self.save(module)
         self._close(trainer)
 
     def _close(self, trainer: lightning.Trainer) -> None:
@@ -181,7 +183,7 @@ class Keeper(Callback):
             path.parent.mkdir(exist_ok=True)
             cv2.imwrite(str(path), picture[..., ::-1])
             self.board.add_image("validation/pictures", picture, module.step, dataformats="HWC")
-        best = module.best_score is None or score < module.best_score
+        best = module.best_score is None or not score >= module.best_score
         if best:
             module.best_score = score
             self._write_weights("best", module)

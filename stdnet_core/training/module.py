@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
 from typing import Any
@@ -37,10 +38,14 @@ def loss_config(config: TrainConfig) -> LossConfig:
     values = dict(config.loss)
     if not model_config(config).uncertainty:
         values["uncertainty_weight"] = 0.0
-    try:
-        return LossConfig(**values)
-    except TypeError as error:
-        raise ConfigError(f"loss: {error}") from error
+    known = [field.name for field in dataclasses.fields(LossConfig)]
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"loss has no setting {name!r}; it has {', '.join(known)}")
+        kind = str if name == "spatial_weight_form" else int | float | bool | list
+        if not isinstance(value, kind):
+            raise ConfigError(f"loss.{name} is {value!r}, which is no number")
+    return LossConfig(**values)
 
 
 class Learner(nn.Module):
@@ -112,7 +117,9 @@ class TrainingModule(lightning.LightningModule):
         """Fraction of the time allowed to this call that has passed; 0 unless the schedule depends on it."""
         if self.config.optim.horizon != "time" or not self.seconds_allowed:
             return 0.0
-        return (time.monotonic() - self.began) / self.seconds_allowed
+        used = (time.monotonic() - self.began) / self.seconds_allowed
+        # by one clock, or the processes would take steps of different sizes
+        return self.trainer.strategy.broadcast(used, src=0) if self.trainer.world_size > 1 else used
 
     def capture(self) -> RunState:
         """The state as it is now, on the CPU."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +22,15 @@ from stdnet_core.training.draw import BatchPlan, choose
 MIN_VALID = 0.3
 """A crop with a smaller share of valid depth is drawn again, at most :data:`TRIES` times."""
 TRIES = 4
+READING_TRIES = 20
 _MILLIMETRE = 1e-3
+
+
+_LOG = logging.getLogger(__name__)
+
+
+class _Unreadable(DataError):
+    """A frame's file is damaged or gone."""
 
 
 class FrameCache:
@@ -102,6 +111,10 @@ def open_sequences(config: SourceConfig, *, skip_bad: bool = False) -> list[Rgbd
             if found
             else f"source {config.source!r} has no sequences"
         )
+    if not any(s.clip(len(s) // 2, 1).valid.any() for s in kept):
+        raise DataError(
+            f"source {config.source!r} has no full-resolution depth; there is nothing to learn from or to compare with"
+        )
     return sorted(kept, key=lambda s: s.name)
 
 
@@ -127,7 +140,9 @@ class Pool:
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
-        self.cache = FrameCache(int(config.cache_gb * 2**30))
+        self.cache = FrameCache(int(config.cache_gb * 2**30 / max(1, config.workers)))
+        self.unreadable: set[str] = set()
+        """What was wrong with frames that were left out (``skip_bad``)."""
         self.sources = [self._open(source) for source in config.sources if source.weight > 0]
         self._weights = {i: source.config.weight for i, source in enumerate(self.sources)}
 
@@ -192,6 +207,18 @@ class Pool:
         return render_clips(seeds, plan.length, plan.height, plan.width, options, device)
 
     def _crop(self, source: Source, plan: BatchPlan, rng: np.random.Generator) -> RgbdClip:
+        for _ in range(READING_TRIES):
+            try:
+                return self._draw(source, plan, rng)
+            except _Unreadable as error:
+                if not self.config.skip_bad:
+                    raise DataError(f"{error} (repair it, or set data.skip_bad=true to go on without)") from error
+                if str(error) not in self.unreadable:
+                    self.unreadable.add(str(error))
+                    _LOG.warning("left out: %s", error)
+        raise DataError(f"source {source.config.source!r}: {READING_TRIES} clips in a row cannot be read")
+
+    def _draw(self, source: Source, plan: BatchPlan, rng: np.random.Generator) -> RgbdClip:
         sequence = source.sequences[int(rng.choice(len(source.starts), p=source.starts))]
         stride = choose(rng, self.config.strides)
         stride = min(stride, (len(sequence) - 1) // max(1, plan.length - 1)) or 1
@@ -208,7 +235,10 @@ class Pool:
             )
         top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
         window = (..., slice(top, top + rows), slice(left, left + columns))
-        frames = [self.cache.frame(sequence, number) for number in numbers]
+        try:
+            frames = [self.cache.frame(sequence, number) for number in numbers]
+        except DataError as error:
+            raise _Unreadable(str(error)) from error
         rgb = torch.stack([color[window] for color, _ in frames]).float().div_(255)
         depth = torch.stack([_unpack(depth[window]) for _, depth in frames])
         if zoom == 2:

@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 
 from stdnet_core.devices import cpu_computes_bf16
@@ -98,6 +99,8 @@ def run(
     state, origin = starting_state(output, folder, fresh=fresh)
     first_step = state.step if state else 0
     if first_step >= config.optim.steps:
+        if not (output / run_state.FILE_NAME).is_file():
+            raise ConfigError(f"the run in {origin} has had its {config.optim.steps} steps; raise optim.steps to go on")
         return RunResult(first_step, first_step, 0.0, {}, interrupted=False, finished=True)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
@@ -107,6 +110,8 @@ def run(
         module.seconds_allowed = 60 * minutes
     trainer, device, rank, processes = _trainer(config, first_step)
     stream = BatchStream(config, device, rank, processes, start=first_step * config.optim.accumulate)
+    if not (output / "best.safetensors").is_file():
+        module.best_score = None
     keeper = Keeper(config, output, stream.builder.pool.names, started, minutes)
     trainer.callbacks.append(keeper)
     if rank == 0:
@@ -129,6 +134,13 @@ def run(
     )
 
 
+def _lightning_trainer(**options: Any) -> lightning.Trainer:
+    try:
+        return lightning.Trainer(**options)
+    except (ValueError, MisconfigurationException) as error:
+        raise ConfigError(f"trainer: {error}") from error
+
+
 def _trainer(config: TrainConfig, first_step: int) -> tuple[lightning.Trainer, str, int, int]:
     """The trainer, the device that makes the data, this process's rank and the number of processes."""
     options = config.trainer
@@ -146,7 +158,7 @@ def _trainer(config: TrainConfig, first_step: int) -> tuple[lightning.Trainer, s
     if precision == "auto":
         precision = "bf16-mixed" if on_gpu or cpu_computes_bf16() else "32-true"
     local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    trainer = lightning.Trainer(
+    trainer = _lightning_trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=local,
         num_nodes=max(1, processes // local),
