@@ -18,7 +18,7 @@ PAPER_SCALES = (4, 8, 16)
 """Factors of the paper, preferred where the sizes of small images allow several."""
 
 _PRIOR_FLOOR = 0.03
-_SPREAD_FLOOR = 0.02
+_SPREAD_FLOOR = 0.002
 
 
 def infer_scale(height: int, width: int, low_height: int, low_width: int) -> int:
@@ -138,7 +138,8 @@ class LowResolutionDepth:
         return base.view(n, 1, height, width)
 
     def residual_unit(self) -> Tensor:
-        """(N, 1, H, W): what a residual of 1 is worth: the local spread plus 2 % of the depth."""
+        """(N, 1, H, W): what a residual of 1 is worth: the local spread plus a little of the depth, so that a
+        residual that is not quite 0 does not show where depth is flat."""
         unit = self.spread + _SPREAD_FLOOR * self.depth
         return unit.repeat_interleave(self.scale, -2).repeat_interleave(self.scale, -1)
 
