@@ -42,8 +42,9 @@ def place(device: str = "auto", precision: str = "auto") -> Placement:
     Args:
         device: ``auto`` (the first CUDA device that works, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``. A CUDA
             device that is missing or does not work falls back to the CPU.
-        precision: ``auto`` (fp32 on the CPU; on CUDA bf16, or fp16 where the device has no bf16), ``fp32``, ``bf16``
-            or ``fp16``. One that the device lacks falls back to the next that it has.
+        precision: ``auto`` (on CUDA bf16, or fp16 where the device has no bf16; on the CPU bf16 where it computes that
+            itself, else fp32), ``fp32``, ``bf16`` or ``fp16``. One that the device lacks falls back to the next that it
+            has.
 
     Raises:
         ConfigError: not one of these words.
@@ -98,6 +99,8 @@ def _choose_dtype(request: str, device: torch.device) -> tuple[torch.dtype, str 
     if device.type == "cpu":
         if request == "fp16":
             return torch.float32, "precision fp16: the CPU computes it slowly, so fp32 is used"
+        if request == "auto" and cpu_computes_bf16():
+            return torch.bfloat16, None
         return PRECISIONS.get(request, torch.float32), None
     has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0) or torch.version.hip is not None
     if request == "auto":

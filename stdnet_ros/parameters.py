@@ -101,7 +101,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         "precision",
         "auto",
-        "Arithmetic of the network. auto: bf16 or fp16 on CUDA, fp32 on the CPU.",
+        "Arithmetic of the network. auto: bf16 where the device computes it, else fp16 on CUDA and fp32 on a CPU.",
         choices=("auto", "fp32", "fp16", "bf16"),
     ),
     ParameterSpec(

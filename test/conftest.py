@@ -21,3 +21,9 @@ def _seeded() -> None:
 
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002 (for libraries that draw from the global state)
+
+
+@pytest.fixture(autouse=True)
+def _float32_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``precision: auto`` means the same on every machine: float32, also where the CPU computes bfloat16."""
+    monkeypatch.setattr("stdnet_core.devices.cpu_computes_bf16", lambda: False)

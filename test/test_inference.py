@@ -542,8 +542,11 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
         DepthUpsampler(foreign)
 
 
-def test_devices_and_precisions_on_the_cpu():
-    assert place("cpu", "auto").precision == "fp32"
+@pytest.mark.parametrize(("computes_bf16", "automatic"), [(False, "fp32"), (True, "bf16")])
+def test_devices_and_precisions_on_the_cpu(computes_bf16, automatic, monkeypatch):
+    monkeypatch.setattr("stdnet_core.devices.cpu_computes_bf16", lambda: computes_bf16)
+    assert place("cpu", "auto").precision == automatic
+    assert place("cpu", "fp32").precision == "fp32"
     assert place("cpu", "bf16").dtype == torch.bfloat16
     slow = place("cpu", "fp16")
     assert (slow.precision, slow.fallback) == ("fp32", True)
