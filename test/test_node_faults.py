@@ -392,12 +392,7 @@ def test_when_nothing_can_be_loaded_it_is_tried_again_with_each_frame():
 def test_a_defect_in_python_code_does_not_cost_the_gpu():
     device = Device([ValueError("a defect")], device="cuda")
     with running_graph(factory=device) as graph:
-        graph.listen()
-        graph.connect()
-        for index in range(3):
-            graph.send(1.0 + index / 30)
-            graph.settle(pairs=index + 1)
-        assert graph.node.snapshot()["drops"] == {"inference_error": 1}
+        assert run_frames(graph, 3)["drops"] == {"inference_error": 1}
         assert device.asked == [{}]
 
 
