@@ -116,7 +116,9 @@ def _runners(names: list[str], args: argparse.Namespace) -> dict[str, Runner]:
         if info.name in runners or info.name in CLASSICAL:
             raise ConfigError(f"two methods are called {info.name!r}; rename {name}")
         latency = 0 if info.config.causal else MAX_LATENCY
-        upsampler = DepthUpsampler.from_model(model, info, mask_unsupported=False, device=args.device, latency=latency)
+        # float32 everywhere: figures that back a checkpoint must not depend on the machine
+        settings = {"device": args.device, "precision": "fp32", "latency": latency}
+        upsampler = DepthUpsampler.from_model(model, info, mask_unsupported=False, **settings)
         runners[info.name] = Runner(upsampler)
     return runners | {method: Runner.classical(method, args.device) for method in CLASSICAL}
 
