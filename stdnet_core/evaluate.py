@@ -203,7 +203,7 @@ def _runner(name: str, scale: int, args: argparse.Namespace) -> Runner:
     if name != "model":
         return Runner.classical(name, args.device)
     if Path(args.checkpoint).suffix in _RELEASED_SUFFIXES:
-        depth_range = args.range_m or PROTOCOL_RANGES.get(args.data.partition(":")[0], _RELEASED_RANGE)
+        depth_range = args.range_m or PROTOCOL_RANGES.get(parse_source(args.data)[0], _RELEASED_RANGE)
         model, info = checkpoints.load_released(args.checkpoint, scale=scale, depth_range=depth_range)
     else:
         model, info = checkpoints.load(args.checkpoint)

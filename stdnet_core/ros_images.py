@@ -251,7 +251,7 @@ def _decode(data: np.ndarray, flags: int, kind: str, topic: str) -> np.ndarray:
     elif signature.startswith(_JPEG_SIGNATURE):
         width, height = _jpeg_size(data)
         # some cameras fill the message up with zeros
-        complete = any(b"\xff\xd9" in end[-64:] for end in (data[-64:].tobytes(), data.tobytes().rstrip(b"\0")))
+        complete = b"\xff\xd9" in data[-64:].tobytes() or b"\xff\xd9" in data.tobytes().rstrip(b"\0")[-64:]
     else:
         raise FrameError(cause, f"{topic}: the data are neither JPEG nor PNG")
     if width * height > MAX_PIXELS:

@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.print_config:
         from stdnet_core.training.module import loss_config, model_config
 
-        model_config(config), loss_config(config)
+        model_config(config)
+        loss_config(config)
         print(to_yaml(config), end="")
         return 0
     if options.max_minutes is not None and not options.max_minutes >= 0:

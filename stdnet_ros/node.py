@@ -173,6 +173,7 @@ class StdnetNode(LifecycleNode):
             self._stop_input()
             return FAILURE
         self._last_seen = [time.monotonic()] * 2
+        self._refusals = 0
         self._active = True
         return super().on_activate(state)
 
@@ -289,7 +290,7 @@ class StdnetNode(LifecycleNode):
 
         self._subscribe(kind, topic, on_message_and_reception if RECEPTION_IS_TOLD else on_message)
 
-    def _subscribe(self, kind, topic: str, callback) -> Subscription:
+    def _subscribe(self, kind, topic: str, callback) -> None:
         def incompatible(event) -> None:
             name = self.resolve_topic_name(topic)
             self._qos_problems[name] = f"{event.total_count} publishers with incompatible QoS"
@@ -546,7 +547,7 @@ class StdnetNode(LifecycleNode):
             return 0, "disabled by the enable service"
         silent = [time.monotonic() - seen > SILENCE_SECONDS for seen in self._last_seen]
         heard = [info is not None for info in self.infos] + [not is_silent for is_silent in silent]
-        topics = [subscription.topic_name for subscription in self._subscriptions_in_use]
+        topics = [subscription.topic_name for subscription in self._subscriptions_in_use]  # camera_infos, then images
         deaf = [topic for topic, hears in zip(topics, heard, strict=True) if topic in self._qos_problems and not hears]
         if deaf:
             return 1, f"incompatible QoS on {', '.join(deaf)}"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stdnet_core.cli import require, run_cli
+from stdnet_core.cli import positive_int, require, run_cli
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.degradation import METHODS, DegradationConfig, degrade
 from stdnet_core.data.rgbd_sequence import RgbdSequence
@@ -241,23 +241,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, help="also write the statistics there")
     parser.add_argument("--split", help="split of a published data set")
     parser.add_argument("--skip-bad", action="store_true", help="leave damaged frames and sequences out, and list them")
-    parser.add_argument("--frames", type=_positive, default=2, help="frames of each sequence (default: %(default)s)")
-    parser.add_argument("--max-sequences", type=_positive, default=8, help="sequences to show (default: %(default)s)")
-    parser.add_argument("--width", type=_positive, default=320, help="of a picture, pixels (default: %(default)s)")
-    parser.add_argument("--scale", type=_positive, default=8, help="of simulated LR depth (default: %(default)s)")
+    parser.add_argument("--frames", type=positive_int, default=2, help="frames of each sequence (default: %(default)s)")
+    parser.add_argument(
+        "--max-sequences", type=positive_int, default=8, help="sequences to show (default: %(default)s)"
+    )
+    parser.add_argument("--width", type=positive_int, default=320, help="of a picture, pixels (default: %(default)s)")
+    parser.add_argument("--scale", type=positive_int, default=8, help="of simulated LR depth (default: %(default)s)")
     parser.add_argument(
         "--method", choices=METHODS, default="dtof", help="of simulated LR depth (default: %(default)s)"
     )
     parser.add_argument("--range", type=float, help="range of the simulated sensor in metres (default: of the frame)")
     parser.add_argument("--lr-scale", type=int, help="require the source's own LR depth of this scale")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
 
 
 if __name__ == "__main__":

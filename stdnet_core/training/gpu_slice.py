@@ -68,57 +68,43 @@ def train_slice(
     Returns:
         What ``slice.json`` holds.
     """
-    with contextlib.ExitStack() as stack:
-        if work is None:
-            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stdnet_slice_")))
-        return _train_slice(start, output, minutes, config, overrides, shard_folder, work, compact_mb)
-
-
-def _train_slice(
-    start: Path | None,
-    output: Path,
-    minutes: float,
-    config: str,
-    overrides: tuple[str, ...],
-    shard_folder: Path | None,
-    folder: Path,
-    compact_mb: float,
-) -> dict[str, object]:
     from stdnet_core.training.run import run
 
-    began = time.monotonic()
-    recordings = shard_folder is not None and any(shard_folder.glob(shards.PATTERN))
-    if recordings:
-        shards.unpack(shard_folder, folder / "data")
-        settings = load_config(config, [*overrides, f"data.root={folder / 'data'}"])
-    else:
-        settings = without_recordings(load_config(config, overrides, check_root=False))
-    run_folder = folder / "run"
-    run_folder.mkdir(parents=True, exist_ok=True)
-    previous = start / COMPACT if start is not None and (start / COMPACT / compact.INDEX).is_file() else None
-    for name in ("log.jsonl", "best.safetensors"):
-        if previous is not None and (start / name).is_file():
-            shutil.copy(start / name, run_folder / name)
-    left = minutes - (time.monotonic() - began) / 60 - min(_MARGIN_MINUTES, 0.2 * minutes)
-    left_out: list[str] = []
-    try:
-        result = run(settings, run_folder, minutes=max(left, 0.01), resume_compact=previous)
-    finally:
-        # Whatever ended the run: what it has saved comes back.
-        left_out = _deliver(run_folder, output, compact_mb)
-    summary: dict[str, object] = {
-        "first_step": result.first_step,
-        "last_step": result.last_step,
-        "steps": settings.optim.steps,
-        "finished": result.finished,
-        "training_minutes": round(result.seconds / 60, 2),
-        "minutes": round((time.monotonic() - began) / 60, 2),
-        "recorded_clips": recordings,
-        "left_out_of_compact": left_out,
-        "validation": result.figures,
-    }
-    (output / "slice.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    return summary
+    temporary = tempfile.TemporaryDirectory(prefix="stdnet_slice_") if work is None else contextlib.nullcontext(work)
+    with temporary as place:
+        folder = Path(place)
+        began = time.monotonic()
+        recordings = shard_folder is not None and any(shard_folder.glob(shards.PATTERN))
+        if recordings:
+            shards.unpack(shard_folder, folder / "data")
+            settings = load_config(config, [*overrides, f"data.root={folder / 'data'}"])
+        else:
+            settings = without_recordings(load_config(config, overrides, check_root=False))
+        run_folder = folder / "run"
+        run_folder.mkdir(parents=True, exist_ok=True)
+        previous = start / COMPACT if start is not None and (start / COMPACT / compact.INDEX).is_file() else None
+        for name in ("log.jsonl", "best.safetensors"):
+            if previous is not None and (start / name).is_file():
+                shutil.copy(start / name, run_folder / name)
+        left = minutes - (time.monotonic() - began) / 60 - min(_MARGIN_MINUTES, 0.2 * minutes)
+        try:
+            result = run(settings, run_folder, minutes=max(left, 0.01), resume_compact=previous)
+        finally:
+            # Whatever ended the run: what it has saved comes back.
+            left_out = _deliver(run_folder, output, compact_mb)
+        summary: dict[str, object] = {
+            "first_step": result.first_step,
+            "last_step": result.last_step,
+            "steps": settings.optim.steps,
+            "finished": result.finished,
+            "training_minutes": round(result.seconds / 60, 2),
+            "minutes": round((time.monotonic() - began) / 60, 2),
+            "recorded_clips": recordings,
+            "left_out_of_compact": left_out,
+            "validation": result.figures,
+        }
+        (output / "slice.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        return summary
 
 
 def _deliver(run_folder: Path, output: Path, compact_mb: float) -> list[str]:
