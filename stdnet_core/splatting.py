@@ -1,7 +1,10 @@
 """Forward warping of depth by optical flow, with a z-buffer (used by the temporal metrics).
 
 Every pixel of the earlier frame becomes a disc that moves along its flow; where discs overlap, the nearest depth
-is seen. The disc's radius closes the gaps that expanding motion opens, and makes what is near slightly fatter."""
+is seen. This is the renderer that the temporal end-point error (TEPE) of DVSR and of the paper is taken with: points
+with discs in normalised device coordinates, in which the shorter side of an image spans 2. Its radius of 2/H is
+1 pixel of an image that is at least as wide as high. In one that is higher than wide that renderer's disc would shrink
+to W/H pixels and leave gaps; here it is 1 pixel in both, so that a video turned by 90 degrees keeps its figures."""
 
 from __future__ import annotations
 
@@ -12,12 +15,15 @@ from torch import Tensor
 
 from stdnet_core.errors import InputError
 
-SPLAT_RADIUS = 2.0
-"""Pixels; a disc covers the pixel centres that are nearer to its own centre than this."""
+SPLAT_RADIUS = 1.0
+"""Pixels; a disc covers the pixel centres that are nearer to its own centre than this. At 1 that is its own pixel alone
+where it has moved by whole pixels, and up to 2x2 pixels elsewhere."""
 
 
 def forward_warp(depth: Tensor, flow: Tensor, valid: Tensor, radius: float = SPLAT_RADIUS) -> tuple[Tensor, Tensor]:
     """Move depth along the flow.
+
+    Pixel centres are at whole numbers. Each of the K maps has its own z-buffer.
 
     Args:
         depth: (N, K, H, W), K depth maps of one scene that share flow and validity; any unit.

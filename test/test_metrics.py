@@ -1,4 +1,4 @@
-"""The metrics against loops over pixels, a slow z-buffer and scenes whose figures follow from geometry."""
+"""The metrics against loops over pixels, slow z-buffers and scenes whose figures follow from geometry."""
 
 from __future__ import annotations
 
@@ -46,12 +46,82 @@ def slow_z_buffer(depth, flow, valid, radius):
     return warped, hit
 
 
+def render_discs(depth, flow, valid, radius):
+    """The renderer of the published TEPE, by loops: points with discs in normalised device coordinates.
+
+    The shorter side of the image spans -1..1 and the longer one as much more as it is longer; x points to the left, y
+    up; a pixel is where its centre is. Each pixel shows the nearest point whose squared distance in these coordinates
+    is below that of ``radius``. Returns depth and where there is any, as :func:`forward_warp` does.
+    """
+    height, width = depth.shape
+    shorter = min(height, width)
+
+    def normalised(x, y):  # of a place in the image, whose corner is (0, 0) and whose first pixel ends at (1, 1)
+        return (width - 2 * x) / shorter, (height - 2 * y) / shorter
+
+    points = [
+        (*normalised(x + 0.5 + float(flow[0, y, x]), y + 0.5 + float(flow[1, y, x])), depth[y, x])
+        for y in range(height)
+        for x in range(width)
+        if valid[y, x]
+    ]
+    warped, hit = np.zeros_like(depth), np.zeros(depth.shape, bool)
+    for row in range(height):
+        for column in range(width):
+            x, y = normalised(column + 0.5, row + 0.5)
+            near = [z for px, py, z in points if (px - x) ** 2 + (py - y) ** 2 < radius**2]
+            if near:
+                warped[row, column], hit[row, column] = min(near), True
+    return warped, hit
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 12), (12, 7), (13, 10)])
+def test_forward_warp_is_the_renderer_of_the_published_figures(height, width):
+    """Discs of 2/H where that is a pixel; in images higher than wide, of one pixel, too, and not of W/H pixels."""
+    generator = torch.Generator().manual_seed(2)
+    depth = 1 + 4 * torch.rand(1, 1, height, width, generator=generator)
+    flow = 2 * torch.randn(1, 2, height, width, generator=generator)
+    valid = torch.rand(1, 1, height, width, generator=generator) > 0.5
+    arguments = (depth[0, 0].numpy(), flow[0].numpy(), valid[0, 0].numpy())
+
+    def check(expected, got):
+        np.testing.assert_array_equal(got[1][0, 0].numpy(), expected[1])
+        np.testing.assert_array_equal(got[0][0, 0].numpy(), expected[0])
+        assert 0 < expected[1].sum() < expected[1].size
+
+    check(render_discs(*arguments, 2 / min(height, width)), forward_warp(depth, flow, valid))
+    if width < height:
+        check(render_discs(*arguments, 2 / height), forward_warp(depth, flow, valid, radius=width / height))
+
+
+@pytest.mark.parametrize(
+    ("flow", "covered"),
+    [
+        ((0, 0), [(3, 5)]),  # its neighbours' centres are 1 px away, and so not covered
+        ((2, -1), [(2, 7)]),
+        ((0.25, 0), [(3, 5), (3, 6)]),
+        ((0.5, 0.5), [(3, 5), (3, 6), (4, 5), (4, 6)]),
+        ((-0.875, -0.75), [(2, 4), (2, 5), (3, 4)]),
+        ((0, 4.5), [(7, 5)]),  # half of it has left the image
+    ],
+)
+def test_pixels_that_a_moved_point_covers(flow, covered):
+    """On a size whose normalised coordinates are exact in floating point, so that the boundary is, too."""
+    depth, valid = torch.full((1, 1, 8, 16), 2.0), torch.zeros(1, 1, 8, 16, dtype=torch.bool)
+    valid[0, 0, 3, 5] = True
+    motion = torch.tensor(flow, dtype=torch.float32).reshape(1, 2, 1, 1).expand(1, 2, 8, 16)
+    _, hit = forward_warp(depth, motion, valid)
+    assert [tuple(place) for place in hit[0, 0].nonzero().tolist()] == covered
+    _, expected = render_discs(depth[0, 0].numpy(), motion[0].numpy(), valid[0, 0].numpy(), 2 / 8)
+    np.testing.assert_array_equal(hit[0, 0].numpy(), expected)
+
+
 @pytest.mark.parametrize("radius", [1.0, 2.0, 2.5])
 def test_forward_warp_is_the_slow_z_buffer(radius):
     generator = torch.Generator().manual_seed(1)
     depth = torch.rand(2, 2, 9, 12, generator=generator)
     flow = 3 * torch.randn(2, 2, 9, 12, generator=generator)
-    flow[:, :, :4] = flow[:, :, :4].round()  # distances of exactly 2 pixels are not covered
+    flow[:, :, :4] = flow[:, :, :4].round()  # distances of exactly the radius are not covered
     flow[0, 0, 5, 5] = float("nan")
     flow[1, 1, 2, 3] = float("inf")
     valid = torch.rand(2, 1, 9, 12, generator=generator) > 0.8
@@ -65,18 +135,19 @@ def test_forward_warp_is_the_slow_z_buffer(radius):
 
 
 def test_forward_warp_shows_the_nearer_of_two_surfaces():
-    """A near square moves over a far wall by 5 pixels: the wall stays, the square arrives, fattened by 1 px."""
+    """A near square moves over a far wall by 4.5 pixels: the wall stays, the square arrives, wider by a pixel."""
     depth = torch.full((1, 1, 20, 30), 5.0)
     depth[..., 8:12, 4:9] = 1.0
     flow = torch.zeros(1, 2, 20, 30)
-    flow[:, 0, 8:12, 4:9] = 5.0
+    flow[:, 0, 8:12, 4:9] = 4.5
     warped, hit = forward_warp(depth, flow, torch.ones(1, 1, 20, 30, dtype=torch.bool))
     near = warped[0, 0] == 1.0
     expected = torch.zeros_like(near)
-    expected[7:13, 8:15] = True  # distance below 2: one pixel along rows and columns, diagonals too (1.41)
+    expected[8:12, 8:14] = True  # each point between two pixels covers both
     assert torch.equal(near, expected)
-    assert hit[0, 0, 9, 4]  # the gap that the square leaves is narrow at its rim: closed by the discs
-    assert not hit[0, 0, 10, 6]  # and open in its middle
+    gap = torch.zeros_like(near)
+    gap[8:12, 4:8] = True  # what the square leaves behind and does not cover again
+    assert torch.equal(~hit[0, 0], gap)
 
 
 def test_forward_warp_refuses_other_shapes():
@@ -153,13 +224,14 @@ def test_edge_mask_by_hand():
     assert 0 < expected.sum() < expected.size
 
 
-def test_tepe_by_hand():
-    pred, target, valid, flow = random_clip(batch=1, frames=3)
-    total = 0.0
+@pytest.mark.parametrize(("height", "width"), [(9, 11), (11, 9)])
+def test_tepe_by_hand(height, width):
+    pred, target, valid, flow = random_clip(batch=1, frames=3, height=height, width=width)
+    total, radius = 0.0, 2 / min(height, width)
     for t in (1, 2):
         previous = valid[0, t - 1, 0].numpy()
-        moved_target, hit = slow_z_buffer(target[0, t - 1, 0].numpy(), flow[0, t - 1].numpy(), previous, 2.0)
-        moved_pred, _ = slow_z_buffer(pred[0, t - 1, 0].numpy(), flow[0, t - 1].numpy(), previous, 2.0)
+        moved_target, hit = render_discs(target[0, t - 1, 0].numpy(), flow[0, t - 1].numpy(), previous, radius)
+        moved_pred, _ = render_discs(pred[0, t - 1, 0].numpy(), flow[0, t - 1].numpy(), previous, radius)
         delta = (target[0, t, 0].numpy() - moved_target) - (pred[0, t, 0].numpy() - moved_pred)
         total += 100 * np.abs(delta)[hit & valid[0, t, 0].numpy()].sum()
     metric = metrics.TEPE()
