@@ -33,7 +33,7 @@ _COLUMNS = {
     "flicker": "flicker_cm",
     "edge RMSE": "edge_rmse_cm",
     "tail RMSE": "longtail_spatial_rmse_cm",
-    "t-tail RMSE": "longtail_temporal_rmse_cm",
+    "motion tail RMSE": "motion_tail_rmse_cm",
 }
 
 
@@ -145,10 +145,11 @@ def _evaluate(
 
 def _table(group: str, scale: int, mean: dict[str, dict[str, float]]) -> str:
     width = max(map(len, mean))
-    header = f"{'':{width}}" + "".join(f"{title:>13}" for title in _COLUMNS) + f"{'RMSE, MAE of bilinear':>25}"
-    lines = [f"{group}, x{scale} (cm; mean over sequences)", header]
+    columns = {title: max(13, len(title) + 2) for title in _COLUMNS}
+    header = "".join(f"{title:>{n}}" for title, n in columns.items()) + f"{'RMSE, MAE of bilinear':>25}"
+    lines = [f"{group}, x{scale} (cm; mean over sequences)", f"{'':{width}}{header}"]
     for method, figures in mean.items():
-        cells = "".join(f"{figures[key]:13.2f}" for key in _COLUMNS.values())
+        cells = "".join(f"{figures[_COLUMNS[title]]:{n}.2f}" for title, n in columns.items())
         ratios = [figures[key] / mean["bilinear"][key] for key in ("rmse_cm", "mae_cm")]
         lines.append(f"{method:{width}}{cells}{ratios[0]:>16.3f} {ratios[1]:8.3f}")
     return "\n".join(lines) + "\n"

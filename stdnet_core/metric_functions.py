@@ -6,7 +6,8 @@ Depth is in metres in and every figure is in centimetres out. Each function retu
 :meth:`Pooled.mean` or :meth:`Pooled.root_mean`. Shapes are (..., T, 1, H, W) with any leading dimensions.
 
 RMSE, MAE and the temporal end-point error (TEPE) are those of the paper's tables; the others say where the errors
-are: at depth edges, where interpolation fails (the paper's "long tails", fig. 2 and 4), and from frame to frame."""
+are: at depth edges, where interpolation fails (the paper's spatial long tail, fig. 2 and 4), where depth changes along
+the motion, and from frame to frame."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ EDGE_STEP = 0.05
 EDGE_WIDTH = 2
 """Pixels (in rows and columns) around an edge that count as edge."""
 LONG_TAIL = 0.1
-"""Metres by which a pixel must differ from what interpolation, or the previous frame, says."""
+"""Metres of difference from which on a pixel belongs to a tail: to what interpolation says, or to the frame before."""
 STILL_COLOR = 8 / 255
 """Largest change of any colour channel over three frames in a pixel that counts as still."""
 
@@ -143,8 +144,10 @@ def temporal_end_point_error(pred: Tensor, target: Tensor, valid: Tensor, warped
     return Pooled(summed.total, torch.full_like(summed.count, math.prod(true_change.shape[-4:])))
 
 
-def temporal_long_tail(target: Tensor, valid: Tensor, warped: WarpedPair) -> Tensor:
-    """Pixels of frames 1..T-1 whose true depth changes by 0.1 m or more along the flow."""
+def motion_tail(target: Tensor, valid: Tensor, warped: WarpedPair) -> Tensor:
+    """Pixels of frames 1..T-1 whose true depth changes by 0.1 m or more along the flow; (..., T-1, 1, H, W) bool.
+
+    The paper's temporal long tail is another: pixels whose depth changes in place, whatever moves there."""
     change = (target[..., 1:, :, :, :] - warped.target).abs()
     return valid[..., 1:, :, :, :] & warped.hit & (change >= LONG_TAIL)
 

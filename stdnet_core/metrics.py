@@ -129,12 +129,12 @@ class TEPE(PooledMetric):
         self._pool(functions.temporal_end_point_error(pred, target, valid, warped), sequence)
 
 
-class TemporalLongTailRMSE(RMSE):
+class MotionTailRMSE(RMSE):
     """RMSE in cm where the true depth changes by 0.1 m or more along the flow."""
 
     def update(self, pred: Tensor, target: Tensor, valid: Tensor, flow: Tensor, sequence: int | Tensor = 0) -> None:
         """As :meth:`TEPE.update`."""
-        mask = functions.temporal_long_tail(target, valid, functions.warp_previous(pred, target, valid, flow))
+        mask = functions.motion_tail(target, valid, functions.warp_previous(pred, target, valid, flow))
         self._pool(functions.squared_error(pred[..., 1:, :, :, :], target[..., 1:, :, :, :], mask), sequence)
 
 
@@ -157,6 +157,6 @@ def depth_metrics(sequences: int = 1, *, flow: bool = False, upsampled: bool = F
     if upsampled:
         kinds["longtail_spatial_rmse_cm"] = SpatialLongTailRMSE
     if flow:
-        kinds |= {"tepe_cm": TEPE, "longtail_temporal_rmse_cm": TemporalLongTailRMSE}
+        kinds |= {"tepe_cm": TEPE, "motion_tail_rmse_cm": MotionTailRMSE}
     # Compute groups merge metrics whose states happen to be equal at first, e.g. both zero on an empty clip.
     return _torchmetrics.MetricCollection({name: kind(sequences) for name, kind in kinds.items()}, compute_groups=False)

@@ -19,7 +19,7 @@ from stdnet_core.errors import InputError
 from stdnet_core.metric_functions import Pooled, WarpedPair
 from stdnet_core.splatting import forward_warp
 
-ROOT_MEAN = {"rmse_cm", "edge_rmse_cm", "longtail_spatial_rmse_cm", "longtail_temporal_rmse_cm"}
+ROOT_MEAN = {"rmse_cm", "edge_rmse_cm", "longtail_spatial_rmse_cm", "motion_tail_rmse_cm"}
 """Figures that are the root of their pooled mean."""
 FIGURES = (
     "rmse_cm",
@@ -28,7 +28,7 @@ FIGURES = (
     "delta1",
     "edge_rmse_cm",
     "longtail_spatial_rmse_cm",
-    "longtail_temporal_rmse_cm",
+    "motion_tail_rmse_cm",
     "flicker_cm",
     "jitter_cm",
     "coverage",
@@ -161,8 +161,8 @@ class VideoScore:
         moved, hit = forward_warp(maps, flow, previous.valid[:, 0])
         warped = WarpedPair(moved[0, 1:, None, None], moved[:, :1, None], hit[:, None])
         self._count("tepe_cm", functions.temporal_end_point_error(pred, target, valid, warped))
-        mask = functions.temporal_long_tail(target, valid, warped)
-        self._count("longtail_temporal_rmse_cm", functions.squared_error(current.pred, current.target, mask))
+        mask = functions.motion_tail(target, valid, warped)
+        self._count("motion_tail_rmse_cm", functions.squared_error(current.pred, current.target, mask))
 
     def _count(self, name: str, pooled: Pooled) -> None:
         self._sums[name] = self._sums[name] + replace(pooled, total=pooled.total.cpu(), count=pooled.count.cpu())

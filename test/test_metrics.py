@@ -194,7 +194,7 @@ def test_invalid_pixels_never_count():
     got = collection.compute()
     assert set(got) == {
         "rmse_cm", "mae_cm", "delta1", "edge_rmse_cm", "flicker_cm", "tepe_cm",
-        "longtail_spatial_rmse_cm", "longtail_temporal_rmse_cm",
+        "longtail_spatial_rmse_cm", "motion_tail_rmse_cm",
     }  # fmt: skip
     for name, value in expected.items():
         assert math.isfinite(value)
@@ -275,7 +275,7 @@ def test_flicker_and_jitter():
     assert float(counted.count) == 3 * 6 * 7 - 3 * 7 - (6 - 1)
 
 
-def test_long_tails_by_hand():
+def test_tails_by_hand():
     target = torch.full((2, 1, 6, 8), 2.0)
     target[1, :, :, :4] = 1.85  # comes nearer by 0.15 m
     upsampled = target.clone()
@@ -289,10 +289,10 @@ def test_long_tails_by_hand():
     spatial.update(pred, target, valid, upsampled)
     assert float(spatial.compute()) == pytest.approx(5, rel=1e-4)
     assert float(spatial.count) == 2 * 2 * 8
-    temporal = metrics.TemporalLongTailRMSE()
-    temporal.update(pred, target, valid, torch.zeros(1, 2, 6, 8))
-    assert float(temporal.count) == 6 * 4
-    assert float(temporal.compute()) == pytest.approx(math.sqrt((2 * 25 + 4 * 4) / 6), rel=1e-4)
+    motion = metrics.MotionTailRMSE()
+    motion.update(pred, target, valid, torch.zeros(1, 2, 6, 8))
+    assert float(motion.count) == 6 * 4
+    assert float(motion.compute()) == pytest.approx(math.sqrt((2 * 25 + 4 * 4) / 6), rel=1e-4)
 
 
 def test_clips_pool_into_sequences_and_sequences_average():

@@ -148,6 +148,20 @@ def test_long_tails_hold_the_pixels_that_qualify(analysis, frames):
     assert analysis.histograms["temporal long tail"]["theirs"].sum() == temporal > 0
 
 
+def test_what_passes_by_is_in_the_temporal_long_tail_and_not_in_the_motion_tail():
+    """The paper's tail is of pixels, the other of points: a box that moves sideways changes no depth along its way."""
+    collected = Analysis(["ours"])
+    rgb = np.zeros((H, W, 3), np.uint8)
+    for i in range(2):
+        truth = np.full((H, W), 3.0, np.float32)
+        truth[8:16, 4 + 3 * i : 12 + 3 * i] = 1.5
+        flow = np.zeros((2, H, W), np.float32)
+        flow[0, 8:16, 4:12] = 3
+        collected.add(AnalysisFrame(i, None, rgb, truth[::8, ::8], {"ours": truth + 0.1}, truth, flow=flow))
+    assert collected.histograms["temporal long tail"]["ours"].sum() == 8 * 2 * 3
+    assert math.isnan(collected.figures()["ours"]["motion_tail_rmse_cm"])
+
+
 def test_examples_are_best_median_and_worst(analysis):
     order = sorted(range(10), key=lambda i: analysis.rows[i]["ours rmse_cm"])
     examples = analysis.examples()

@@ -32,7 +32,7 @@ _COLUMNS = (
     ("delta1", "delta1 %", 100, True, "pixels within a factor of 1.25"),
     ("edge_rmse_cm", "edge RMSE", 1, False, "RMSE within 2 px of depth edges"),
     ("longtail_spatial_rmse_cm", "tail RMSE", 1, False, "RMSE where bilinear interpolation is wrong by 10 cm or more"),
-    ("longtail_temporal_rmse_cm", "motion RMSE", 1, False, "RMSE where depth changes by 10 cm or more along the flow"),
+    ("motion_tail_rmse_cm", "motion tail RMSE", 1, False, "RMSE where depth changes by 10 cm or more along the flow"),
     ("coverage", "coverage %", 100, True, "share of the truth's pixels for which a depth is given"),
 )
 
@@ -250,7 +250,8 @@ def _sections(data: ReportData) -> list[Section]:
             Section(
                 "Where the errors are",
                 "The spatial long tail is where interpolating the input is wrong by 10 cm or more, the temporal one "
-                "where the true depth of a pixel changes by 10 cm or more from one frame to the next.",
+                "where the true depth of a pixel changes by 10 cm or more from one frame to the next; the motion "
+                "tail, where depth changes along the flow, is another.",
                 (),
                 [
                     Picture(
@@ -354,12 +355,14 @@ def _accuracy(analysis: Analysis) -> dict[str, Any]:
 def accuracy_table(analysis: Analysis) -> str:
     """The accuracy table as text, for terminals."""
     parts = _accuracy(analysis)
-    width = max(16, *(len(row["name"]) + 2 for row in parts["table"]))
-    lines = [" " * width + "".join(f"{column['label']:>12}" for column in parts["columns"])]
-    lines += [
-        f"{row['name']:{width}}" + "".join(f"{cell['text']:>12}" for cell in row["cells"]) for row in parts["table"]
-    ]
-    return "\n".join(lines)
+    labels = [column["label"] for column in parts["columns"]]
+    widths = [max(12, len(label) + 2) for label in labels]
+    rows = [("", labels), *((row["name"], [cell["text"] for cell in row["cells"]]) for row in parts["table"])]
+    first = max(16, *(len(name) + 2 for name, _ in rows))
+    return "\n".join(
+        f"{name:{first}}" + "".join(f"{text:>{width}}" for text, width in zip(texts, widths, strict=True))
+        for name, texts in rows
+    )
 
 
 def _number(value: float) -> str:

@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     task.add_argument("--noise", type=float, default=0.0, metavar="M", help="its noise, standard deviation in metres")
     task.add_argument("--dropout", type=float, default=0.0, metavar="P", help="probability of a reading being lost")
     task.add_argument("--baselines", default="bilinear,joint_bilateral", help=f"of {','.join(BASELINES)}; '' for none")
-    task.add_argument("--no-flow", action="store_true", help="leave out figures along optical flow (TEPE): faster")
+    task.add_argument("--no-flow", action="store_true", help="no figures along optical flow (TEPE, motion tail)")
     topics = cli.add_argument_group("topics (found by type, content and name if not given)")
     for role in ("color", "depth", "color-info", "depth-info"):
         topics.add_argument(f"--{role}", metavar="TOPIC")
