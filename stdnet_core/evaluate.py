@@ -125,6 +125,19 @@ def _parser() -> argparse.ArgumentParser:
         help="later frames that the model may see; 8 is the whole-clip result of the paper, 0 what a robot gets at once"
         " (default: %(default)s)",
     )
+    parser.add_argument(
+        "--clip-truth",
+        type=_metres_or_none,
+        metavar="M|none",
+        help="true depth beyond M metres becomes M, also for the simulated sensor (default: as in the paper, 40 for "
+        "DyDToF, else none)",
+    )
+    parser.add_argument(
+        "--depth-range",
+        type=float,
+        metavar="M",
+        help="metres that a released .pth divides depth by (default: as in the paper, 40 for DyDToF, else 30)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
     low = parser.add_argument_group("low-resolution depth")
@@ -136,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
         "--range-m",
         type=float,
         metavar="M",
-        help="range of the sensor (default: 30 TartanAir, 40 DyDToF, else the data's)",
+        help="range of the simulated sensor (default: 30 TartanAir, 40 DyDToF, else the sequence's largest depth)",
     )
     low.add_argument("--jitter-bins", type=int, default=0, metavar="N", help="readings jump by up to N dToF bins")
     low.add_argument("--noise-m", type=float, default=0.0, metavar="M", help="standard deviation of Gaussian noise")
@@ -163,17 +176,35 @@ def _methods(text: str) -> list[str]:
     return methods
 
 
+def _metres_or_none(text: str) -> float:
+    try:
+        metres = math.inf if text == "none" else float(text)
+    except ValueError:
+        metres = math.nan
+    if not metres > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of metres above 0 nor none")
+    return metres
+
+
 def _check(args: argparse.Namespace) -> None:
     if args.methods and "model" in args.methods and not args.checkpoint:
         raise ConfigError("method model needs --checkpoint FILE or the name of a shipped one")
     if args.methods and "model" not in args.methods and args.checkpoint:
         raise ConfigError("--checkpoint is given, but --methods leaves out model; add it or drop the checkpoint")
+    if args.depth_range is not None and not _is_released(args.checkpoint):
+        raise ConfigError("--depth-range is for a released .pth as --checkpoint; other checkpoints carry theirs")
+    if args.range_m is not None and args.lr == "disk":
+        raise ConfigError("--range-m is of a simulated sensor, and --lr disk simulates none; drop one of them")
     if not 0 <= args.latency <= MAX_LATENCY:
         raise ConfigError(f"--latency is {args.latency}; give 0 to {MAX_LATENCY} frames")
     for name in ("limit", "max_frames"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} is {value}; give at least 1")
+
+
+def _is_released(checkpoint: str | None) -> bool:
+    return checkpoint is not None and Path(checkpoint).suffix in _RELEASED_SUFFIXES
 
 
 def _degradation(args: argparse.Namespace) -> DegradationConfig:
@@ -202,8 +233,10 @@ def _describe_low_resolution(args: argparse.Namespace) -> dict[str, Any]:
 def _runner(name: str, scale: int, args: argparse.Namespace) -> Runner:
     if name != "model":
         return Runner.classical(name, args.device)
-    if Path(args.checkpoint).suffix in _RELEASED_SUFFIXES:
-        depth_range = args.range_m or PROTOCOL_RANGES.get(parse_source(args.data)[0], _RELEASED_RANGE)
+    if _is_released(args.checkpoint):
+        depth_range = args.depth_range
+        if depth_range is None:
+            depth_range = PROTOCOL_RANGES.get(parse_source(args.data)[0], _RELEASED_RANGE)
         model, info = checkpoints.load_released(args.checkpoint, scale=scale, depth_range=depth_range)
     else:
         model, info = checkpoints.load(args.checkpoint)
@@ -271,7 +304,7 @@ def _evaluate_scale(
                     page.write(name, scale, _settings_of(report), None)
                 raise
             if page is not None:
-                page.write(name, scale, _settings_of(report), results[name])
+                page.write(name, scale, _settings_of(report, results[name]), results[name])
     if not results:
         raise DataError(f"{args.data}: no sequence could be evaluated; the first problem was: {skipped[0]}")
     info = runners["model"].upsampler.info if "model" in runners else None
@@ -285,6 +318,7 @@ def _evaluate_scale(
         "frames": {name: result.frames for name, result in results.items()},
         "tepe_flow": {name: result.flow for name, result in results.items()},
         "range_m": {name: result.range_m for name, result in results.items()},
+        "clip_truth_m": {name: result.clip_truth_m for name, result in results.items()},
         "trained_on": sorted(known.intersection(results)),
         "skipped": skipped,
         "notices": notices,
@@ -316,6 +350,7 @@ def _evaluate_one(
         low,
         kind=kind,
         frames=args.max_frames,
+        clip_truth=args.clip_truth,
         device=str(_score_device(runners)),
         on_frame=on_frame,
     )
@@ -330,11 +365,15 @@ def _file_name(sequence: str, scale: int) -> str:
     return f"{sequence.replace('/', '_').replace(':', '_')}_x{scale}"
 
 
-def _settings_of(report: dict[str, Any]) -> dict[str, Any]:
-    """What a page shows as its configuration."""
+def _settings_of(report: dict[str, Any], result: SequenceResult | None = None) -> dict[str, Any]:
+    """What a page shows as its configuration; ``result`` adds what was chosen for the sequence."""
     settings = {name: report[name] for name in ("data", "split", "checkpoint") if report[name] is not None}
     settings |= {f"low-resolution depth: {key}": value for key, value in report["low_resolution"].items()}
-    shown = ("name", "trained_scales", "latency", "device", "precision")
+    if result is not None and result.range_m is not None:
+        settings["low-resolution depth: range_m"] = round(result.range_m, 3)
+    if result is not None and result.clip_truth_m is not None:
+        settings["true depth: clip_truth_m"] = result.clip_truth_m
+    shown = ("name", "trained_scales", "depth_range", "latency", "device", "precision")
     return settings | {f"model: {key}": report["model"][key] for key in shown if "model" in report}
 
 
@@ -381,9 +420,11 @@ def _text(scale: int, result: dict[str, Any], report: dict[str, Any]) -> str:
     second = max(len(method) for method in result["mean"])
     frames = sum(result["frames"].values())
     low = report["low_resolution"]
+    ranges = [metres for metres in result["range_m"].values() if metres is not None]
+    sensor = f" ({low['method']}, range {_span(ranges)} m)" if ranges else ""
     lines = [
         f"x{scale}, {report['data']}: {len(result['sequences'])} sequences, {frames} frames; "
-        f"low-resolution depth {low['source']}" + (f" ({low['method']})" if "method" in low else "") + "; lengths in cm"
+        f"low-resolution depth {low['source']}{sensor}; lengths in cm"
     ]
     lines.append(f"{'sequence':{first}}  {'method':{second}}" + "".join(f"{title:>11}" for title in _COLUMNS))
     for name, methods in rows:
@@ -399,6 +440,9 @@ def _text(scale: int, result: dict[str, Any], report: dict[str, Any]) -> str:
         lines.append(
             "TEPE: along optical flow ESTIMATED from colour (OpenCV DIS); not comparable with published values"
         )
+    clips = [metres for metres in result["clip_truth_m"].values() if metres is not None]
+    if clips:
+        lines.append(f"true depth is clipped to {_span(clips)} m")
     model = report.get("model")
     if model:
         lines.append(
@@ -412,6 +456,11 @@ def _text(scale: int, result: dict[str, Any], report: dict[str, Any]) -> str:
     lines += [f"note: {text}" for text in result["notices"]]
     lines += [f"left out: {text}" for text in result["skipped"]]
     return "\n".join(lines) + "\n"
+
+
+def _span(values: list[float]) -> str:
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _cell(value: float) -> str:

@@ -7,6 +7,7 @@ frame, so the memory does not grow with the length of a sequence, and is scored 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,7 +32,8 @@ _CHUNK = 8  # frames read at once
 _RANGE_PROBES = 16  # frames whose largest depth decides the range of the simulated sensor
 PROTOCOL_RANGES = {"tartanair": tartanair.DEPTH_RANGE_M, "dydtof": dydtof.DEPTH_RANGE_M}
 """Depth ranges of the paper in metres, by kind of source."""
-_CLIPPED_TRUTH = {"dydtof"}  # sets whose true depth the paper clips to the range
+PROTOCOL_CLIPS = {"dydtof": dydtof.DEPTH_RANGE_M}
+"""Metres that the paper clips true depth to, by kind of source; it leaves that of others as it is."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class SequenceResult:
         frames: how many were scored.
         flow: ``true``, ``estimated``, ``mixed`` or ``none`` (a single frame).
         range_m: depth range of the simulated sensor in metres, None for low-resolution depth from disk.
+        clip_truth_m: metres that true depth was clipped to, None where it was not.
         notices: what the methods had to say, by method.
     """
 
@@ -86,6 +89,7 @@ class SequenceResult:
     frames: int
     flow: str
     range_m: float | None
+    clip_truth_m: float | None
     notices: dict[str, list[str]]
 
 
@@ -113,14 +117,14 @@ def read_frames(
     *,
     frames: int | None = None,
     range_m: float = 20.0,
-    clip_truth: bool = False,
+    clip_truth: float = math.inf,
 ) -> Iterator[EvaluationFrame]:
     """Frames of a sequence with low-resolution depth and flow, read a few at a time.
 
     Args:
         frames: at most so many, from the first.
         range_m: of the simulated sensor; readings beyond it become it.
-        clip_truth: true depth beyond ``range_m`` becomes ``range_m``, too.
+        clip_truth: true depth beyond so many metres becomes that, for the simulated sensor, too.
 
     Raises:
         DataError: a frame cannot be read, or low-resolution depth is asked from a source without it.
@@ -132,9 +136,7 @@ def read_frames(
         first = max(start - 1, 0)  # with the frame before, for the flow that leads here
         clip = sequence.clip(first, min(start + _CHUNK, count) - first)
         new = start - first
-        depth = clip.depth * clip.valid
-        if clip_truth:
-            depth = depth.clamp(max=range_m)
+        depth = (clip.depth * clip.valid).clamp(max=clip_truth)
         low = _low_resolution(clip, depth, new, low_resolution, range_m, generator)
         for i in range(new, len(clip)):
             rgb = clip.rgb[i].permute(1, 2, 0).contiguous().numpy()
@@ -249,6 +251,7 @@ def evaluate_sequence(
     *,
     kind: str = "",
     frames: int | None = None,
+    clip_truth: float | None = None,
     device: str = "cpu",
     on_frame: Callable[[int, EvaluationFrame, ScoredFrame], None] | None = None,
 ) -> SequenceResult:
@@ -260,6 +263,8 @@ def evaluate_sequence(
         low_resolution: what they get.
         kind: of the source, for the conventions of the paper's data sets.
         frames: at most so many, from the first.
+        clip_truth: true depth beyond so many metres becomes that (infinite: none does); None: as the paper has it for
+            this kind of source, see :data:`PROTOCOL_CLIPS`.
         device: that scores are computed on.
         on_frame: called with the number, the frame and what was scored (each method's depth among it), e.g. to draw it.
 
@@ -268,6 +273,7 @@ def evaluate_sequence(
     """
     given = low_resolution.degradation.range_m
     range_m = given if given is not None else sensor_range(sequence, kind, frames)
+    clip_truth = PROTOCOL_CLIPS.get(kind, math.inf) if clip_truth is None else clip_truth
     baseline = runners["bilinear"] if "bilinear" in runners else Runner.classical("bilinear", device)
     everyone = {**runners, "bilinear": baseline}
     for runner in everyone.values():
@@ -293,8 +299,7 @@ def evaluate_sequence(
             if on_frame is not None:
                 on_frame(score.frames - 1, frame, scored)
 
-    stream = read_frames(sequence, low_resolution, frames=frames, range_m=range_m, clip_truth=kind in _CLIPPED_TRUTH)
-    for frame in stream:
+    for frame in read_frames(sequence, low_resolution, frames=frames, range_m=range_m, clip_truth=clip_truth):
         measured = measured or bool((frame.target > 0).any())
         if frame.flow is not None:
             kinds_of_flow.add(frame.true_flow)
@@ -313,7 +318,14 @@ def evaluate_sequence(
         figures[name]["ms_per_frame"] = 1e3 * runner.seconds / max(runner.frames, 1)
     flow = {(): "none", (True,): "true", (False,): "estimated"}.get(tuple(kinds_of_flow), "mixed")
     notices = {name: list(runner.upsampler.notices) for name, runner in runners.items() if runner.upsampler.notices}
-    return SequenceResult(figures, score.frames, flow, range_m if low_resolution.simulated else None, notices)
+    return SequenceResult(
+        figures,
+        score.frames,
+        flow,
+        range_m if low_resolution.simulated else None,
+        clip_truth if math.isfinite(clip_truth) else None,
+        notices,
+    )
 
 
 def unique_names(names: Iterable[str]) -> list[str]:

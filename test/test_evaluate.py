@@ -6,7 +6,9 @@ import csv
 import json
 import math
 import re
+import shutil
 import weakref
+from pathlib import Path
 
 import cv2
 import imageio_ffmpeg
@@ -19,7 +21,7 @@ from stdnet_core import checkpoints, evaluate, metrics
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.degradation import DegradationConfig, degrade
 from stdnet_core.errors import ConfigError, DataError, InputError
-from stdnet_core.evaluation import LowResolution, Runner, evaluate_sequence, unique_names
+from stdnet_core.evaluation import LowResolution, Runner, evaluate_sequence, read_frames, unique_names
 from stdnet_core.fill import fill_invalid
 from stdnet_core.inference import DepthUpsampler
 from stdnet_core.model import ModelConfig, STDNet
@@ -27,6 +29,7 @@ from stdnet_core.normalization import clip_depth_range
 from stdnet_core.report.evaluation_report import EvaluationReport
 from stdnet_core.scoring import ScoredFrame, VideoScore, estimate_flow, mean_figures
 
+GOLDEN = Path(__file__).parent / "golden"
 SMALL = ModelConfig(
     channels=4,
     head_channels=4,
@@ -360,6 +363,42 @@ def test_dydtof_with_depth_from_disk(dydtof, tmp_path, capsys):
         run(tmp_path, "--data", f"dydtof:{dydtof}", "--scale", 16, "--lr", "disk")
 
 
+def test_range_normaliser_and_clipping_are_apart(dydtof, tmp_path, capsys):
+    """The paper's for its data set; any of them given leaves the others."""
+    checkpoint = tmp_path / "released.pth"
+    shutil.copy(GOLDEN / "stdnet_c16.pt", checkpoint)
+    arguments = ("--data", f"dydtof:{dydtof}", "--checkpoint", checkpoint, "--methods", "model,nearest")
+
+    def settings(*more):
+        report = run(tmp_path, *arguments, "--max-frames", 1, *more)
+        of_shot = (report[key]["school/shot1"] for key in ("range_m", "clip_truth_m"))
+        return *of_shot, report["model"]["depth_range"], report["mean"]["nearest"]["rmse_cm"]
+
+    range_m, clip_m, normaliser, rmse = settings()
+    assert (range_m, clip_m, normaliser) == (40, 40, 40)
+    text = capsys.readouterr().out
+    assert "simulated (dtof, range 40 m)" in text
+    assert "true depth is clipped to 40 m" in text
+    assert settings("--range-m", 20)[:3] == (20, 40, 40)
+    assert settings("--depth-range", 25) == (40, 40, 25, rmse)
+    assert settings("--clip-truth", 10)[:3] == (40, 10, 40)
+    capsys.readouterr()
+    *_, unclipped = settings("--clip-truth", "none")
+    assert unclipped > rmse  # the sensor sees 40 m where there are 60
+    assert "clipped" not in capsys.readouterr().out
+    assert settings("--clip-truth", "none")[:3] == (40, None, 40)
+
+
+def test_truth_is_clipped_before_the_sensor_sees_it():
+    clip = moving_box(frames=2)
+
+    low = LowResolution(8, degradation=DegradationConfig("nearest", range_m=None))
+    whole, clipped = (next(read_frames(Recording(clip), low, clip_truth=metres)) for metres in (math.inf, 3.0))
+    for before, after in ((whole.target, clipped.target), (whole.depth_lr, clipped.depth_lr)):
+        assert before.max() > 3
+        np.testing.assert_array_equal(after, before.clip(max=3))
+
+
 def test_dynamic_replica_at_several_scales(tmp_path):
     clip = moving_box(frames=3)
     folder = tmp_path / "replica" / "test" / "scene_left"
@@ -411,7 +450,15 @@ def test_contradictions_are_refused(tartanair, tmp_path):
         run(tmp_path, *data, "--limit", 0)
     with pytest.raises(ConfigError, match="latency"):
         run(tmp_path, *data, "--latency", 9)
-    for wrong in (("--methods", "magic"), ("--scale", "8,x"), ("--scale", "8,8")):
+    with pytest.raises(ConfigError, match="--lr disk"):
+        run(tmp_path, *data, "--lr", "disk", "--range-m", 30)
+    for checkpoint in ((), ("--checkpoint", "tiny_causal")):
+        with pytest.raises(ConfigError, match="--depth-range is for a released"):
+            run(tmp_path, *data, *checkpoint, "--depth-range", 30)
+    for wrong in (
+        *(("--methods", "magic"), ("--scale", "8,x"), ("--scale", "8,8")),
+        *(("--clip-truth", "some"), ("--clip-truth", "0"), ("--clip-truth", "nan")),
+    ):
         with pytest.raises(SystemExit):
             run(tmp_path, *data, *wrong)
 
