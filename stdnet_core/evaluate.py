@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from stdnet_core import checkpoints
-from stdnet_core.cli import require, run_cli
+from stdnet_core.cli import positive_int, require, run_cli
 from stdnet_core.data.degradation import METHODS as DEGRADATIONS
 from stdnet_core.data.degradation import DegradationConfig
 from stdnet_core.data.rgbd_sequence import RgbdSequence
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
         "scales": {},
     }
     for scale in args.scale:
-        runners = {name: _runner(name, scale, args) for name in methods}
+        runners = {name: _runner(name, args) for name in methods}
         if "model" in runners:
             report["model"] = _describe_model(runners["model"])
         result = _evaluate_scale(scale, runners, args, report)
@@ -102,7 +102,9 @@ def _parser() -> argparse.ArgumentParser:
         "--scale", type=scales_argument, default=[8], metavar="S[,S...]", help="e.g. 8 or 4,8,16 (default: 8)"
     )
     parser.add_argument(
-        "--checkpoint", metavar="FILE|NAME", help="safetensors file, name of a shipped one, or a released .pth"
+        "--checkpoint",
+        metavar="FILE|NAME",
+        help="safetensors file, name of a shipped one, or a .pth that the paper's authors released (see below)",
     )
     parser.add_argument("--methods", type=_methods, metavar="M[,M...]", help=f"of {', '.join(METHODS)} (default: all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
@@ -132,12 +134,6 @@ def _parser() -> argparse.ArgumentParser:
         help="true depth beyond M metres becomes M, also for the simulated sensor (default: as in the paper, 40 for "
         "DyDToF, else none)",
     )
-    parser.add_argument(
-        "--depth-range",
-        type=float,
-        metavar="M",
-        help="metres that a released .pth divides depth by (default: as in the paper, 40 for DyDToF, else 30)",
-    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
     low = parser.add_argument_group("low-resolution depth")
@@ -155,6 +151,14 @@ def _parser() -> argparse.ArgumentParser:
     low.add_argument("--noise-m", type=float, default=0.0, metavar="M", help="standard deviation of Gaussian noise")
     low.add_argument("--dropout", type=float, default=0.0, metavar="P", help="probability of a lost reading")
     low.add_argument("--seed", type=int, default=0, help="of jitter, noise and dropout")
+    released = parser.add_argument_group("a released .pth, which does not say what it was trained for")
+    released.add_argument("--trained-scale", type=positive_int, metavar="S", help="its scale; needed, e.g. 8")
+    released.add_argument(
+        "--depth-range",
+        type=float,
+        metavar="M",
+        help="metres that it divides depth by (default: as in the paper, 40 for DyDToF, else 30)",
+    )
     return parser
 
 
@@ -191,8 +195,13 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("method model needs --checkpoint FILE or the name of a shipped one")
     if args.methods and "model" not in args.methods and args.checkpoint:
         raise ConfigError("--checkpoint is given, but --methods leaves out model; add it or drop the checkpoint")
-    if args.depth_range is not None and not _is_released(args.checkpoint):
-        raise ConfigError("--depth-range is for a released .pth as --checkpoint; other checkpoints carry theirs")
+    if _is_released(args.checkpoint):
+        if args.trained_scale is None:
+            raise ConfigError(
+                f"{args.checkpoint} does not say which scale it was trained for; give it, e.g. --trained-scale 8"
+            )
+    elif args.trained_scale is not None or args.depth_range is not None:
+        raise ConfigError("--trained-scale and --depth-range are for a released .pth; other checkpoints carry theirs")
     if args.range_m is not None and args.lr == "disk":
         raise ConfigError("--range-m is of a simulated sensor, and --lr disk simulates none; drop one of them")
     if not 0 <= args.latency <= MAX_LATENCY:
@@ -230,14 +239,14 @@ def _describe_low_resolution(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _runner(name: str, scale: int, args: argparse.Namespace) -> Runner:
+def _runner(name: str, args: argparse.Namespace) -> Runner:
     if name != "model":
         return Runner.classical(name, args.device)
     if _is_released(args.checkpoint):
         depth_range = args.depth_range
         if depth_range is None:
             depth_range = PROTOCOL_RANGES.get(parse_source(args.data)[0], _RELEASED_RANGE)
-        model, info = checkpoints.load_released(args.checkpoint, scale=scale, depth_range=depth_range)
+        model, info = checkpoints.load_released(args.checkpoint, scale=args.trained_scale, depth_range=depth_range)
     else:
         model, info = checkpoints.load(args.checkpoint)
     latency = 0 if info.config.causal else args.latency
@@ -283,9 +292,13 @@ def _evaluate_scale(
     total = sum(min(len(s), args.max_frames or len(s)) for s in chosen)
     results: dict[str, SequenceResult] = {}
     alone = len(chosen) == len(args.scale) == 1
+    info = runners["model"].upsampler.info if "model" in runners else None
+    known = set() if info is None else set(_trained_on(info.provenance, place.rstrip("/").rpartition("/")[2]))
+    warnings = [] if info is None or scale in info.scales else [_scale_warning(scale, info.scales)]
     with tqdm(total=total, unit="frame", desc=f"x{scale}", dynamic_ncols=True) as progress:
         for number, (name, sequence) in enumerate(zip(unique_names(s.name for s in chosen), chosen, strict=True)):
             low = LowResolution(scale, simulated, _degradation(args), args.seed + number)
+            doubts = [*warnings, _trained_on_warning([name])] if name in known else warnings
             page = None
             if args.report:
                 folder = args.report if alone else args.report / _file_name(name, scale)
@@ -301,15 +314,15 @@ def _evaluate_scale(
                 continue
             except KeyboardInterrupt:
                 if page is not None and len(page):
-                    page.write(name, scale, _settings_of(report), None)
+                    page.write(name, scale, _settings_of(report), None, doubts)
                 raise
             if page is not None:
-                page.write(name, scale, _settings_of(report, results[name]), results[name])
+                page.write(name, scale, _settings_of(report, results[name]), results[name], doubts)
     if not results:
         raise DataError(f"{args.data}: no sequence could be evaluated; the first problem was: {skipped[0]}")
-    info = runners["model"].upsampler.info if "model" in runners else None
-    folder = place.rstrip("/").rpartition("/")[2]
-    known = set() if info is None else set(_trained_on(info.provenance, folder))
+    trained_on = sorted(known.intersection(results))
+    if trained_on:
+        warnings.append(_trained_on_warning(trained_on))
     figures = {name: result.figures for name, result in results.items()}
     notices = sorted({f"{m}: {text}" for r in results.values() for m, texts in r.notices.items() for text in texts})
     return {
@@ -319,10 +332,19 @@ def _evaluate_scale(
         "tepe_flow": {name: result.flow for name, result in results.items()},
         "range_m": {name: result.range_m for name, result in results.items()},
         "clip_truth_m": {name: result.clip_truth_m for name, result in results.items()},
-        "trained_on": sorted(known.intersection(results)),
+        "trained_on": trained_on,
+        "warnings": warnings,
         "skipped": skipped,
         "notices": notices,
     }
+
+
+def _scale_warning(scale: int, trained: tuple[int, ...]) -> str:
+    return f"the model was not trained for x{scale}, but for x{', x'.join(map(str, trained))}"
+
+
+def _trained_on_warning(sequences: list[str]) -> str:
+    return f"the model was trained on {', '.join(sequences)}"
 
 
 def _evaluate_one(
@@ -449,10 +471,7 @@ def _text(scale: int, result: dict[str, Any], report: dict[str, Any]) -> str:
             f"model: {model['name']}, trained for x{', x'.join(map(str, model['trained_scales']))}, sees "
             f"{model['latency']} later frames, {model['device']} {model['precision']}"
         )
-        if scale not in model["trained_scales"]:
-            lines.append(f"WARNING: the model was not trained for x{scale}")
-        if result["trained_on"]:
-            lines.append(f"WARNING: the model was trained on {', '.join(result['trained_on'])}")
+    lines += [f"WARNING: {text}" for text in result["warnings"]]
     lines += [f"note: {text}" for text in result["notices"]]
     lines += [f"left out: {text}" for text in result["skipped"]]
     return "\n".join(lines) + "\n"

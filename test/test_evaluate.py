@@ -268,7 +268,8 @@ def test_tartanair_with_a_model(tartanair, tmp_path, capsys):
     checkpoints.save(checkpoint, model, checkpoints.CheckpointInfo(SMALL, (8, 16), None, provenance))
     pictures = tmp_path / "pictures"
     report = run(
-        tmp_path, "--data", f"tartanair:{tartanair}", "--scale", 8, "--checkpoint", checkpoint, "--pictures", pictures
+        *(tmp_path, "--data", f"tartanair:{tartanair}", "--scale", 8, "--checkpoint", checkpoint),
+        *("--pictures", pictures, "--report", tmp_path / "pages"),
     )
     assert list(report["mean"]) == ["model", "nearest", "bilinear", "bicubic", "joint_bilateral"]
     assert set(report["sequences"]) == {"office/Hard/P000", "office/Hard/P001"}
@@ -280,6 +281,10 @@ def test_tartanair_with_a_model(tartanair, tmp_path, capsys):
             assert report["mean"][method][figure] == pytest.approx(sum(values) / 2), (method, figure)
     assert report["model"]["latency"] == 8
     assert report["trained_on"] == ["office/Hard/P001"]
+    assert report["warnings"] == ["the model was trained on office/Hard/P001"]
+    for name, warned in (("P000_x8/report", False), ("P001_x8/report", True)):
+        html = (tmp_path / "pages" / f"office_Hard_{name}.html").read_text()
+        assert ("WARNING: the model was trained on office/Hard/P001" in html) == warned
     drawn = cv2.imread(str(pictures / "office_Hard_P000_x8.png"))
     assert drawn.shape[0] > 96
     assert drawn.std() > 20
@@ -367,10 +372,10 @@ def test_range_normaliser_and_clipping_are_apart(dydtof, tmp_path, capsys):
     """The paper's for its data set; any of them given leaves the others."""
     checkpoint = tmp_path / "released.pth"
     shutil.copy(GOLDEN / "stdnet_c16.pt", checkpoint)
-    arguments = ("--data", f"dydtof:{dydtof}", "--checkpoint", checkpoint, "--methods", "model,nearest")
+    arguments = ("--data", f"dydtof:{dydtof}", "--checkpoint", checkpoint, "--trained-scale", 8)
 
     def settings(*more):
-        report = run(tmp_path, *arguments, "--max-frames", 1, *more)
+        report = run(tmp_path, *arguments, "--methods", "model,nearest", "--max-frames", 1, *more)
         of_shot = (report[key]["school/shot1"] for key in ("range_m", "clip_truth_m"))
         return *of_shot, report["model"]["depth_range"], report["mean"]["nearest"]["rmse_cm"]
 
@@ -387,6 +392,26 @@ def test_range_normaliser_and_clipping_are_apart(dydtof, tmp_path, capsys):
     assert unclipped > rmse  # the sensor sees 40 m where there are 60
     assert "clipped" not in capsys.readouterr().out
     assert settings("--clip-truth", "none")[:3] == (40, None, 40)
+
+
+def test_a_released_checkpoint_at_another_scale_is_warned_about_everywhere(tartanair, tmp_path, capsys):
+    checkpoint = tmp_path / "released.pth"
+    shutil.copy(GOLDEN / "stdnet_c16.pt", checkpoint)
+    arguments = ("--data", f"tartanair:{tartanair}", "--checkpoint", checkpoint, "--trained-scale", 8)
+    arguments += ("--methods", "model,nearest", "--max-frames", 2)
+    page = tmp_path / "pages"
+    report = run(tmp_path, *arguments, "--scale", "8,16", "--report", page)
+    warning = "the model was not trained for x16, but for x8"
+    assert report["model"]["trained_scales"] == [8]
+    assert report["scales"]["8"]["warnings"] == []
+    assert report["scales"]["16"]["warnings"] == [warning]
+    eight, sixteen = capsys.readouterr().out.split("\nx16,")
+    assert "trained for x8," in eight
+    assert "WARNING" not in eight
+    assert f"WARNING: {warning}\n" in sixteen
+    assert f"WARNING: {warning}" in (page / "index.html").read_text()
+    assert f"WARNING: {warning}" in (page / "office_Hard_P000_x16" / "report.html").read_text()
+    assert "WARNING" not in (page / "office_Hard_P000_x8" / "report.html").read_text()
 
 
 def test_truth_is_clipped_before_the_sensor_sees_it():
@@ -453,8 +478,11 @@ def test_contradictions_are_refused(tartanair, tmp_path):
     with pytest.raises(ConfigError, match="--lr disk"):
         run(tmp_path, *data, "--lr", "disk", "--range-m", 30)
     for checkpoint in ((), ("--checkpoint", "tiny_causal")):
-        with pytest.raises(ConfigError, match="--depth-range is for a released"):
-            run(tmp_path, *data, *checkpoint, "--depth-range", 30)
+        for option in ("--depth-range", "--trained-scale"):
+            with pytest.raises(ConfigError, match=f"{option}.* for a released .pth"):
+                run(tmp_path, *data, *checkpoint, option, 8)
+    with pytest.raises(ConfigError, match="weights.pth does not say .* --trained-scale 8"):
+        run(tmp_path, *data, "--checkpoint", "weights.pth")
     for wrong in (
         *(("--methods", "magic"), ("--scale", "8,x"), ("--scale", "8,8")),
         *(("--clip-truth", "some"), ("--clip-truth", "0"), ("--clip-truth", "nan")),

@@ -87,7 +87,7 @@ class EvaluationReport:
         scale: int,
         configuration: Mapping[str, Any],
         result: SequenceResult | None,
-        notes: Sequence[str] = (),
+        warnings: Sequence[str] = (),
     ) -> Path:
         """Write the report; returns its HTML file.
 
@@ -96,17 +96,18 @@ class EvaluationReport:
             scale: of the upsampling.
             configuration: settings by name.
             result: figures of the whole sequence, None if it was interrupted.
-            notes: what a reader should know.
+            warnings: what makes its figures doubtful.
         """
         self._video.close()
         analysis = self._analysis
         main = analysis.methods[0]
-        warnings, facts, protocol = [], [("frames scored", str(len(analysis)))], "All methods see the same input."
+        warnings, notes = [f"WARNING: {text}" for text in warnings], []
+        facts, protocol = [("frames scored", str(len(analysis)))], "All methods see the same input."
         if result is None:
             warnings.append(f"Interrupted: this report covers the first {len(analysis)} frames.")
         else:
             protocol = f"{protocol} {_FLOWS.get(result.flow, '')}".strip()
-            notes = [*notes, *(f"{method}: {text}" for method, texts in result.notices.items() for text in texts)]
+            notes = [f"{method}: {text}" for method, texts in result.notices.items() for text in texts]
         if len(analysis):
             figures = analysis.figures()[main]
             facts += [
@@ -145,7 +146,8 @@ def write_index(
         folder: that the reports' folders are in.
         source: what was evaluated.
         columns: title -> (figure, factor).
-        scales: scale -> its results: ``sequences`` and ``mean`` as :mod:`stdnet_core.evaluate` writes them.
+        scales: scale -> its results: ``sequences``, ``mean``, ``warnings`` and ``skipped`` as
+            :mod:`stdnet_core.evaluate` writes them.
         folders: (sequence, scale) -> folder of its report.
     """
     rows = []
@@ -160,8 +162,9 @@ def write_index(
                 cells = [f"{value:.2f}" if np.isfinite(value) else "-" for value in values]
                 rows.append((f"{name}, x{scale}", link, method, cells))
     notes = [f"left out: {text}" for text in dict.fromkeys(t for r in scales.values() for t in r["skipped"])]
+    warnings = [f"WARNING: {text}" for text in dict.fromkeys(t for r in scales.values() for t in r["warnings"])]
     title = f"Depth upsampling of {len({name for name, _ in folders})} sequences"
-    page = Overview(title, source, list(columns), rows, notes)
+    page = Overview(title, source, list(columns), rows, notes, warnings)
     write_overview(page, folder / "index.html")
     return folder / "index.html"
 

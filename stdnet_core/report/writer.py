@@ -74,7 +74,7 @@ class ReportData:
         protocol: one or two sentences on what was compared with what.
         facts: (label, value) of the most important numbers.
         verdicts: further ones; that on accuracy is made here.
-        warnings: what makes the report incomplete.
+        warnings: what makes the report incomplete or its figures doubtful.
         notes: what a reader should know.
         counts: frames by what became of them; "processed" and "scored" are the good ones.
         latency: (seconds, milliseconds) of each frame; empty without.
@@ -150,6 +150,7 @@ class Overview:
         columns: of the table, beside the first one.
         rows: (name, its report relative to the page or nothing, method, cells); ``cells`` fit ``columns``.
         notes: what a reader should know.
+        warnings: what makes figures doubtful.
     """
 
     title: str
@@ -157,6 +158,7 @@ class Overview:
     columns: Sequence[str]
     rows: Sequence[tuple[str, str, str, Sequence[str]]]
     notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 def write_overview(page: Overview, path: Path) -> None:
