@@ -76,6 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     }
     for scale in args.scale:
         runners = {name: _runner(name, args) for name in methods}
+        report["device"], report["precision"] = _computed_on(runners)
         if "model" in runners:
             report["model"] = _describe_model(runners["model"])
         result = _evaluate_scale(scale, runners, args, report)
@@ -135,7 +136,12 @@ def _parser() -> argparse.ArgumentParser:
         "DyDToF, else none)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        help="of the network: fp32, bf16, fp16, or auto for the fast one of the device; %(default)s by default, since "
+        "figures must not depend on the machine",
+    )
     low = parser.add_argument_group("low-resolution depth")
     low.add_argument(
         "--lr", choices=("simulated", "disk"), default="simulated", help="made from the truth, or the source's own"
@@ -263,9 +269,13 @@ def _describe_model(runner: Runner) -> dict[str, Any]:
         "depth_range": info.depth_range,
         "config": info.config.to_dict(),
         "latency": upsampler.latency,
-        "device": str(upsampler.placement.device),
-        "precision": upsampler.placement.precision,
     }
+
+
+def _computed_on(runners: dict[str, Runner]) -> tuple[str, str]:
+    """The device and the network's precision; all other methods compute in float32."""
+    placement = runners.get("model", next(iter(runners.values()))).upsampler.placement
+    return str(placement.device), placement.precision if "model" in runners else "fp32"
 
 
 def _trained_on(provenance: Any, folder: str) -> Iterator[str]:
@@ -395,7 +405,8 @@ def _settings_of(report: dict[str, Any], result: SequenceResult | None = None) -
         settings["low-resolution depth: range_m"] = round(result.range_m, 3)
     if result is not None and result.clip_truth_m is not None:
         settings["true depth: clip_truth_m"] = result.clip_truth_m
-    shown = ("name", "trained_scales", "depth_range", "latency", "device", "precision")
+    settings |= {name: report[name] for name in ("device", "precision")}
+    shown = ("name", "trained_scales", "depth_range", "latency")
     return settings | {f"model: {key}": report["model"][key] for key in shown if "model" in report}
 
 
@@ -465,11 +476,13 @@ def _text(scale: int, result: dict[str, Any], report: dict[str, Any]) -> str:
     clips = [metres for metres in result["clip_truth_m"].values() if metres is not None]
     if clips:
         lines.append(f"true depth is clipped to {_span(clips)} m")
+    other = "" if report["precision"] == "fp32" else ", other methods in fp32"
+    lines.append(f"computed on {report['device']} in {report['precision']}{other}")
     model = report.get("model")
     if model:
         lines.append(
             f"model: {model['name']}, trained for x{', x'.join(map(str, model['trained_scales']))}, sees "
-            f"{model['latency']} later frames, {model['device']} {model['precision']}"
+            f"{model['latency']} later frames"
         )
     lines += [f"WARNING: {text}" for text in result["warnings"]]
     lines += [f"note: {text}" for text in result["notices"]]

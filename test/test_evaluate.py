@@ -414,6 +414,31 @@ def test_a_released_checkpoint_at_another_scale_is_warned_about_everywhere(tarta
     assert "WARNING" not in (page / "office_Hard_P000_x8" / "report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "precision", "line"),
+    [
+        (("--methods", "nearest"), "fp32", "computed on cpu in fp32\n"),
+        (("--checkpoint", "tiny_causal", "--methods", "model"), "fp32", "computed on cpu in fp32\n"),
+        (
+            ("--checkpoint", "tiny_causal", "--methods", "model", "--precision", "auto"),
+            "bf16",
+            "computed on cpu in bf16, other methods in fp32\n",
+        ),
+    ],
+)
+def test_device_and_precision_are_said_and_do_not_depend_on_the_machine(
+    tartanair, tmp_path, capsys, monkeypatch, arguments, precision, line
+):
+    monkeypatch.setattr("stdnet_core.devices.cpu_computes_bf16", lambda: True)
+    page = tmp_path / "page"
+    data = ("--data", f"tartanair:{tartanair}", "--limit", 1, "--max-frames", 1)
+    report = run(tmp_path, *data, *arguments, "--report", page)
+    assert (report["device"], report["precision"]) == ("cpu", precision)
+    assert line in capsys.readouterr().out
+    rows = dict(re.findall(r"<tr><th>([^<]*)</th><td>([^<]*)</td></tr>", (page / "report.html").read_text()))
+    assert (rows["device"], rows["precision"]) == ("cpu", precision)
+
+
 def test_truth_is_clipped_before_the_sensor_sees_it():
     clip = moving_box(frames=2)
 
