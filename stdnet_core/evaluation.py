@@ -11,19 +11,21 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from stdnet_core.data import dydtof, tartanair
 from stdnet_core.data.clip import RgbdClip
-from stdnet_core.data.degradation import DegradationConfig, degrade
 from stdnet_core.data.rgbd_sequence import RgbdSequence
+from stdnet_core.data.sensors import DepthCamera, Sensor, sensor
+from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.errors import DataError
 from stdnet_core.fill import measured_nearby
+from stdnet_core.flow import estimate_flow
 from stdnet_core.inference import DepthUpsampler, UpsampledDepth
-from stdnet_core.scoring import ScoredFrame, VideoScore, estimate_flow
+from stdnet_core.scoring import ScoredFrame, VideoScore
 
 CLASSICAL = ("nearest", "bilinear", "bicubic", "joint_bilateral")
 METHODS = ("model", *CLASSICAL)
@@ -43,13 +45,14 @@ class LowResolution:
     Attributes:
         scale: of the upsampling.
         simulated: simulate it from the true depth; otherwise it is the source's own.
-        degradation: how it is simulated; ``range_m`` None takes the data set's (:func:`sensor_range`).
+        sensor: that is simulated; a direct time-of-flight one without a range takes the data set's
+            (:func:`sensor_range`).
         seed: of what is random in the simulation.
     """
 
-    scale: int
+    scale: float
     simulated: bool = True
-    degradation: DegradationConfig = field(default_factory=lambda: DegradationConfig(range_m=None))
+    sensor: Sensor = field(default_factory=lambda: sensor("dtof_paper"))
     seed: int = 0
 
 
@@ -130,14 +133,14 @@ def read_frames(
         DataError: a frame cannot be read, or low-resolution depth is asked from a source without it.
     """
     count = min(frames or len(sequence), len(sequence))
-    generator = torch.Generator().manual_seed(low_resolution.seed)
+    camera = _camera(sequence, low_resolution, range_m)
     last_rgb: np.ndarray | None = None
     for start in range(0, count, _CHUNK):
         first = max(start - 1, 0)  # with the frame before, for the flow that leads here
         clip = sequence.clip(first, min(start + _CHUNK, count) - first)
         new = start - first
         depth = (clip.depth * clip.valid).clamp(max=clip_truth)
-        low = _low_resolution(clip, depth, new, low_resolution, range_m, generator)
+        low = _own_depth(clip)[new:] if camera is None else camera.measure(depth[new:], clip.rgb[new:])
         for i in range(new, len(clip)):
             rgb = clip.rgb[i].permute(1, 2, 0).contiguous().numpy()
             flow = None
@@ -150,20 +153,21 @@ def read_frames(
             last_rgb = rgb
 
 
-def _low_resolution(
-    clip: RgbdClip,
-    depth: torch.Tensor,
-    new: int,
-    low_resolution: LowResolution,
-    range_m: float,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    if low_resolution.simulated:
-        config = replace(low_resolution.degradation, range_m=range_m, clip_beyond_range=True)
-        return degrade(depth[new:], clip.rgb[new:], low_resolution.scale, config, generator)
+def _camera(sequence: RgbdSequence, low_resolution: LowResolution, range_m: float) -> DepthCamera | None:
+    """The camera that is simulated; None where the source's own depth is taken."""
+    if not low_resolution.simulated:
+        return None
+    chosen = low_resolution.sensor
+    if isinstance(chosen.measurement, Dtof) and chosen.measurement.range_m is None:
+        chosen = chosen.with_values({"dtof.range_m": range_m})
+    focal_px = None if sequence.intrinsics is None else float(sequence.intrinsics[0, 0])
+    return DepthCamera(chosen, sequence.frame_size, low_resolution.scale, focal_px=focal_px, seed=low_resolution.seed)
+
+
+def _own_depth(clip: RgbdClip) -> torch.Tensor:
     if clip.depth_lr is None:
         raise DataError(f"{clip.name}: it has no low-resolution depth of its own; simulate it with --lr simulated")
-    return clip.depth_lr[new:]
+    return clip.depth_lr
 
 
 def _bytes(rgb: np.ndarray) -> np.ndarray:
@@ -271,7 +275,7 @@ def evaluate_sequence(
     Raises:
         DataError: the sequence cannot be read, or has no true depth.
     """
-    given = low_resolution.degradation.range_m
+    given = getattr(low_resolution.sensor.measurement, "range_m", None)
     range_m = given if given is not None else sensor_range(sequence, kind, frames)
     clip_truth = PROTOCOL_CLIPS.get(kind, math.inf) if clip_truth is None else clip_truth
     baseline = runners["bilinear"] if "bilinear" in runners else Runner.classical("bilinear", device)

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
-from stdnet_core.data.degradation import DegradationConfig, degrade
 from stdnet_core.data.file_sequence import numbered_files
 from stdnet_core.data.image_files import DEPTH_SUFFIXES, read_depth
 from stdnet_core.data.rgbd_sequence import RgbdSequence
+from stdnet_core.data.sensors import DepthCamera, sensor
 from stdnet_core.errors import DataError
 from stdnet_core.evaluation import sensor_range
 
@@ -63,7 +62,7 @@ class InputVideo:
         return self if length is None else replace(self, length=min(length, self.length))
 
 
-def from_sequence(sequence: RgbdSequence, scale: int | None = None, seed: int = 0) -> InputVideo:
+def from_sequence(sequence: RgbdSequence, scale: float | None = None, seed: int = 0) -> InputVideo:
     """A sequence of any source as input.
 
     Its own low-resolution depth is upsampled where it has some. Otherwise depth has the size of colour, as a camera's
@@ -80,9 +79,8 @@ def from_sequence(sequence: RgbdSequence, scale: int | None = None, seed: int = 
     return InputVideo(sequence.name, len(sequence), fps, camera, _sequence_frames(sequence, scale, seed))
 
 
-def _sequence_frames(sequence: RgbdSequence, scale: int | None, seed: int) -> Iterator[InputFrame]:
-    generator = torch.Generator().manual_seed(seed)
-    config: DegradationConfig | None = None
+def _sequence_frames(sequence: RgbdSequence, scale: float | None, seed: int) -> Iterator[InputFrame]:
+    camera: DepthCamera | None = None
     for start in range(0, len(sequence), _CHUNK):
         clip = sequence.clip(start, min(_CHUNK, len(sequence) - start))
         depth = clip.depth * clip.valid
@@ -90,8 +88,10 @@ def _sequence_frames(sequence: RgbdSequence, scale: int | None, seed: int) -> It
         if scale is not None:
             if not clip.valid.any() and clip.depth_lr is not None:
                 raise DataError(f"{sequence.name}: it has low-resolution depth already; leave out --scale")
-            config = config or DegradationConfig(range_m=sensor_range(sequence), clip_beyond_range=True)
-            low, truth = degrade(depth, clip.rgb, scale, config, generator), depth
+            if camera is None:
+                paper = sensor("dtof_paper").with_values({"dtof.range_m": sensor_range(sequence)})
+                camera = DepthCamera(paper, sequence.frame_size, scale, seed=seed)
+            low, truth = camera.measure(depth, clip.rgb), depth
         elif low is None:
             low = depth
         for i in range(len(clip)):

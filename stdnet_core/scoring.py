@@ -5,11 +5,11 @@ compared on the same valid pixels, and one that withholds depth is scored by wha
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -183,12 +183,14 @@ def mean_figures(sequences: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
     }
 
 
-def estimate_flow(rgb: np.ndarray, next_rgb: np.ndarray) -> np.ndarray:
-    """Optical flow (2, H, W) from one uint8 RGB frame (H, W, 3) to the next, by OpenCV's DIS.
+def cell_score(ratios: Iterable[tuple[float, float]]) -> float:
+    """One number for a method that is compared with its rivals in several cells; less is better, below 1 is a gain.
 
-    A stand-in where no true flow is known; it is wrong at occlusions and on plain surfaces."""
-    if min(rgb.shape[:2]) < 16:
-        return np.zeros((2, *rgb.shape[:2]), np.float32)  # too small for DIS's patches and pyramid
-    grey = [cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY) for image in (rgb, next_rgb)]
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(grey[0], grey[1], None)
-    return flow.transpose(2, 0, 1)
+    The root of the product of two numbers: the geometric mean over the cells, and the worst cell, so that a bad cell
+    cannot hide behind many good ones. A cell counts as the geometric mean of its ratios.
+
+    Args:
+        ratios: of RMSE and MAE to those of the best rival, for each cell.
+    """
+    cells = [math.sqrt(max(rmse, 1e-12) * max(mae, 1e-12)) for rmse, mae in ratios]
+    return math.sqrt(math.exp(sum(map(math.log, cells)) / len(cells)) * max(cells))

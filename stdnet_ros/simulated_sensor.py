@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
-from stdnet_core.data.degradation import DegradationConfig
+from stdnet_core.data.sensors import Sensor, sensor
 
 RANGES = (5.0, 10.0, 20.0, 40.0, 80.0)
 """Depth ranges of time-of-flight sensors in metres, of which the smallest that covers the scene is taken."""
 
 
-def sensor_for(depth: np.ndarray) -> DegradationConfig:
-    """A time-of-flight sensor whose range covers a frame's depth (any shape, metres, 0 or NaN invalid)."""
+def range_for(depth: np.ndarray) -> float:
+    """Range in metres of a sensor that covers a frame's depth (any shape, metres, 0 or NaN invalid)."""
     known = depth[np.isfinite(depth) & (depth > 0)]
     far = float(np.quantile(known, 0.999)) if known.size else RANGES[2]
-    return DegradationConfig(method="dtof", range_m=next((r for r in RANGES if r >= far), RANGES[-1]))
+    return next((r for r in RANGES if r >= far), RANGES[-1])
+
+
+def sensor_for(depth: np.ndarray) -> Sensor:
+    """A time-of-flight sensor whose range covers a frame's depth."""
+    return sensor("dtof_paper").with_values({"dtof.range_m": range_for(depth), "dtof.clip_beyond_range": False})
+
+
+def describe_sensor(chosen: Sensor) -> str:
+    """A sensor in words: how it measures, and every value that is not the default."""
+    parts = {chosen.family: chosen.measurement, "alignment": chosen.alignment, "faults": chosen.faults}
+    if chosen.holes is not None:
+        parts["holes"] = chosen.holes
+    words = []
+    for name, part in parts.items():
+        values = [
+            f"{field.name} {getattr(part, field.name):g}"
+            if isinstance(getattr(part, field.name), float)
+            else f"{field.name} {getattr(part, field.name)}"
+            for field in dataclasses.fields(part)
+            if getattr(part, field.name) != field.default and not dataclasses.is_dataclass(getattr(part, field.name))
+        ]
+        if values or part is chosen.measurement:
+            words.append(f"{name} ({', '.join(values)})" if values else name)
+    return "; ".join(words)

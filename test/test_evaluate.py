@@ -27,7 +27,8 @@ from stdnet_core.inference import DepthUpsampler
 from stdnet_core.model import ModelConfig, STDNet
 from stdnet_core.normalization import clip_depth_range
 from stdnet_core.report.evaluation_report import EvaluationReport
-from stdnet_core.scoring import ScoredFrame, VideoScore, estimate_flow, mean_figures
+from stdnet_core.flow import estimate_flow
+from stdnet_core.scoring import ScoredFrame, VideoScore, mean_figures
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = ModelConfig(

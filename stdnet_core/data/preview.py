@@ -20,8 +20,9 @@ from torch import Tensor
 
 from stdnet_core.cli import positive_int, require, run_cli
 from stdnet_core.data.clip import RgbdClip
-from stdnet_core.data.degradation import METHODS, DegradationConfig, degrade
 from stdnet_core.data.rgbd_sequence import RgbdSequence
+from stdnet_core.data.sensors import Sensor, simulate
+from stdnet_core.data.sensors.arguments import add_sensor_arguments, ratio_argument, sensor_from
 from stdnet_core.data.sources import KINDS, open_source
 from stdnet_core.errors import DataError
 from stdnet_core.report.colorize import colorize_depth
@@ -38,12 +39,12 @@ def main() -> None:
     sequences = open_source(
         arguments.source, split=arguments.split, skip_bad=arguments.skip_bad, lr_scale=arguments.lr_scale
     )
-    config = DegradationConfig(method=arguments.method, range_m=arguments.range)
+    sensor = sensor_from(arguments)
     strips, tables = [], []
     spread = _spread(len(sequences), arguments.max_sequences)
     for index in tqdm(spread, desc="reading", unit="sequence", disable=None):
         try:
-            strips_of_one, figures = _look_at(sequences[index], arguments, config)
+            strips_of_one, figures = _look_at(sequences[index], arguments, sensor)
         except DataError as error:
             if not arguments.skip_bad:
                 raise
@@ -70,12 +71,12 @@ def main() -> None:
 
 
 def _look_at(
-    sequence: RgbdSequence, arguments: argparse.Namespace, config: DegradationConfig
+    sequence: RgbdSequence, arguments: argparse.Namespace, sensor: Sensor
 ) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Strips of some frames of a sequence, and its statistics."""
     numbers = _spread(len(sequence), arguments.frames)
     clips = [sequence.clip(number, 1) for number in numbers]
-    lows = [low_resolution(clip, arguments.scale, config) for clip in clips]
+    lows = [low_resolution(clip, arguments.scale, sensor) for clip in clips]
     limits = _depth_limits([clip.depth for clip in clips] + lows)
     strips = [
         frame_strip(clip, low, limits, f"{sequence.name}  frame {number}", arguments.width)
@@ -84,11 +85,12 @@ def _look_at(
     return strips, statistics(sequence, clips)
 
 
-def low_resolution(clip: RgbdClip, scale: int, config: DegradationConfig) -> Tensor:
-    """The clip's own low-resolution depth (T, 1, h, w) in metres, or one made from its depth."""
+def low_resolution(clip: RgbdClip, scale: float, sensor: Sensor) -> Tensor:
+    """The clip's own low-resolution depth (T, 1, h, w) in metres, or what a sensor makes of its depth."""
     if clip.depth_lr is not None:
         return clip.depth_lr
-    return degrade(clip.depth, clip.rgb, scale, config, torch.Generator().manual_seed(0))
+    focal_px = None if clip.intrinsics is None else float(clip.intrinsics[0, 0])
+    return simulate(sensor, clip.depth * clip.valid, clip.rgb, scale, focal_px=focal_px)
 
 
 def statistics(sequence: RgbdSequence, clips: Sequence[RgbdClip]) -> dict[str, Any]:
@@ -246,11 +248,8 @@ def _parser() -> argparse.ArgumentParser:
         "--max-sequences", type=positive_int, default=8, help="sequences to show (default: %(default)s)"
     )
     parser.add_argument("--width", type=positive_int, default=320, help="of a picture, pixels (default: %(default)s)")
-    parser.add_argument("--scale", type=positive_int, default=8, help="of simulated LR depth (default: %(default)s)")
-    parser.add_argument(
-        "--method", choices=METHODS, default="dtof", help="of simulated LR depth (default: %(default)s)"
-    )
-    parser.add_argument("--range", type=float, help="range of the simulated sensor in metres (default: of the frame)")
+    parser.add_argument("--scale", type=ratio_argument, default=8, help="of simulated LR depth (default: %(default)s)")
+    add_sensor_arguments(parser)
     parser.add_argument("--lr-scale", type=int, help="require the source's own LR depth of this scale")
     return parser
 

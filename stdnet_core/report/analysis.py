@@ -16,7 +16,8 @@ import torch
 
 from stdnet_core import metric_functions as functions
 from stdnet_core.errors import InputError
-from stdnet_core.scoring import ScoredFrame, VideoScore, estimate_flow
+from stdnet_core.flow import estimate_flow
+from stdnet_core.scoring import ScoredFrame, VideoScore
 
 ERROR_EDGES_M = np.concatenate(([0.0], np.geomspace(0.001, 10.0, 41)))
 """Edges of the error histograms in metres; the last bin also takes what is larger."""

@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from stdnet_core.cli import require
 from stdnet_core.data.augmentation import AugmentationConfig, augment
 from stdnet_core.data.clip import RgbdClip
-from stdnet_core.data.degradation import DegradationConfig, degrade
+from stdnet_core.data.sensors import Sensor, sensor, simulate
 from stdnet_core.fill import fill_invalid
 from stdnet_core.normalization import clip_depth_range
-from stdnet_core.training.config import DegradationRanges, NormalizationConfig, TrainConfig
+from stdnet_core.training.config import NormalizationConfig, SensorMixture, TrainConfig
 from stdnet_core.training.draw import between, choose, plan_batch, sample_rng
 from stdnet_core.training.pool import Pool
 
@@ -30,6 +30,7 @@ Batch = dict[str, Any]
 ``depth_lr`` (B, T, 1, h, w) normalised, hole-free; ``depth_range`` (B, 1, 1, 1, 1) metres; ``scale`` int; ``index`` of
 the batch; ``names`` of the clips."""
 
+_WHOLE_NUMBERS = {"dtof.jitter_bins", "dtof.bins"}
 
 MIN_MEASURED = 0.1
 """A sensor that gives less than this share of a frame is replaced by one without holes."""
@@ -52,24 +53,19 @@ def supported(depth_lr: Tensor, scale: int) -> Tensor:
     return near.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
 
 
-def draw_degradation(ranges: DegradationRanges, rng: np.random.Generator, largest: float) -> DegradationConfig:
-    """How one clip's low-resolution depth is made; ``largest`` is its largest depth in metres."""
-    values: dict[str, Any] = {"method": choose(rng, ranges.methods)}
-    values |= {name: max(0.0, between(rng, pair)) for name, pair in ranges.uniform.items()}
-    values |= {name: between(rng, pair, log=True) for name, pair in ranges.log_uniform.items()}
-    faults = {name: between(rng, pair) for name, pair in ranges.imperfections.items()}
-    holes = choose(rng, ranges.holes) if ranges.holes else "none"
-    if rng.random() < ranges.imperfect:
+def draw_sensor(mixture: SensorMixture, rng: np.random.Generator, largest: float) -> Sensor:
+    """The camera of one clip; ``largest`` is the clip's largest depth in metres."""
+    camera = sensor(choose(rng, mixture.presets))
+    values: dict[str, Any] = {name: max(0.0, between(rng, pair)) for name, pair in mixture.uniform.items()}
+    values |= {name: between(rng, pair, log=True) for name, pair in mixture.log_uniform.items()}
+    faults = {name: between(rng, pair) for name, pair in mixture.imperfections.items()}
+    holes = choose(rng, mixture.holes) if mixture.holes else "none"
+    if rng.random() < mixture.imperfect:
         values |= faults
         values["holes"] = None if holes == "none" else holes
-    if ranges.cover_clip and values.get("range_m"):
-        values["range_m"] = max(values["range_m"], largest * 1.001)
-    return DegradationConfig.from_dict(_whole_numbers(values))
-
-
-def _whole_numbers(values: dict[str, Any]) -> dict[str, Any]:
-    whole = {f.name for f in dataclasses.fields(DegradationConfig) if isinstance(f.default, int)}
-    return {name: round(value) if name in whole else value for name, value in values.items()}
+    if mixture.cover_clip and values.get("dtof.range_m"):
+        values["dtof.range_m"] = max(values["dtof.range_m"], largest * 1.001)
+    return camera.with_values({name: round(v) if name in _WHOLE_NUMBERS else v for name, v in values.items()})
 
 
 def network_input(depth_lr: Tensor, config: NormalizationConfig, gain: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
@@ -96,7 +92,7 @@ class BatchBuilder:
 
     Args:
         config: of the run.
-        device: where scenes are rendered and depth is degraded.
+        device: where scenes are rendered and depth is measured.
         rank, processes: this process's share.
     """
 
@@ -108,7 +104,7 @@ class BatchBuilder:
         self.rank, self.processes = rank, processes
         self.augmentation = AugmentationConfig.from_dict(config.data.augmentation)
         for largest in (1.0, 100.0):
-            draw_degradation(config.data.degradation, np.random.default_rng(0), largest)
+            draw_sensor(config.data.sensors, np.random.default_rng(0), largest)
         self.pool = Pool(config.data)
 
     def plan(self, index: int):
@@ -144,11 +140,11 @@ class BatchBuilder:
         data = self.config.data
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         clip = augment(clip, self.augmentation, generator)
-        degradation = draw_degradation(data.degradation, rng, float(clip.depth.max()))
-        noise = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
-        low = degrade(clip.depth, clip.rgb, scale, degradation, noise)
-        if degradation.holes is not None and (low > 0).flatten(1).float().mean(1).min() < MIN_MEASURED:
-            low = degrade(clip.depth, clip.rgb, scale, dataclasses.replace(degradation, holes=None), noise)
+        camera = draw_sensor(data.sensors, rng, float(clip.depth.max()))
+        seed = int(rng.integers(2**62))
+        low = simulate(camera, clip.depth, clip.rgb, scale, seed=seed)
+        if camera.holes is not None and (low > 0).flatten(1).float().mean(1).min() < MIN_MEASURED:
+            low = simulate(dataclasses.replace(camera, holes=None), clip.depth, clip.rgb, scale, seed=seed)
         clip = dataclasses.replace(clip, valid=clip.valid & supported(low, scale))
         gain = between(rng, data.normalization.gain, log=True)
         return clip, low, torch.tensor(gain, dtype=torch.float32, device=self.device)

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from stdnet_core.cli import require
-from stdnet_core.data.sensor_holes import HoleConfig
+from stdnet_core.data.sensors.camera import check_value_name
+from stdnet_core.data.sensors.cell import Cell
+from stdnet_core.data.sensors.holes import Holes
+from stdnet_core.data.sensors.presets import preset
 from stdnet_core.errors import ConfigError
 
 _MULTIPLE = 16
@@ -43,20 +46,24 @@ class SourceConfig:
 
 
 @dataclass
-class DegradationRanges:
-    """How low-resolution depth is made: DegradationConfig fields, drawn anew for every clip."""
+class SensorMixture:
+    """Depth cameras that low-resolution depth is made with; one is drawn for every clip, with parameters of its own.
 
-    methods: dict[str, float] = field(default_factory=lambda: {"dtof": 0.7, "nearest": 0.15, "area": 0.15})
-    uniform: dict[str, list[float]] = field(default_factory=lambda: {"jitter_bins": [-1.5, 2.5]})
+    Parameters are named as :meth:`stdnet_core.data.sensors.Sensor.with_values` takes them, e.g. ``dtof.range_m`` or
+    ``faults.dropout``; those of another family than the one drawn are left out."""
+
+    presets: dict[str, float] = field(default_factory=lambda: {"dtof_paper": 0.7, "exact": 0.15, "area": 0.15})
+    """Name of a camera (:data:`stdnet_core.data.sensors.PRESETS`) -> relative probability."""
+    uniform: dict[str, list[float]] = field(default_factory=lambda: {"dtof.jitter_bins": [-1.5, 2.5]})
     """What is drawn below 0 becomes 0: a sensor without jitter is another one than one with a little."""
-    log_uniform: dict[str, list[float]] = field(default_factory=lambda: {"range_m": [5.0, 40.0]})
+    log_uniform: dict[str, list[float]] = field(default_factory=lambda: {"dtof.range_m": [5.0, 40.0]})
     imperfect: float = 0.0
     """Share of the clips that get ``imperfections`` and ``holes`` (sensor faults); the others get none of them."""
     imperfections: dict[str, list[float]] = field(default_factory=dict)
     holes: dict[str, float] = field(default_factory=dict)
-    """Name of a HoleConfig preset, or ``none`` -> relative probability."""
+    """Name of a preset of Holes, or ``none`` -> relative probability."""
     cover_clip: bool = True
-    """Raise range_m to the clip's largest depth, so that nothing lies beyond what the sensor sees."""
+    """Raise dtof.range_m to the clip's largest depth, so that nothing lies beyond what the sensor sees."""
 
 
 @dataclass
@@ -90,7 +97,7 @@ class DataConfig:
     pixel_budget: int = 0
     """Where not 0: as many clips as hold about so many pixels, instead of ``batch_size``."""
     normalization: NormalizationConfig = field(default_factory=NormalizationConfig)
-    degradation: DegradationRanges = field(default_factory=DegradationRanges)
+    sensors: SensorMixture = field(default_factory=SensorMixture)
     augmentation: dict[str, Any] = field(default_factory=dict)
     """Fields of AugmentationConfig."""
     cache_gb: float = 4.0
@@ -132,8 +139,9 @@ class OptimConfig:
 @dataclass
 class ValidationConfig:
     sources: list[SourceConfig] = field(default_factory=lambda: [SourceConfig("synthetic:900001,4,128x128,5")])
-    scales: list[int] = field(default_factory=list)
-    """Empty: those of ``data.scales``."""
+    cells: list[str] = field(default_factory=list)
+    """Cameras at ratios that are measured, ``CAMERA@RATIO``; empty: those of the judge
+    (:data:`stdnet_core.data.sensors.cell.JUDGED`) with a ratio of ``data.scales``."""
     every: int = 500
     """Steps between validations; 0: at the end alone."""
     clips: int = 12
@@ -141,7 +149,6 @@ class ValidationConfig:
     length: int = 5
     crop: str = "192"
     """Centre crop; smaller frames are taken whole."""
-    degradation: dict[str, Any] = field(default_factory=lambda: {"method": "dtof", "range_m": 20.0, "jitter_bins": 2.0})
     pictures: int = 3
     """Clips drawn into a picture at each validation."""
 
@@ -246,7 +253,7 @@ def _needs_root(omegaconf: Any, merged: Any) -> bool:
     return merged.data.root is None and any("${data.root}" in source for source in sources)
 
 
-_WHOLE = (("data", "scales"), ("data", "strides"), ("data", "degradation", "methods"))
+_WHOLE = (("data", "scales"), ("data", "strides"), ("data", "sensors", "presets"))
 """Mappings of probabilities: one given replaces the default instead of being merged into it."""
 
 
@@ -375,19 +382,21 @@ def validate(config: TrainConfig) -> None:
                 raise ConfigError(f"weight of source {source.source!r} is {source.weight}; it must not be negative")
     if not val.sources:
         raise ConfigError("val.sources is empty; the best weights are chosen by validation: give at least one source")
-    for name in data.degradation.holes:
+    for name in data.sensors.holes:
         if name != "none":
-            HoleConfig.preset(name)
+            Holes.preset(name)
+    for name in data.sensors.presets:
+        preset(name)
     if not sum(source.weight for source in data.sources) > 0:
         raise ConfigError("data.sources has no source with a positive weight; give at least one")
     for name, table in (
         ("data.scales", data.scales),
         ("data.strides", data.strides),
-        ("data.degradation.methods", data.degradation.methods),
+        ("data.sensors.presets", data.sensors.presets),
     ):
         if not table or any(weight < 0 for weight in table.values()) or not sum(table.values()) > 0:
             raise ConfigError(f"{name} is {dict(table)}; give non-negative weights, at least one of them positive")
-    for scale in [*data.scales, *val.scales]:
+    for scale in data.scales:
         if scale not in (4, 8, 16):
             raise ConfigError(f"scale {scale} is not one of 4, 8, 16")
     if any(stride < 1 for stride in data.strides):
@@ -398,11 +407,16 @@ def validate(config: TrainConfig) -> None:
     if not data.crops or not data.lengths or min(data.lengths) < 1:
         raise ConfigError("data.crops and data.lengths need at least one entry, lengths of at least 1 frame")
     for table_name in ("uniform", "log_uniform", "imperfections"):
-        for name, pair in getattr(data.degradation, table_name).items():
-            _bounds(f"data.degradation.{table_name}.{name}", pair, positive=table_name == "log_uniform")
+        for name, pair in getattr(data.sensors, table_name).items():
+            check_value_name(name)
+            _bounds(f"data.sensors.{table_name}.{name}", pair, positive=table_name == "log_uniform")
+    known = {scale for scale, weight in data.scales.items() if weight > 0}
+    for cell in map(Cell.parse, val.cells):
+        if cell.ratio not in known:
+            raise ConfigError(f"val.cells has {cell}, but data.scales trains for {sorted(known)} alone")
     for name, value, low, high in (
         ("data.zoom_out", data.zoom_out, 0, 1),
-        ("data.degradation.imperfect", data.degradation.imperfect, 0, 1),
+        ("data.sensors.imperfect", data.sensors.imperfect, 0, 1),
         ("data.batch_size", data.batch_size, 1, 1 << 16),
         ("data.pixel_budget", data.pixel_budget, 0, 1 << 40),
         ("data.workers", data.workers, 0, 64),

@@ -1,4 +1,5 @@
-"""Accuracy during training, on clips that are not trained on, against bilinear interpolation."""
+"""Accuracy during training, on clips that are not trained on: the judge's cells, against the better of bilinear and
+joint bilateral interpolation."""
 
 from __future__ import annotations
 
@@ -11,44 +12,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stdnet_core import classical
 from stdnet_core.data.clip import RgbdClip
-from stdnet_core.data.degradation import DegradationConfig, degrade
-from stdnet_core.errors import ConfigError
+from stdnet_core.data.sensors.camera import simulate
+from stdnet_core.data.sensors.cell import JUDGED, Cell, scene_gain
+from stdnet_core.scoring import cell_score
 from stdnet_core.training.batches import network_input, supported
 from stdnet_core.training.config import SourceConfig, TrainConfig, parse_size
 from stdnet_core.training.pool import limit_depth, open_sequences
 
 FLAT = 0.02
 """Neighbouring depths that differ by more than this fraction make an edge."""
+RIVALS = ("bilinear", "joint_bilateral")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One clip at one scale, ready for the network; tensors as in :mod:`stdnet_core.training.batches`, B = 1."""
+    """One clip seen by one camera, ready for the network; tensors as in :mod:`stdnet_core.training.batches`, B = 1.
+
+    Attributes:
+        rivals: depth (T, 1, H, W) in metres of each of :data:`RIVALS`.
+    """
 
     source: str
+    cell: Cell
     clip: RgbdClip
     depth_lr: Tensor
     depth_range: Tensor
-    scale: int
+    rivals: dict[str, Tensor]
 
 
 class Validator:
     """Fixed cases, made once.
 
     Args:
-        config: of the run.
+        config: of the run; without ``val.cells`` it is measured in those of the judge whose ratio it is trained for.
+
+    Raises:
+        ConfigError: there is no cell to measure.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        scales = config.val.scales or sorted(s for s, weight in config.data.scales.items() if weight > 0)
-        try:
-            self.degradation = DegradationConfig.from_dict(config.val.degradation)
-        except TypeError as error:
-            raise ConfigError(f"val.degradation: {error}") from error
         clips = [(label, clip) for source in config.val.sources for label, clip in self._clips(source)]
-        self.cases = [self._case(label, clip, scale) for scale in scales for label, clip in clips]
+        self.cases = [self._case(label, clip, cell) for cell in validated_cells(config) for label, clip in clips]
 
     def _clips(self, source: SourceConfig) -> list[tuple[str, RgbdClip]]:
         sequences = open_sequences(source, skip_bad=self.config.data.skip_bad)
@@ -70,16 +77,19 @@ class Validator:
             clips.append((label, dataclasses.replace(clip, depth_lr=None).crop(top, left, height, width).contiguous()))
         return clips
 
-    def _case(self, label: str, clip: RgbdClip, scale: int) -> Case:
-        generator = torch.Generator().manual_seed(scale)
-        degradation = self.degradation
-        if degradation.range_m is not None:  # what no sensor saw would hide what the network does
-            range_m = max(degradation.range_m, 1.001 * float(clip.depth.max()))
-            degradation = dataclasses.replace(degradation, range_m=range_m)
-        low = degrade(clip.depth, clip.rgb, scale, degradation, generator)
-        clip = dataclasses.replace(clip, valid=clip.valid & supported(low, scale))
+    def _case(self, label: str, clip: RgbdClip, cell: Cell) -> Case:
+        gain = scene_gain(clip.depth, cell.sensor)
+        clip = dataclasses.replace(clip, depth=clip.depth * gain)
+        focal_px = None if clip.intrinsics is None else float(clip.intrinsics[0, 0])
+        low = simulate(cell.sensor, clip.depth, clip.rgb, cell.ratio, focal_px=focal_px)
+        clip = dataclasses.replace(clip, valid=clip.valid & supported(low, cell.ratio))
         depth_lr, depth_range = network_input(low[None], self.config.data.normalization)
-        return Case(label, clip, depth_lr, depth_range, scale)
+        filled = (depth_lr * depth_range)[0]
+        rivals = {
+            "bilinear": classical.bilinear(filled, clip.frame_size),
+            "joint_bilateral": classical.joint_bilateral(clip.rgb, filled, scale=cell.ratio),
+        }
+        return Case(label, cell, clip, depth_lr, depth_range, rivals)
 
     @torch.no_grad()
     def run(
@@ -88,37 +98,41 @@ class Validator:
         """Measure a network.
 
         Returns:
-            Figures by ``source xSCALE``: RMSE and MAE in cm of the network and of bilinear interpolation, averaged over
-            clips, their ratios, and the ratio of MAE away from edges; the score, which is the mean of all RMSE and MAE
-            ratios; and a picture (H, W, 3) uint8 RGB.
+            Figures by ``source CAMERA@RATIO`` (:func:`summarize`); the score
+            (:func:`stdnet_core.scoring.cell_score`: less is better); and a picture (H, W, 3) uint8 RGB.
         """
         rows: dict[str, list[dict[str, float]]] = {}
         pictures = []
         spread = max(1, len(self.cases) // max(1, self.config.val.pictures))
         for number, case in enumerate(self.cases):
-            output = model(rgb=case.clip.rgb[None].to(device), depth_lr=case.depth_lr.to(device))
-            predicted = (output.depth.float().cpu() * case.depth_range)[0]
-            bilinear = interpolate(case)
-            rows.setdefault(f"{case.source} x{case.scale}", []).append(errors(case, predicted, bilinear))
+            rgb, low = case.clip.rgb[None].to(device), case.depth_lr.to(device)
+            predicted = (model(rgb=rgb, depth_lr=low).depth.float().cpu() * case.depth_range)[0]
+            # Every frame as a clip of its own: the same network without its history.
+            alone = model(rgb=rgb.transpose(0, 1), depth_lr=low.transpose(0, 1)).depth.float().cpu()[:, 0]
+            rows.setdefault(f"{case.source} {case.cell}", []).append(
+                errors(case, {"model": predicted, "alone": alone * case.depth_range[0], **case.rivals})
+            )
             if self.config.val.pictures and number % spread == spread // 2:
-                pictures.append(draw(case, predicted, bilinear))
+                pictures.append(draw(case, predicted))
         figures = {name: summarize(values) for name, values in rows.items()}
-        score = float(np.mean([figures[n][k] for n in figures for k in ("rmse_ratio", "mae_ratio")]))
+        score = cell_score([(f["rmse_ratio"], f["mae_ratio"]) for f in figures.values()])
         return figures, score, stack(pictures) if pictures else None
 
 
-def interpolate(case: Case) -> Tensor:
-    """Bilinear interpolation of the filled low-resolution depth, (T, 1, H, W) metres."""
-    low = (case.depth_lr * case.depth_range)[0]
-    return F.interpolate(low, size=case.clip.frame_size, mode="bilinear", align_corners=False)
+def validated_cells(config: TrainConfig) -> list[Cell]:
+    """The cells of a run."""
+    if config.val.cells:
+        return [Cell.parse(text) for text in config.val.cells]
+    scales = {scale for scale, weight in config.data.scales.items() if weight > 0}
+    return [cell for cell in JUDGED if cell.ratio in scales]
 
 
-def errors(case: Case, predicted: Tensor, bilinear: Tensor) -> dict[str, float]:
-    """Errors of one clip in cm over valid pixels."""
+def errors(case: Case, depths: dict[str, Tensor]) -> dict[str, float]:
+    """Errors of one clip in cm over valid pixels, of each of the depths (T, 1, H, W) in metres."""
     depth, valid = case.clip.depth, case.clip.valid
-    flat = valid & away_from_edges(depth, valid, case.scale)
+    flat = valid & away_from_edges(depth, valid, case.cell.ratio)
     result = {}
-    for name, estimate in (("model", predicted), ("bilinear", bilinear)):
+    for name, estimate in depths.items():
         error = (estimate - depth).abs() * 100
         result[f"{name}_rmse"] = float(error[valid].square().mean().sqrt())
         result[f"{name}_mae"] = float(error[valid].mean())
@@ -137,39 +151,44 @@ def away_from_edges(depth: Tensor, valid: Tensor, scale: int) -> Tensor:
 
 
 def summarize(values: list[dict[str, float]]) -> dict[str, float]:
-    """Means over clips and ratios of the means."""
+    """Means over clips, in cm, and their ratios: to the better of the two rivals, in each figure, to bilinear
+    interpolation away from edges, and to the network itself without history."""
     mean = {key: float(np.nanmean([value[key] for value in values])) for key in values[0]}
+    best = {figure: min(mean[f"{rival}_{figure}"] for rival in RIVALS) for figure in ("rmse", "mae")}
     return {
         "rmse_cm": mean["model_rmse"],
         "mae_cm": mean["model_mae"],
-        "bilinear_rmse_cm": mean["bilinear_rmse"],
-        "bilinear_mae_cm": mean["bilinear_mae"],
-        "rmse_ratio": mean["model_rmse"] / max(mean["bilinear_rmse"], 1e-9),
-        "mae_ratio": mean["model_mae"] / max(mean["bilinear_mae"], 1e-9),
+        "rival_rmse_cm": best["rmse"],
+        "rival_mae_cm": best["mae"],
+        "rmse_ratio": mean["model_rmse"] / max(best["rmse"], 1e-9),
+        "mae_ratio": mean["model_mae"] / max(best["mae"], 1e-9),
         "flat_mae_ratio": mean["model_flat"] / max(mean["bilinear_flat"], 1e-9),
+        "history_rmse": mean["model_rmse"] / max(mean["alone_rmse"], 1e-9),
+        "history_mae": mean["model_mae"] / max(mean["alone_mae"], 1e-9),
     }
 
 
 def table(figures: dict[str, dict[str, float]]) -> str:
     """The figures as lines of text."""
     width = max(map(len, figures))
-    head = f"{'':{width}}   RMSE cm  (bilinear)  ratio    MAE cm  (bilinear)  ratio  away from edges"
+    head = f"{'':{width}}   RMSE cm  (rival)  ratio    MAE cm  (rival)  ratio  away from edges  history: RMSE    MAE"
     lines = [
-        f"{name:{width}}  {f['rmse_cm']:8.2f}  {f['bilinear_rmse_cm']:10.2f}  {f['rmse_ratio']:5.3f}  "
-        f"{f['mae_cm']:8.2f}  {f['bilinear_mae_cm']:10.2f}  {f['mae_ratio']:5.3f}  {f['flat_mae_ratio']:15.3f}"
+        f"{name:{width}}  {f['rmse_cm']:8.2f}  {f['rival_rmse_cm']:7.2f}  {f['rmse_ratio']:5.3f}  "
+        f"{f['mae_cm']:8.2f}  {f['rival_mae_cm']:7.2f}  {f['mae_ratio']:5.3f}  {f['flat_mae_ratio']:15.3f}"
+        f"  {f['history_rmse']:13.3f}  {f['history_mae']:5.3f}"
         for name, f in figures.items()
     ]
     return "\n".join([head, *lines])
 
 
-def draw(case: Case, predicted: Tensor, bilinear: Tensor) -> np.ndarray:
+def draw(case: Case, predicted: Tensor) -> np.ndarray:
     """Last frame of a case: colour, low resolution, bilinear, network, truth, both errors; (H, 7 W, 3) uint8 RGB."""
     frame = len(case.clip) - 1
     height, width = case.clip.frame_size
     truth = case.clip.depth[frame, 0].numpy()
     low = (case.depth_lr * case.depth_range)[0, frame, 0].numpy()
     low = cv2.resize(low, (width, height), interpolation=cv2.INTER_NEAREST)
-    images = [low, bilinear[frame, 0].numpy(), predicted[frame, 0].numpy(), truth]
+    images = [low, case.rivals["bilinear"][frame, 0].numpy(), predicted[frame, 0].numpy(), truth]
     seen = truth[truth > 0]
     nearest, farthest = np.percentile(seen, [1, 99]) if seen.size else (0.0, 1.0)
     columns = [(case.clip.rgb[frame].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from stdnet_core.cli import require
-from stdnet_core.data.degradation import METHODS as DEGRADATIONS
+from stdnet_core.data.sensors.arguments import add_sensor_arguments, ratio_argument, sensor_from
+from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.errors import ConfigError, DataError
 from stdnet_core.report.writer import accuracy_table
 from stdnet_core.ros_images import depth_of
@@ -16,7 +16,7 @@ from stdnet_ros.bag_evaluation.evaluation import Task, run_deterministic, write_
 from stdnet_ros.bag_evaluation.frames import Protocol
 from stdnet_ros.bag_evaluation.settings import make_settings
 from stdnet_ros.bag_evaluation.topics import BagTopics, find_topics
-from stdnet_ros.simulated_sensor import sensor_for
+from stdnet_ros.simulated_sensor import range_for
 
 BASELINES = ("nearest", "bilinear", "bicubic", "joint_bilateral")
 
@@ -33,16 +33,11 @@ def parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("bag_report"), help="folder for the results (default bag_report)"
     )
     task = cli.add_argument_group("what is compared with what")
-    task.add_argument("--scale", type=int, default=8, help="scale of the input made from the bag's depth (default 8)")
+    task.add_argument(
+        "--scale", type=ratio_argument, default=8, help="scale of the input made from the bag's depth (default 8)"
+    )
     task.add_argument("--reference", metavar="TOPIC", help="true depth; the bag's depth then is the input as it is")
-    task.add_argument(
-        "--degradation", choices=DEGRADATIONS, default="dtof", help="how the input is made (default dtof)"
-    )
-    task.add_argument(
-        "--range", type=float, metavar="M", help="range of the simulated sensor; by default fits the scene"
-    )
-    task.add_argument("--noise", type=float, default=0.0, metavar="M", help="its noise, standard deviation in metres")
-    task.add_argument("--dropout", type=float, default=0.0, metavar="P", help="probability of a reading being lost")
+    add_sensor_arguments(task)
     task.add_argument("--baselines", default="bilinear,joint_bilateral", help=f"of {','.join(BASELINES)}; '' for none")
     task.add_argument("--no-flow", action="store_true", help="no figures along optical flow (TEPE, motion tail)")
     topics = cli.add_argument_group("topics (found by type, content and name if not given)")
@@ -105,10 +100,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name, value, least in (("--scale", args.scale, 1), ("--every", args.every, 1)):
-        if value < least:
-            raise ConfigError(f"{name} is {value}; it must be {least} or more")
-    for name, value in (("--rate", args.rate), ("--duration", args.duration), ("--range", args.range)):
+    if args.every < 1:
+        raise ConfigError(f"--every is {args.every}; it must be 1 or more")
+    for name, value in (("--rate", args.rate), ("--duration", args.duration)):
         if value is not None and not value > 0:
             raise ConfigError(f"{name} is {value:g}; it must be positive")
     if args.start < 0:
@@ -146,17 +140,14 @@ def _task(bag: Bag, topics: BagTopics, args: argparse.Namespace) -> Task:
         "depth_transport": "compressedDepth" if compressed_depth else "raw",
     }
     settings, values = make_settings(args.params_file, changes)
-    degradation = replace(
-        sensor_for(_first_depth(bag, topics, settings.depth_unit)),
-        method=args.degradation,
-        noise_m=args.noise,
-        dropout=args.dropout,
-    )
-    if args.range is not None:
-        degradation = replace(degradation, range_m=args.range)
+    sensor = sensor_from(args)
+    if isinstance(sensor.measurement, Dtof) and sensor.measurement.range_m is None:
+        covering = range_for(_first_depth(bag, topics, settings.depth_unit))
+        sensor = sensor.with_values({"dtof.range_m": covering, "dtof.clip_beyond_range": False})
     protocol = Protocol(
         scale=args.scale,
-        degradation=degradation,
+        sensor=sensor,
+        camera=args.sensor,
         every=args.every,
         start=args.start,
         duration=args.duration,

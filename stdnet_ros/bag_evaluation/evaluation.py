@@ -15,6 +15,7 @@ from typing import Protocol as Interface
 import numpy as np
 
 from stdnet_core.cli import require
+from stdnet_core.data.sensors import PRESETS, preset
 from stdnet_core.errors import DataError, InputError
 from stdnet_core.inference import DepthUpsampler
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
@@ -29,6 +30,7 @@ from stdnet_ros.bag_evaluation.frames import BagFrame, FrameReader, Protocol
 from stdnet_ros.bag_evaluation.output_bag import OutputBag
 from stdnet_ros.bag_evaluation.topics import BagTopics
 from stdnet_ros.registration import same_field_of_view
+from stdnet_ros.simulated_sensor import describe_sensor
 
 _CAUSES = {
     "busy": "node was busy",
@@ -213,7 +215,7 @@ def score(task: Task, node: Source, on_frame: Callable[[Upsampled, Any], None] |
     result = Result(scorer.analysis, state=node.state())
     written = _open_output_bag(task, reader) if task.write_bag is not None else None
     first: int | None = None
-    bar = tqdm(total=reader.expected, unit="frame", desc=f"{main} x{task.protocol.scale}", dynamic_ncols=True)
+    bar = tqdm(total=reader.expected, unit="frame", desc=f"{main} x{task.protocol.scale:g}", dynamic_ncols=True)
 
     def take(done: Upsampled) -> None:
         nonlocal first
@@ -340,7 +342,7 @@ def write_results(
         verdict = _speed_verdict(percentiles, interval)
     checkpoint = result.state.get("checkpoint")
     ran = f"{main} ({checkpoint})" if checkpoint else main
-    scale = "" if task.topics.reference is not None else f" x{task.protocol.scale}"
+    scale = "" if task.topics.reference is not None else f" x{task.protocol.scale:g}"
     data = ReportData(
         title=f"Depth upsampling{scale} of {task.bag.path.name}",
         subtitle=f"{task.bag.path}, {task.bag.duration:.1f} s; {ran} on {result.state.get('device', '?')}",
@@ -370,14 +372,11 @@ def readable(cause: str) -> str:
 
 def _configuration(task: Task, result: Result) -> dict[str, Any]:
     """Topics, protocol, what ran, and parameters that differ from the defaults, by readable names."""
-    protocol, degradation = task.protocol, task.protocol.degradation
+    protocol = task.protocol
     rows: dict[str, Any] = {f"{role.replace('_', ' ')} topic": topic for role, topic in task.topics.named().items()}
     if task.topics.reference is None:
         rows["scale"] = protocol.scale
-        rows["simulated input"] = (
-            f"{degradation.method}, range {degradation.range_m:g} m, noise {degradation.noise_m:g} m, "
-            f"dropout {degradation.dropout:g}, seed {protocol.seed}"
-        )
+        rows["simulated sensor"] = f"{protocol.camera}: {describe_sensor(protocol.sensor)}; seed {protocol.seed}"
     until = "the end" if protocol.duration is None else f"{protocol.start + protocol.duration:g} s"
     every = "every pair" if protocol.every == 1 else f"one pair in {protocol.every}"
     rows["part of the bag"] = f"from {protocol.start:g} s to {until}, {every}"
@@ -402,10 +401,11 @@ def _protocol_text(task: Task) -> str:
     same = "All methods are compared on the same pixels: those where the truth and every method have a depth."
     if task.topics.reference is not None:
         return f"Input is {task.topics.depth}, truth is {task.topics.reference}. {same}"
-    config = task.protocol.degradation
+    protocol = task.protocol
+    others = ", ".join(name for name in PRESETS if name != protocol.camera)
     return (
-        f"The bag's depth is the truth; the input was made from it at x{task.protocol.scale} "
-        f"({config.method}, range {config.range_m:g} m). {same}"
+        f"The input is simulated: a {protocol.camera} at x{protocol.scale:g} ({preset(protocol.camera).about}) looked "
+        f"at the bag's depth, which is the truth. Other cameras give other figures; --sensor offers {others}. {same}"
     )
 
 

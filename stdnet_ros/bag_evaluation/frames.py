@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from sensor_msgs.msg import CameraInfo
 
-from stdnet_core.data.degradation import DegradationConfig, degrade
+from stdnet_core.data.sensors import DepthCamera, Sensor, sensor
 from stdnet_core.errors import DataError, InputError
 from stdnet_core.ros_images import color_of, depth_of
 from stdnet_ros import conversions
@@ -34,7 +34,8 @@ class Protocol:
 
     Attributes:
         scale: of the simulated low-resolution depth; not used with a reference.
-        degradation: how it is simulated.
+        sensor: that is simulated.
+        camera: its name.
         seed: of what is random in it.
         every: take every n-th pair.
         start: seconds from the bag's begin.
@@ -42,8 +43,9 @@ class Protocol:
         stamps: ``header``, or ``record`` to pair by the recorder's times.
     """
 
-    scale: int = 8
-    degradation: DegradationConfig = field(default_factory=DegradationConfig)
+    scale: float = 8
+    sensor: Sensor = field(default_factory=lambda: sensor("dtof_paper"))
+    camera: str = "dtof_paper"
     seed: int = 0
     every: int = 1
     start: float = 0.0
@@ -96,7 +98,7 @@ class FrameReader:
         self._bag, self._topics, self._protocol, self._settings = bag, topics, protocol, settings
         self.counts: Counter = Counter()
         self.skipped: dict[str, str] = {}
-        self._generator = torch.Generator().manual_seed(protocol.seed)
+        self._camera: DepthCamera | None = None
         self._roles = {topic: role for role, topic in topics.named().items()}
         self.stop = bag.start + round(((protocol.start + protocol.duration) if protocol.duration else 1e9) * 1e9)
         self.start = bag.start + round(protocol.start * 1e9)
@@ -168,7 +170,7 @@ class FrameReader:
             if self._topics.reference is None:
                 self._check_aligned(rgb, measured, self._topics.depth, "the truth")
                 truth = measured
-                low = self._reduce(rgb, measured)
+                low = self._reduce(rgb, measured, color_info)
                 depth_message = conversions.depth_to_image(low, depth_message.header)
                 depth_info = _fitted(depth_info, low.shape)
             else:
@@ -192,10 +194,15 @@ class FrameReader:
                 depth = np.where(depth <= self._settings.max_depth, depth, np.float32(np.nan))
         return depth
 
-    def _reduce(self, rgb: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    def _reduce(self, rgb: np.ndarray, depth: np.ndarray, info: CameraInfo | None) -> np.ndarray:
+        protocol = self._protocol
+        if self._camera is None or self._camera.frame_size != depth.shape:
+            focal_px = info.k[0] if info is not None and info.k[0] > 0 else None
+            self._camera = DepthCamera(
+                protocol.sensor, depth.shape, protocol.scale, focal_px=focal_px, seed=protocol.seed
+            )
         pixels = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float() / 255
-        metres = torch.from_numpy(np.nan_to_num(depth, nan=0.0))[None, None]
-        low = degrade(metres, pixels, self._protocol.scale, self._protocol.degradation, self._generator)[0, 0].numpy()
+        low = self._camera.measure(torch.from_numpy(np.nan_to_num(depth, nan=0.0))[None, None], pixels)[0, 0].numpy()
         return np.where(low > 0, low, np.float32(np.nan))
 
     def _reference(self, stamp: int, rgb: np.ndarray, references: deque[tuple[int, Raw]]) -> np.ndarray | None:

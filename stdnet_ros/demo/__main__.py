@@ -88,7 +88,7 @@ def run_demo(arguments: list[str] | None = None) -> None:
             folder,
             scale=args.scale,
             frames=args.frames,
-            degradation=sensor_for(sequence.clip(0, 1).depth.numpy()),
+            sensor=sensor_for(sequence.clip(0, 1).depth.numpy()),
         )
         _run(args, info, folder, output)
     metrics = json.loads((output / "metrics.json").read_text())

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from stdnet_core.data.clip import RgbdClip
-from stdnet_core.data.degradation import DegradationConfig, degrade
 from stdnet_core.data.rgbd_sequence import RgbdSequence
+from stdnet_core.data.sensors import DepthCamera, Sensor
 from stdnet_core.errors import DataError, InputError
+from stdnet_ros.simulated_sensor import describe_sensor
 
 _ARRAYS = ("rgb", "depth_lr", "truth")
 _CHUNK = 8
@@ -29,8 +30,8 @@ class StreamInfo:
         name: where it comes from.
         frames: number of frames.
         scale: colour height / depth height.
-        simulated: the low-resolution depth was made from the truth by ``degradation``.
-        degradation: how it was made, in words.
+        simulated: the low-resolution depth was made from the truth by ``sensor``.
+        sensor: how it was made, in words.
         intrinsics: fx, fy, cx, cy of the colour camera in pixels, or None when the source has none.
         fps: frame rate of the source in Hz.
     """
@@ -39,7 +40,7 @@ class StreamInfo:
     frames: int
     scale: float
     simulated: bool
-    degradation: str
+    sensor: str
     intrinsics: tuple[float, float, float, float]
     fps: float
 
@@ -65,7 +66,7 @@ class Stream:
 
 
 def write_stream(
-    sequence: RgbdSequence, folder: Path, *, scale: int, frames: int, degradation: DegradationConfig, seed: int = 0
+    sequence: RgbdSequence, folder: Path, *, scale: int, frames: int, sensor: Sensor, seed: int = 0
 ) -> StreamInfo:
     """Read the first ``frames`` frames of ``sequence``, make their low-resolution depth and store all of it.
 
@@ -98,14 +99,14 @@ def write_stream(
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
         for name, (shape, kind) in shapes.items()
     }
-    generator = torch.Generator().manual_seed(seed)
+    camera = None if own else DepthCamera(sensor, (height, width), scale, focal_px=_focal(sequence), seed=seed)
     fps = _DEFAULT_FPS
     for start in range(0, count, _CHUNK):
         clip = sequence.clip(start, min(_CHUNK, count - start))
         if start == 0:
             fps = _frame_rate(clip)
         rgb, depth = clip.rgb[..., :height, :width], clip.depth[..., :height, :width]
-        low = clip.depth_lr if own else degrade(depth, rgb, scale, degradation, generator)
+        low = clip.depth_lr if camera is None else camera.measure(depth * clip.valid[..., :height, :width], rgb)
         part = slice(start, start + len(clip))
         arrays["rgb"][part] = (rgb.permute(0, 2, 3, 1) * 255.0).round().to(torch.uint8).numpy()
         arrays["depth_lr"][part] = _nan_where_zero(low[:, 0])
@@ -119,7 +120,7 @@ def write_stream(
         frames=count,
         scale=height / low_size[0],
         simulated=not own,
-        degradation="the recording's own low-resolution depth" if own else _describe(degradation),
+        sensor="the recording's own low-resolution depth" if own else describe_sensor(sensor),
         intrinsics=_intrinsics(sequence, width, height),
         fps=fps,
     )
@@ -158,5 +159,5 @@ def _frame_rate(clip: RgbdClip) -> float:
     return 1.0 / step if step > 0 else _DEFAULT_FPS
 
 
-def _describe(config: DegradationConfig) -> str:
-    return ", ".join(f"{key} {value}" for key, value in asdict(config).items() if value not in (0.0, None))
+def _focal(sequence: RgbdSequence) -> float | None:
+    return None if sequence.intrinsics is None else float(sequence.intrinsics[0, 0])

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from stdnet_core.data.sensors.draws import Draws
+from stdnet_core.data.sensors.view import smooth_field
 from stdnet_core.errors import ConfigError
 
+_KNOT_FRAMES = 8
 _EDGE_STEP = 0.05  # relative step of inverse depth that makes an edge
 
 
 @dataclass(frozen=True)
-class HoleConfig:
+class Holes:
     """Which patterns of holes a sensor has.
 
     Attributes:
@@ -49,27 +51,27 @@ class HoleConfig:
     def __post_init__(self) -> None:
         for name in ("edges", "dark", "blobs"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"degradation holes.{name} is {getattr(self, name)}; it must be in 0 to 1")
+                raise ConfigError(f"holes.{name} is {getattr(self, name)}; it must be in 0 to 1")
         if self.shadow < 0:
-            raise ConfigError(f"degradation holes.shadow is {self.shadow}; it must be 0 or more")
+            raise ConfigError(f"holes.shadow is {self.shadow}; it must be 0 or more")
         if self.row_step < 1 or self.column_step < 1:
-            raise ConfigError("degradation holes.row_step and holes.column_step must be 1 or more")
+            raise ConfigError("holes.row_step and holes.column_step must be 1 or more")
         if not 0 <= self.min_m < self.max_m:
-            raise ConfigError(f"degradation holes: min_m {self.min_m} must be 0 or more and below max_m {self.max_m}")
+            raise ConfigError(f"holes: min_m {self.min_m} must be 0 or more and below max_m {self.max_m}")
 
     @classmethod
-    def preset(cls, name: str) -> HoleConfig:
+    def preset(cls, name: str) -> Holes:
         """The holes of a kind of sensor: ``structured_light``, ``stereo``, ``dtof`` or ``lidar``.
 
         Raises:
             ConfigError: there is no such preset.
         """
         if name not in _PRESETS:
-            raise ConfigError(f"degradation holes {name!r} is unknown; use one of {', '.join(_PRESETS)}")
+            raise ConfigError(f"holes {name!r} is unknown; use one of {', '.join(_PRESETS)}")
         return _PRESETS[name]
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> HoleConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> Holes:
         """Build from plain values.
 
         Raises:
@@ -78,58 +80,50 @@ class HoleConfig:
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise ConfigError(
-                f"degradation holes has no option {', '.join(unknown)}; it has {', '.join(f.name for f in fields(cls))}"
+                f"holes has no option {', '.join(unknown)}; it has {', '.join(f.name for f in fields(cls))}"
             )
         return cls(**values)
 
 
 _PRESETS = {
-    "structured_light": HoleConfig(edges=0.5, shadow=5.0, dark=0.04, blobs=0.03, min_m=0.4, max_m=8.0),
-    "stereo": HoleConfig(edges=0.3, shadow=3.0, blobs=0.08, min_m=0.3, max_m=15.0),
-    "dtof": HoleConfig(edges=0.05, dark=0.02, blobs=0.01),
-    "lidar": HoleConfig(edges=0.1, dark=0.01, row_step=4),
+    "structured_light": Holes(edges=0.5, shadow=5.0, dark=0.04, blobs=0.03, min_m=0.4, max_m=8.0),
+    "stereo": Holes(edges=0.3, shadow=3.0, blobs=0.08, min_m=0.3, max_m=15.0),
+    "dtof": Holes(edges=0.05, dark=0.02, blobs=0.01),
+    "lidar": Holes(edges=0.1, dark=0.01, row_step=4),
 }
 
 
-class RandomSource(Protocol):
-    """What draws the random numbers, on the device of the data."""
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Uniform in 0..1."""
-
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal."""
-
-
 def punch_holes(
-    depth: Tensor, true_depth: Tensor, albedo: Tensor | None, config: HoleConfig, draw: RandomSource
+    depth: Tensor, true_depth: Tensor, albedo: Tensor | None, holes: Holes, draws: Draws, first: int = 0
 ) -> Tensor:
-    """Remove readings from low-resolution depth.
+    """Remove readings from measured depth.
 
     Args:
-        depth: (N, T, h, w) metres, 0 invalid.
-        true_depth: (N, T, h, w) metres, 0 unknown; without the errors of measurement, to find edges and shadows in.
-        albedo: (N, T, h, w) mean colour, 0..255, or None.
-        config: which patterns.
-        draw: source of random numbers.
+        depth: (T, h, w) metres, 0 invalid.
+        true_depth: (T, h, w) metres, 0 unknown; without the errors of measurement, to find edges and shadows in.
+        albedo: (T, h, w) mean colour, 0..1, or None.
+        holes: which patterns.
+        draws: source of random numbers.
+        first: number of the first frame in its clip.
 
     Returns:
-        (N, T, h, w) metres, 0 invalid.
+        (T, h, w) metres, 0 invalid.
     """
-    kept = (depth >= config.min_m) & (depth <= config.max_m)
-    if config.edges > 0:
-        kept &= ~(beside_edge(true_depth) & (draw.uniform(*depth.shape) < config.edges))
-    if config.shadow > 0:
-        kept &= ~in_shadow(true_depth, config.shadow)
-    if config.dark > 0 and albedo is not None:
-        kept &= albedo >= 255 * config.dark
-    if config.blobs > 0:
-        field = _smooth_field(depth.shape, draw)
-        threshold = field.flatten(1).quantile(config.blobs, dim=1)
-        kept &= field >= threshold.view(-1, 1, 1, 1)
-    if config.row_step > 1 or config.column_step > 1:
+    count, *size = depth.shape
+    kept = (depth >= holes.min_m) & (depth <= holes.max_m)
+    if holes.edges > 0:
+        kept &= ~(beside_edge(true_depth) & (draws.uniform("holes edges", first, count, *size) < holes.edges))
+    if holes.shadow > 0:
+        kept &= ~in_shadow(true_depth, holes.shadow)
+    if holes.dark > 0 and albedo is not None:
+        kept &= albedo >= holes.dark
+    if holes.blobs > 0:
+        field = _drifting_field(first, count, (size[0], size[1]), draws)
+        threshold = field.flatten(1).quantile(holes.blobs, dim=1)
+        kept &= field >= threshold.view(-1, 1, 1)
+    if holes.row_step > 1 or holes.column_step > 1:
         pattern = torch.zeros(depth.shape[-2:], dtype=torch.bool, device=depth.device)
-        pattern[config.row_step // 2 :: config.row_step, config.column_step // 2 :: config.column_step] = True
+        pattern[holes.row_step // 2 :: holes.row_step, holes.column_step // 2 :: holes.column_step] = True
         kept &= pattern
     return depth * kept
 
@@ -169,8 +163,14 @@ def in_shadow(depth: Tensor, strength: float) -> Tensor:
     return hidden & (depth > 0)
 
 
-def _smooth_field(shape: torch.Size, draw: RandomSource) -> Tensor:
-    """Smooth random values (N, T, h, w) that change slowly with time."""
-    count, frames, height, width = shape
-    coarse = draw.normal(count, 1, 2 + frames // 8, 2 + height // 8, 2 + width // 8)
-    return F.interpolate(coarse, (frames, height, width), mode="trilinear", align_corners=True)[:, 0]
+def _drifting_field(first: int, count: int, size: tuple[int, int], draws: Draws) -> Tensor:
+    """Smooth random values (T, h, w) that change slowly with time: new ones every few frames, and mixed between."""
+    knots = {
+        number: draws.clip_normal(f"holes blobs {number}", 2 + size[0] // 8, 2 + size[1] // 8)
+        for number in range(first // _KNOT_FRAMES, (first + count - 1) // _KNOT_FRAMES + 2)
+    }
+    frames = []
+    for frame in range(first, first + count):
+        number, share = frame // _KNOT_FRAMES, frame % _KNOT_FRAMES / _KNOT_FRAMES
+        frames.append((1 - share) * knots[number] + share * knots[number + 1])
+    return smooth_field(torch.stack(frames), size)

@@ -1,6 +1,6 @@
 """Times the dToF simulation against the loop over blocks that it replaces.
 
-python -m stdnet_core.data.degradation_benchmark --size 528x960 --scale 16
+python -m stdnet_core.data.sensors.dtof_benchmark --size 528x960 --scale 16
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from stdnet_core.cli import run_cli
-from stdnet_core.data.degradation import degrade
+from stdnet_core.data.sensors import simulate
+from stdnet_core.data.sensors.camera import Sensor
 from stdnet_core.errors import ConfigError
 
 
 def block_loop(depth: np.ndarray, albedo: np.ndarray, scale: int, bins: int = 1024) -> np.ndarray:
-    """The dToF histogram written as plainly as possible: the loops that :func:`.degradation.dtof_bins`
+    """The dToF histogram written as plainly as possible: the loops that :func:`.dtof.fullest_bins`
     replaces.
 
     Args:
@@ -52,7 +53,7 @@ def benchmark(height: int, width: int, scale: int, device: str = "cpu", repeats:
     times = []
     for _ in range(repeats + 2):
         start = time.perf_counter()
-        low = degrade(*on_device, scale).cpu()
+        low = simulate(Sensor(), *on_device, scale).cpu()
         times.append(time.perf_counter() - start)
     plain_depth, albedo = depth[0, 0].numpy() / np.float32(20), rgb[0].sum(0).mul(85).numpy()
     start = time.perf_counter()
@@ -86,7 +87,7 @@ def _numpy_block_loop(depth: np.ndarray, albedo: np.ndarray, scale: int, bins: i
 def main() -> None:
     """Command line of the benchmark."""
     parser = argparse.ArgumentParser(
-        prog="python -m stdnet_core.data.degradation_benchmark", description=(__doc__ or "").splitlines()[0]
+        prog="python -m stdnet_core.data.sensors.dtof_benchmark", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--size", default="528x960", help="frame size HxW (default: %(default)s)")
     parser.add_argument("--scale", type=int, default=16, help="downsampling factor (default: %(default)s)")

@@ -1,0 +1,77 @@
+"""Which depth camera a command simulates, on its command line."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from stdnet_core.data.sensors.camera import Sensor, check_value_name
+from stdnet_core.data.sensors.presets import PRESETS, preset
+from stdnet_core.errors import ConfigError
+
+
+def add_sensor_arguments(parser: Any, default: str = "dtof_paper") -> None:
+    """Add ``--sensor`` and ``--sensor-value`` to a parser or a group of one."""
+    parser.add_argument(
+        "--sensor",
+        choices=PRESETS,
+        default=default,
+        metavar="NAME",
+        help=f"depth camera to simulate: {', '.join(PRESETS)} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sensor-value",
+        action="append",
+        default=[],
+        type=_value,
+        metavar="PART.FIELD=VALUE",
+        help="change one of its parameters, e.g. dtof.range_m=10, faults.dropout=0.1, alignment.shift_px=2 or "
+        "holes=stereo; may be repeated",
+    )
+
+
+def sensor_from(arguments: argparse.Namespace) -> Sensor:
+    """The sensor that the arguments of :func:`add_sensor_arguments` ask for.
+
+    Raises:
+        ConfigError: a value does not fit its parameter.
+    """
+    try:
+        return preset(arguments.sensor).sensor.with_values(dict(arguments.sensor_value))
+    except TypeError as error:
+        raise ConfigError(f"--sensor-value: {error}") from error
+
+
+def describe(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments for a report."""
+    return {"sensor": arguments.sensor} | {f"sensor {name}": value for name, value in arguments.sensor_value}
+
+
+def _value(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is no PART.FIELD=VALUE")
+    try:
+        if name != "holes":
+            check_value_name(name)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if value in ("true", "false", "null"):
+        return name, {"true": True, "false": False, "null": None}[value]
+    for kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    return name, value
+
+
+def ratio_argument(text: str) -> float:
+    """Colour pixels in a depth pixel: a number of 1 or more, a whole one as int."""
+    try:
+        ratio = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number such as 8 or 7.5") from None
+    if not 1 <= ratio <= 256:
+        raise argparse.ArgumentTypeError(f"{text}: a scale is from 1 to 256")
+    return int(ratio) if ratio == int(ratio) else ratio

@@ -1,0 +1,196 @@
+"""Stereo cameras, passive or with a projector: RealSense D4xx, OAK-D, ZED.
+
+Depth is z = f B / d for a disparity d, so an error of d becomes one of z^2 / (f B) times it. The error is that of block
+matching: the same over a matching window, partly the same from frame to frame, in steps of a fraction of a pixel. A
+window that holds the edge of a near surface is matched by it, which fattens the foreground by half a window. What one
+of the two views does not see, or sees without contrast, has no depth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stdnet_core.data.sensors.draws import Draws
+from stdnet_core.data.sensors.holes import beside_edge, in_shadow
+from stdnet_core.data.sensors.reduction import Reduction
+from stdnet_core.data.sensors.view import Memory, View, follow, smooth_field, smooth_noise
+from stdnet_core.errors import ConfigError
+
+_EDGE_PX = 1.0  # step of disparity that a matching window does not bridge
+_BIAS_KNOTS = 4  # a clip's constant error bends so many times over the image
+_RAGGED = 0.3  # deviation of the logarithm of contrast: how ragged and unsteady the borders of holes are
+_LOST_GLOSS = 0.7  # share of the saturated pixels that have no depth
+
+
+@dataclass(frozen=True)
+class Stereo:
+    """A stereo camera whose depth lies on the colour image.
+
+    Attributes:
+        focal_px: focal length of the depth image in its own pixels.
+        baseline_m: distance of the two views.
+        subpixel: deviation of the disparity of a well textured surface, pixels of the depth image.
+        step: disparities are multiples of it.
+        window: side of the matching window, pixels of the depth image.
+        correlation: of the error in one frame with that in the frame before, 0 to below 1.
+        bias: deviation of a smooth error of disparity that stays for the clip (calibration), pixels of the depth image.
+        fattening: share of half a window by which the foreground grows.
+        shadow: side of near surfaces on which there is no depth: ``left`` where the left view is the reference,
+            ``right``, or ``none``.
+        texture: least contrast (deviation of grey in a window, 0..1) that is matched; 0: all is.
+        projector: contrast that the camera's own light adds on a white surface at 1 m; it falls with the square of the
+            distance and with reflectance. 0: passive.
+        gloss: grey from which a surface is taken for a reflection, which has mostly no depth; 1: none is.
+        edge_loss: share of the pixels within half a window of a depth edge that the checks of the matcher reject.
+        min_m, max_m: readings outside are lost.
+        field_of_view_deg: horizontal, of the depth image. Without depth are what lies outside and, on the side of the
+            shadow, a band as wide as the disparity. None: far larger than the colour image's.
+        reduction: how it becomes a smaller image.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    focal_px: float = 425.0
+    baseline_m: float = 0.05
+    subpixel: float = 0.08
+    step: float = 1 / 32
+    window: float = 9.0
+    correlation: float = 0.0
+    bias: float = 0.0
+    fattening: float = 1.0
+    shadow: str = "left"
+    texture: float = 0.0
+    projector: float = 0.0
+    gloss: float = 1.0
+    edge_loss: float = 0.0
+    min_m: float = 0.0
+    max_m: float = math.inf
+    field_of_view_deg: float | None = None
+    reduction: Reduction = field(default_factory=lambda: Reduction("median"))
+
+    def __post_init__(self) -> None:
+        for name in ("focal_px", "baseline_m", "step", "window"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"stereo {name} is {getattr(self, name)}; it must be positive")
+        for name in ("subpixel", "bias", "fattening", "texture", "projector"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"stereo {name} is {getattr(self, name)}; it must be 0 or more")
+        if not 0 <= self.correlation < 1:
+            raise ConfigError(f"stereo correlation is {self.correlation}; it must be from 0 to below 1")
+        for name in ("gloss", "edge_loss"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"stereo {name} is {getattr(self, name)}; it must be from 0 to 1")
+        if self.shadow not in ("left", "right", "none"):
+            raise ConfigError(f"stereo shadow is {self.shadow!r}; choose left, right or none")
+        if not 0 <= self.min_m < self.max_m:
+            raise ConfigError(f"stereo min_m {self.min_m} must be 0 or more and below max_m {self.max_m}")
+        if self.field_of_view_deg is not None and not 0 < self.field_of_view_deg < 180:
+            raise ConfigError(f"stereo field_of_view_deg is {self.field_of_view_deg}; it must be between 0 and 180")
+
+    def deviation_m(self, depth: float) -> float:
+        """Deviation in metres at a depth, steps aside: z^2 subpixel / (f B)."""
+        return depth**2 * self.subpixel / (self.focal_px * self.baseline_m)
+
+    def measure(self, view: View, size: tuple[int, int], draws: Draws, memory: Memory) -> Tensor:
+        """See :class:`stdnet_core.data.sensors.view.Measurement`."""
+        true = view.depth
+        known = true > 0
+        pixel = view.focal_px / self.focal_px  # pixels of this grid in one of the depth image
+        window = self.window * pixel
+        strength = self.focal_px * self.baseline_m
+        true_disparity = torch.where(known, strength / true, true.new_zeros(()))
+        disparity = self._fattened(true_disparity, window)
+
+        contrast = self._contrast(view, window)
+        factor = 1 + (self.texture / contrast.clamp_min(1e-6)).clamp_max(1) if self.texture else 1.0
+        count, shape = len(view), true.shape[-2:]
+        white = draws.normal("stereo match", view.first, count, *shape)
+        noise = follow(smooth_noise(white, window), self.correlation, "stereo match", memory)
+        disparity = disparity + self.subpixel * factor * noise
+        if self.bias:
+            knots = draws.clip_normal("stereo calibration", _BIAS_KNOTS, _BIAS_KNOTS)
+            disparity = disparity + self.bias * smooth_field(knots, shape)
+        disparity = (disparity / self.step).round() * self.step
+
+        seen = known & (disparity > 0) & self._both_see(true, view.focal_px)
+        if self.texture:
+            ragged = smooth_noise(draws.normal("stereo holes", view.first, count, *shape), window)
+            ragged = follow(ragged, self.correlation, "stereo holes", memory)
+            seen &= contrast * (_RAGGED * ragged).exp() >= self.texture
+        if self.gloss < 1 and view.rgb is not None:
+            lost = draws.uniform("stereo gloss", view.first, count, *shape) < _LOST_GLOSS
+            seen &= ~((view.rgb.amin(1) >= self.gloss) & lost)
+        if self.edge_loss:
+            side = 2 * round(window / 2) + 1
+            near = F.max_pool2d(beside_edge(true)[:, None].float(), side, 1, side // 2)[:, 0] > 0
+            field = smooth_noise(draws.normal("stereo edges", view.first, count, *shape), window / 2)
+            seen &= ~(near & (field < _normal_quantile(self.edge_loss)))
+        depth = strength / disparity.clamp_min(self.step)
+        seen &= (depth >= self.min_m) & (depth <= self.max_m)
+        return self.reduction.apply(depth * seen, size, draws)
+
+    def _fattened(self, disparity: Tensor, window: float) -> Tensor:
+        """The nearest surface within half a window wins where the step to it is too large to be a slope."""
+        radius = round(self.fattening * (window - 1) / 2)
+        if radius < 1:
+            return disparity
+        nearest = F.max_pool2d(disparity[:, None], 2 * radius + 1, 1, radius)[:, 0]
+        step = _EDGE_PX + radius * self._slope(disparity)
+        return torch.where((nearest - disparity > step) & (disparity > 0), nearest, disparity)
+
+    @staticmethod
+    def _slope(disparity: Tensor) -> Tensor:
+        """Disparity a pixel of the surface that a pixel is on: the smaller of the differences to both sides, summed."""
+        total = torch.zeros_like(disparity)
+        for axis in (-2, -1):
+            step = disparity.diff(dim=axis).abs()
+            if step.shape[axis] == 0:
+                continue
+            first, last = step.narrow(axis, 0, 1), step.narrow(axis, step.shape[axis] - 1, 1)
+            total += torch.minimum(torch.cat((first, step), axis), torch.cat((step, last), axis))
+        return total
+
+    def _contrast(self, view: View, window: float) -> Tensor:
+        """(T, H, W) deviation of grey in a window, with the projector's share; all the same where it plays no role."""
+        if not self.texture or view.rgb is None:
+            return torch.ones_like(view.depth)
+        side = 2 * round((window - 1) / 2) + 1
+        grey = view.albedo[:, None]
+
+        def mean(x: Tensor) -> Tensor:
+            return F.avg_pool2d(F.pad(x, (side // 2,) * 4, mode="replicate"), side, 1)[:, 0]
+
+        average = mean(grey)
+        variance = (mean(grey.square()) - average.square()).clamp_min(0)
+        if self.projector:
+            light = self.projector * average / view.depth.clamp_min(0.05).square()
+            variance = variance + light.square()
+        return variance.sqrt()
+
+    def _both_see(self, true: Tensor, focal_px: float) -> Tensor:
+        """Where neither view is blocked by a nearer surface or the border of its image."""
+        seen = torch.ones_like(true, dtype=torch.bool)
+        strength = focal_px * self.baseline_m
+        mirrored = self.shadow == "left"
+        if self.shadow != "none":
+            hidden = in_shadow(true.flip(-1), strength).flip(-1) if mirrored else in_shadow(true, strength)
+            seen &= ~hidden
+        if self.field_of_view_deg is not None:
+            width = true.shape[-1]
+            half = focal_px * math.tan(math.radians(self.field_of_view_deg) / 2)
+            place = torch.arange(width, device=true.device, dtype=true.dtype) - (width - 1) / 2 + half
+            place = place.expand_as(true)
+            seen &= (place >= 0) & (place <= 2 * half)
+            if self.shadow != "none":
+                inside = place if mirrored else 2 * half - place
+                seen &= inside >= strength / true.clamp_min(1e-3)
+        return seen
+
+
+def _normal_quantile(share: float) -> float:
+    return float(torch.special.ndtri(torch.tensor(share, dtype=torch.float64)))

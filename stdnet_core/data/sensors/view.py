@@ -1,0 +1,91 @@
+"""What a simulated camera looks at, and what all kinds of cameras have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stdnet_core.data.sensors.draws import Draws
+
+DEFAULT_FOCAL = 0.8
+"""Focal length in image widths where a source has no intrinsics: a horizontal field of view of 64 degrees."""
+
+Memory = dict[str, Tensor]
+"""What a measurement keeps from the frames before; empty at the start of a clip."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Frames of a clip, as the depth camera sees them.
+
+    Attributes:
+        depth: (T, H, W) true depth in metres, 0 where unknown.
+        rgb: (T, 3, H, W), 0..1, or None: reflectance and texture are then the same everywhere.
+        focal_px: focal length of this pixel grid.
+        first: number of the first of the frames in its clip.
+    """
+
+    depth: Tensor
+    rgb: Tensor | None
+    focal_px: float
+    first: int = 0
+
+    def __len__(self) -> int:
+        return len(self.depth)
+
+    @cached_property
+    def albedo(self) -> Tensor:
+        """(T, H, W) mean of the colour channels, 0..1: what stands for reflectance; 0.5 without colour."""
+        return torch.full_like(self.depth, 0.5) if self.rgb is None else self.rgb.mean(1)
+
+
+class Measurement(Protocol):
+    """How a kind of camera measures depth; the configuration of one is a frozen dataclass."""
+
+    def measure(self, view: View, size: tuple[int, int], draws: Draws, memory: Memory) -> Tensor:
+        """Measured depth (T, h, w) in metres, 0 invalid.
+
+        Args:
+            view: the frames.
+            size: (h, w) of what the camera delivers; its pixels divide the frame evenly.
+            draws: source of random numbers.
+            memory: of the same camera; changed.
+        """
+
+
+def smooth_noise(white: Tensor, window: float) -> Tensor:
+    """White noise (T, H, W) averaged over a square window of about ``window`` pixels, its deviation kept.
+
+    The window is the nearest odd number of pixels; averages of n independent values are multiplied with the root of
+    n."""
+    side = 2 * round((window - 1) / 2) + 1
+    if side < 2:
+        return white
+    padded = F.pad(white.unsqueeze(1), (side // 2,) * 4, mode="circular")
+    return F.avg_pool2d(padded, side, 1)[:, 0] * side
+
+
+def follow(fresh: Tensor, correlation: float, name: str, memory: Memory) -> Tensor:
+    """Noise (T, ...) of the same deviation as ``fresh``, a frame's correlated with that of the frame before."""
+    if correlation == 0:
+        return fresh
+    share = (1 - correlation**2) ** 0.5
+    frames = []
+    last = memory.get(name)
+    for frame in fresh:
+        last = frame if last is None else correlation * last + share * frame
+        frames.append(last)
+    memory[name] = last
+    return torch.stack(frames)
+
+
+def smooth_field(coarse: Tensor, size: tuple[int, int]) -> Tensor:
+    """Random values (..., a, b) as a smooth field (..., h, w)."""
+    flat = coarse.reshape(-1, 1, *coarse.shape[-2:])
+    field = F.interpolate(flat, size, mode="bicubic", align_corners=True)
+    return field.reshape(*coarse.shape[:-2], *size)
