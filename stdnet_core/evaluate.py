@@ -20,9 +20,10 @@ import numpy as np
 
 from stdnet_core import checkpoints
 from stdnet_core.cli import positive_int, require, run_cli
-from stdnet_core.data.degradation import METHODS as DEGRADATIONS
-from stdnet_core.data.degradation import DegradationConfig
 from stdnet_core.data.rgbd_sequence import RgbdSequence
+from stdnet_core.data.sensors import Sensor
+from stdnet_core.data.sensors.arguments import add_sensor_arguments, describe, ratio_argument, sensor_from
+from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.data.sources import Sequences, open_source, parse_source
 from stdnet_core.errors import ConfigError, DataError, InputError
 from stdnet_core.evaluation import (
@@ -146,17 +147,14 @@ def _parser() -> argparse.ArgumentParser:
     low.add_argument(
         "--lr", choices=("simulated", "disk"), default="simulated", help="made from the truth, or the source's own"
     )
-    low.add_argument("--degradation", choices=DEGRADATIONS, default="dtof", help="how it is simulated")
+    add_sensor_arguments(low)
     low.add_argument(
         "--range-m",
         type=float,
         metavar="M",
-        help="range of the simulated sensor (default: 30 TartanAir, 40 DyDToF, else the sequence's largest depth)",
+        help="range of a simulated dToF sensor (default: 30 TartanAir, 40 DyDToF, else the sequence's largest depth)",
     )
-    low.add_argument("--jitter-bins", type=int, default=0, metavar="N", help="readings jump by up to N dToF bins")
-    low.add_argument("--noise-m", type=float, default=0.0, metavar="M", help="standard deviation of Gaussian noise")
-    low.add_argument("--dropout", type=float, default=0.0, metavar="P", help="probability of a lost reading")
-    low.add_argument("--seed", type=int, default=0, help="of jitter, noise and dropout")
+    low.add_argument("--seed", type=int, default=0, help="of what is random in the simulation")
     released = parser.add_argument_group("a released .pth, which does not say what it was trained for")
     released.add_argument("--trained-scale", type=positive_int, metavar="S", help="its scale; needed, e.g. 8")
     released.add_argument(
@@ -168,13 +166,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def scales_argument(text: str) -> list[int]:
-    try:
-        scales = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers such as 4,8,16") from None
-    if min(scales) < 1 or len(set(scales)) < len(scales):
-        raise argparse.ArgumentTypeError(f"{text!r}: scales must be positive and differ")
+def scales_argument(text: str) -> list[float]:
+    """Scales, separated by commas."""
+    scales = [ratio_argument(part) for part in text.split(",")]
+    if len(set(scales)) < len(scales):
+        raise argparse.ArgumentTypeError(f"{text!r}: scales must differ")
     return scales
 
 
@@ -208,8 +204,8 @@ def _check(args: argparse.Namespace) -> None:
             )
     elif args.trained_scale is not None or args.depth_range is not None:
         raise ConfigError("--trained-scale and --depth-range are for a released .pth; other checkpoints carry theirs")
-    if args.range_m is not None and args.lr == "disk":
-        raise ConfigError("--range-m is of a simulated sensor, and --lr disk simulates none; drop one of them")
+    if args.range_m is not None and (args.lr == "disk" or not isinstance(sensor_from(args).measurement, Dtof)):
+        raise ConfigError("--range-m is of a simulated dToF sensor, and none is simulated; drop it")
     if not 0 <= args.latency <= MAX_LATENCY:
         raise ConfigError(f"--latency is {args.latency}; give 0 to {MAX_LATENCY} frames")
     for name in ("limit", "max_frames"):
@@ -222,27 +218,15 @@ def _is_released(checkpoint: str | None) -> bool:
     return checkpoint is not None and Path(checkpoint).suffix in _RELEASED_SUFFIXES
 
 
-def _degradation(args: argparse.Namespace) -> DegradationConfig:
-    return DegradationConfig(
-        method=args.degradation,
-        range_m=args.range_m,
-        jitter_bins=args.jitter_bins,
-        noise_m=args.noise_m,
-        dropout=args.dropout,
-    )
+def _sensor(args: argparse.Namespace) -> Sensor:
+    chosen = sensor_from(args)
+    return chosen if args.range_m is None else chosen.with_values({"dtof.range_m": args.range_m})
 
 
 def _describe_low_resolution(args: argparse.Namespace) -> dict[str, Any]:
     if args.lr == "disk":
         return {"source": "disk"}
-    return {
-        "source": "simulated",
-        "method": args.degradation,
-        "jitter_bins": args.jitter_bins,
-        "noise_m": args.noise_m,
-        "dropout": args.dropout,
-        "seed": args.seed,
-    }
+    return {"source": "simulated", **describe(args), "seed": args.seed}
 
 
 def _runner(name: str, args: argparse.Namespace) -> Runner:
@@ -291,7 +275,7 @@ def _trained_on(provenance: Any, folder: str) -> Iterator[str]:
 
 
 def _evaluate_scale(
-    scale: int, runners: dict[str, Runner], args: argparse.Namespace, report: dict[str, Any]
+    scale: float, runners: dict[str, Runner], args: argparse.Namespace, report: dict[str, Any]
 ) -> dict[str, Any]:
     tqdm = require("tqdm", extra="report").tqdm
     simulated = args.lr == "simulated"
@@ -305,9 +289,9 @@ def _evaluate_scale(
     info = runners["model"].upsampler.info if "model" in runners else None
     known = set() if info is None else set(_trained_on(info.provenance, place.rstrip("/").rpartition("/")[2]))
     warnings = [] if info is None or scale in info.scales else [_scale_warning(scale, info.scales)]
-    with tqdm(total=total, unit="frame", desc=f"x{scale}", dynamic_ncols=True) as progress:
+    with tqdm(total=total, unit="frame", desc=f"x{scale:g}", dynamic_ncols=True) as progress:
         for number, (name, sequence) in enumerate(zip(unique_names(s.name for s in chosen), chosen, strict=True)):
-            low = LowResolution(scale, simulated, _degradation(args), args.seed + number)
+            low = LowResolution(scale, simulated, _sensor(args), args.seed + number)
             doubts = [*warnings, _trained_on_warning([name])] if name in known else warnings
             page = None
             if args.report:
@@ -349,7 +333,7 @@ def _evaluate_scale(
     }
 
 
-def _scale_warning(scale: int, trained: tuple[int, ...]) -> str:
+def _scale_warning(scale: float, trained: tuple[int, ...]) -> str:
     return f"the model was not trained for x{scale}, but for x{', x'.join(map(str, trained))}"
 
 
@@ -393,7 +377,7 @@ def _in_question_first(runners: dict[str, Runner], args: argparse.Namespace) -> 
     return list(runners) if "model" in runners or args.methods else list(reversed(runners))
 
 
-def _file_name(sequence: str, scale: int) -> str:
+def _file_name(sequence: str, scale: float) -> str:
     return f"{sequence.replace('/', '_').replace(':', '_')}_x{scale}"
 
 
@@ -412,11 +396,11 @@ def _settings_of(report: dict[str, Any], result: SequenceResult | None = None) -
 
 def _index(args: argparse.Namespace, report: dict[str, Any]) -> Path:
     """The page to open: that of the only report, or one that leads to all."""
-    names = {(name, int(scale)) for scale, result in report["scales"].items() for name in result["sequences"]}
+    scales = {ratio_argument(scale): result for scale, result in report["scales"].items()}
+    names = {(name, scale) for scale, result in scales.items() for name in result["sequences"]}
     if (args.report / "report.html").is_file() and len(names) == 1:
         return args.report / "report.html"
     folders = {(name, scale): _file_name(name, scale) for name, scale in names}
-    scales = {int(scale): result for scale, result in report["scales"].items()}
     return write_index(args.report, args.data, _COLUMNS, scales, folders)
 
 
@@ -444,7 +428,7 @@ def _draw(path: Path, frame: EvaluationFrame, depths: Mapping[str, np.ndarray]) 
         raise InputError(f"{path} cannot be written")
 
 
-def _text(scale: int, result: dict[str, Any], report: dict[str, Any]) -> str:
+def _text(scale: float, result: dict[str, Any], report: dict[str, Any]) -> str:
     """The figures of one scale as text."""
     rows = [(name, methods) for name, methods in result["sequences"].items()]
     if len(rows) > 1:
@@ -454,7 +438,8 @@ def _text(scale: int, result: dict[str, Any], report: dict[str, Any]) -> str:
     frames = sum(result["frames"].values())
     low = report["low_resolution"]
     ranges = [metres for metres in result["range_m"].values() if metres is not None]
-    sensor = f" ({low['method']}, range {_span(ranges)} m)" if ranges else ""
+    within = f", range {_span(ranges)} m" if ranges else ""
+    sensor = f" (a {low['sensor']}{within})" if "sensor" in low else ""
     lines = [
         f"x{scale}, {report['data']}: {len(result['sequences'])} sequences, {frames} frames; "
         f"low-resolution depth {low['source']}{sensor}; lengths in cm"

@@ -83,7 +83,7 @@ class SequenceResult:
         figures: ``figures[method][name]``, see :data:`stdnet_core.scoring.FIGURES`, and ``ms_per_frame``.
         frames: how many were scored.
         flow: ``true``, ``estimated``, ``mixed`` or ``none`` (a single frame).
-        range_m: depth range of the simulated sensor in metres, None for low-resolution depth from disk.
+        range_m: depth range of the simulated dToF sensor in metres, None without one.
         clip_truth_m: metres that true depth was clipped to, None where it was not.
         notices: what the methods had to say, by method.
     """
@@ -326,7 +326,7 @@ def evaluate_sequence(
         figures,
         score.frames,
         flow,
-        range_m if low_resolution.simulated else None,
+        range_m if low_resolution.simulated and isinstance(low_resolution.sensor.measurement, Dtof) else None,
         clip_truth if math.isfinite(clip_truth) else None,
         notices,
     )

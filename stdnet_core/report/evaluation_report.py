@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from stdnet_core.cli import require
+from stdnet_core.data.sensors.arguments import simulation_sentences
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
 from stdnet_core.report.preview import PreviewVideo
 from stdnet_core.report.writer import Overview, ReportData, write_overview, write_report
@@ -84,7 +85,7 @@ class EvaluationReport:
     def write(
         self,
         name: str,
-        scale: int,
+        scale: float,
         configuration: Mapping[str, Any],
         result: SequenceResult | None,
         warnings: Sequence[str] = (),
@@ -103,6 +104,9 @@ class EvaluationReport:
         main = analysis.methods[0]
         warnings, notes = [f"WARNING: {text}" for text in warnings], []
         facts, protocol = [("frames scored", str(len(analysis)))], "All methods see the same input."
+        camera = configuration.get("low-resolution depth: sensor")
+        if camera is not None:
+            protocol = f"{simulation_sentences(camera, scale)} {protocol}"
         if result is None:
             warnings.append(f"Interrupted: this report covers the first {len(analysis)} frames.")
         else:
@@ -137,8 +141,8 @@ def write_index(
     folder: Path,
     source: str,
     columns: Mapping[str, tuple[str, float]],
-    scales: Mapping[int, Mapping[str, Any]],
-    folders: Mapping[tuple[str, int], str],
+    scales: Mapping[float, Mapping[str, Any]],
+    folders: Mapping[tuple[str, float], str],
 ) -> Path:
     """Write index.html over the reports of several sequences or scales; returns it.
 

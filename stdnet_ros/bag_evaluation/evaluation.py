@@ -15,7 +15,7 @@ from typing import Protocol as Interface
 import numpy as np
 
 from stdnet_core.cli import require
-from stdnet_core.data.sensors import PRESETS, preset
+from stdnet_core.data.sensors.arguments import simulation_sentences
 from stdnet_core.errors import DataError, InputError
 from stdnet_core.inference import DepthUpsampler
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
@@ -401,12 +401,7 @@ def _protocol_text(task: Task) -> str:
     same = "All methods are compared on the same pixels: those where the truth and every method have a depth."
     if task.topics.reference is not None:
         return f"Input is {task.topics.depth}, truth is {task.topics.reference}. {same}"
-    protocol = task.protocol
-    others = ", ".join(name for name in PRESETS if name != protocol.camera)
-    return (
-        f"The input is simulated: a {protocol.camera} at x{protocol.scale:g} ({preset(protocol.camera).about}) looked "
-        f"at the bag's depth, which is the truth. Other cameras give other figures; --sensor offers {others}. {same}"
-    )
+    return f"{simulation_sentences(task.protocol.camera, task.protocol.scale)} The truth is the bag's depth. {same}"
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:

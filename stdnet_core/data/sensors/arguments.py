@@ -47,6 +47,15 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"sensor": arguments.sensor} | {f"sensor {name}": value for name, value in arguments.sensor_value}
 
 
+def simulation_sentences(camera: str, ratio: float) -> str:
+    """What a report says first where its input was simulated: which camera, and that there are others."""
+    others = ", ".join(name for name in PRESETS if name != camera)
+    return (
+        f"The input is simulated: a {camera} at x{ratio:g} ({preset(camera).about}) looked at the depth that is the "
+        f"truth. Other cameras give other figures; --sensor offers {others}."
+    )
+
+
 def _value(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator:
