@@ -25,6 +25,7 @@ ROS = [
 ]
 TRAIN = ["lightning>=2.4,<3", "torchmetrics>=1.4", "omegaconf>=2.3", "tensorboard>=2.14", "tqdm>=4.60", "pillow>=10"]
 REPORT = ["matplotlib>=3.7", "jinja2>=3.1", "pillow>=10", "imageio-ffmpeg>=0.4.9", "tqdm>=4.60"]
+REALSENSE = ["pyrealsense2>=2.50"]  # its filters, for comparison; a camera is not needed
 EXPORT = ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"]
 DEV = ["pytest>=7,<9", "pytest-timeout>=2.3", "ruff>=0.5", "hypothesis>=6.90", "colcon-common-extensions", "colcon-ros"]
 
@@ -63,6 +64,7 @@ setup(
         "train": [*TRAIN, *BAGS],
         "report": [*REPORT, *BAGS],
         "export": EXPORT,
+        "realsense": REALSENSE,
         "dev": DEV,
     },
     entry_points={

@@ -1,62 +1,90 @@
 """The figures that back a checkpoint: ``python -m stdnet_core.accuracy --checkpoint tiny_causal`` (``make accuracy``).
 
-Evaluates networks and classical methods side by side on three kinds of data that no shipped network was trained on:
-procedural scenes of other seeds, rendered clips of other levels and rooms (the list in
-``config/train/heldout_clips.txt``), and recordings of real sensors, whose own depth is the truth. Procedural scenes
-need nothing; rendered and real clips are folders of RGB-D sequences, given with ``--rendered`` and ``--real``."""
+Runs the methods of this project on every simulated depth camera, at every ratio that occurs, beside what a user has
+without
+them, on three kinds of data that no shipped network was trained on: procedural scenes of other seeds, rendered clips of
+other levels and rooms (the list in ``config/train/heldout_clips.txt``), and recordings, whose own depth is the truth.
+Procedural scenes need nothing; rendered and real clips are folders of RGB-D sequences, given with ``--rendered`` and
+``--real``.
+
+Prints the matrix, for each method its worst cell and its geometric mean in ratios to the best rival, and the history
+gain: the same figures with the history of the stream, divided by those without. Can be interrupted; with ``--json`` the
+next call goes on where it was."""
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
 import json
-import logging
-from collections.abc import Iterable
+import math
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stdnet_core import checkpoints
+import numpy as np
+
+from stdnet_core import checkpoints, judge
 from stdnet_core.cli import positive_int, require, run_cli
-from stdnet_core.data.degradation import DegradationConfig
 from stdnet_core.data.rgbd_sequence import RgbdSequence
+from stdnet_core.data.sensors.cell import JUDGED, STANDING, Cell
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import ConfigError, DataError
-from stdnet_core.evaluate import TEST_SOURCE, plain_json, scales_argument
-from stdnet_core.evaluation import CLASSICAL, LowResolution, Runner, evaluate_sequence, unique_names
-from stdnet_core.inference import MAX_LATENCY, DepthUpsampler
-from stdnet_core.scoring import mean_figures
+from stdnet_core.evaluate import plain_json
+from stdnet_core.inference import DepthUpsampler
+from stdnet_core.judge import ALONE, FILTER, Group, Judge, Row, Task
+from stdnet_core.report.versions import versions
 
-_COLUMNS = {
-    "RMSE": "rmse_cm",
-    "MAE": "mae_cm",
-    "TEPE": "tepe_cm",
-    "flicker": "flicker_cm",
-    "edge RMSE": "edge_rmse_cm",
-    "tail RMSE": "longtail_spatial_rmse_cm",
-    "motion tail RMSE": "motion_tail_rmse_cm",
-}
+PROCEDURAL = "synthetic:2000001,3,240x320,8"
+"""Scenes whose seeds no training or validation of this project uses."""
+
+_FIGURES = {"RMSE": "rmse_cm", "MAE": "mae_cm", "edge RMSE": "edge_rmse_cm", "flicker": "flicker_cm", "TEPE": "tepe_cm"}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; ``arguments`` default to those of the process."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; ``arguments`` default to those of the process. Returns 130 after Ctrl-C, else 0."""
     args = _parser().parse_args(arguments)
-    logging.getLogger("stdnet_core.inference").setLevel(logging.ERROR)  # it would say the same for every method
-    names = args.checkpoint or checkpoints.available()
-    groups = {"procedural": open_source(args.procedural)}
-    if args.rendered:
-        groups["rendered"] = held_out(args.rendered, args.heldout)
-    if args.real:
-        groups["real"] = [s for folder in args.real for s in open_source(folder)]
-    report: dict[str, Any] = {"checkpoints": names, "jitter_bins": args.jitter_bins, "scales": args.scale, "groups": {}}
-    for group, sequences in groups.items():
-        report["groups"][group] = {"sequences": unique_names(s.name for s in sequences), "scales": {}}
-        for scale in args.scale:
-            figures = _evaluate(group, sequences, scale, names, args)
-            report["groups"][group]["scales"][str(scale)] = figures
-            print(_table(group, scale, figures["mean"]), flush=True)
-            if args.json:
-                args.json.parent.mkdir(parents=True, exist_ok=True)
-                args.json.write_text(json.dumps(plain_json(report), indent=1) + "\n")
+    require("tqdm", extra="report")
+    if args.picture:
+        require("matplotlib", extra="report")
+    networks = args.checkpoint or [_network_of_auto()]
+    names = [checkpoints.load(name)[1].name for name in networks]
+    counts = {name: len(sequences) for name, sequences in _sequences(args).items()}
+    groups = [Group(name, range(count)) for name, count in counts.items()]
+    tasks = judge.tasks_of(groups, args.cell or JUDGED, () if args.no_standing else _standing(args.cell))
+    if not tasks:
+        raise ConfigError("no cell suits the data: recordings can be looked at by reductions and dToF alone")
+    settings = {
+        "checkpoints": names,
+        "frames": args.frames,
+        "size": list(args.size),
+        "clips": {name: [s.name for s in sequences] for name, sequences in _sequences(args).items()},
+    }
+    results = _stored(args.json, settings)
+    complete = True
+    try:
+        for task, result in _run([t for t in tasks if t.key not in results], networks, args):
+            results[task.key] = result
+            _store(args.json, settings, results)
+    except KeyboardInterrupt:
+        complete = False
+    report = _report(results, tasks, [*names, FILTER])
+    print(report["text"])
+    if not complete:
+        print("interrupted: this covers what was done until then")
+    _store(args.json, settings, results, report["summary"])
+    if args.markdown:
+        _write(args.markdown, report["markdown"])
+    if args.picture:
+        from stdnet_core.report.figures import history_curves, ratio_matrix
+
+        args.picture.parent.mkdir(parents=True, exist_ok=True)
+        args.picture.write_bytes(ratio_matrix(report["rows"], [*names, FILTER]))
+        curves = {name: history["frames"] for name, history in report["history"].items()}
+        args.picture.with_name(f"{args.picture.stem}_history.png").write_bytes(history_curves(curves))
+    return 0 if complete else 130
 
 
 def held_out(folders: Iterable[Path], listing: Path) -> list[RgbdSequence]:
@@ -85,10 +113,16 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m stdnet_core.accuracy", description=__doc__.partition("\n\n")[2].strip()
     )
     parser.add_argument(
-        "--checkpoint", action="append", metavar="FILE|NAME", help="may be repeated (default: all that ship)"
+        "--checkpoint", action="append", metavar="FILE|NAME", help="may be repeated (default: what method auto runs)"
     )
-    parser.add_argument("--scale", type=scales_argument, default=[4, 8, 16], metavar="S[,S...]", help="default: 4,8,16")
-    parser.add_argument("--procedural", default=TEST_SOURCE, metavar="SOURCE", help="default: %(default)s")
+    parser.add_argument(
+        "--cell",
+        action="extend",
+        type=lambda text: [Cell.parse(part) for part in text.split(",")],
+        metavar="CAMERA@RATIO[,...]",
+        help="cells to judge, e.g. area@8; may be repeated (default: all)",
+    )
+    parser.add_argument("--procedural", default=PROCEDURAL, metavar="SOURCE", help="default: %(default)s; or none")
     parser.add_argument(
         "--rendered", action="append", type=Path, metavar="DIR", help="folder of clips; may be repeated"
     )
@@ -101,57 +135,252 @@ def _parser() -> argparse.ArgumentParser:
         help="names of the rendered clips to evaluate (default: %(default)s)",
     )
     parser.add_argument(
-        "--max-frames", type=positive_int, default=16, metavar="N", help="of each sequence (default: 16)"
+        "--clips", type=positive_int, default=6, metavar="N", help="of each kind of data, evenly spread (default: 6)"
     )
-    parser.add_argument("--jitter-bins", type=int, default=0, metavar="N", help="readings jump by up to N bins")
+    parser.add_argument("--frames", type=positive_int, default=8, metavar="N", help="of each clip (default: 8)")
+    parser.add_argument(
+        "--size", type=_size, default=(240, 320), metavar="HxW", help="cut from the clips' middle (default: 240x320)"
+    )
+    parser.add_argument("--no-standing", action="store_true", help="leave out the camera that stands still")
+    parser.add_argument(
+        "--workers", type=positive_int, default=os.cpu_count() or 1, metavar="N", help="processes (default: the cores)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures; what is there already is not run again")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="the same tables for a document")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE.png", help="the matrix as a heat map, and FILE_history.png beside it"
+    )
     return parser
 
 
-def _runners(names: list[str], args: argparse.Namespace) -> dict[str, Runner]:
-    runners = {}
-    for name in names:
-        model, info = checkpoints.load(name)
-        if info.name in runners or info.name in CLASSICAL:
-            raise ConfigError(f"two methods are called {info.name!r}; rename {name}")
-        latency = 0 if info.config.causal else MAX_LATENCY
-        # float32 everywhere: figures that back a checkpoint must not depend on the machine
-        settings = {"device": args.device, "precision": "fp32", "latency": latency}
-        upsampler = DepthUpsampler.from_model(model, info, mask_unsupported=False, **settings)
-        runners[info.name] = Runner(upsampler)
-    return runners | {method: Runner.classical(method, args.device) for method in CLASSICAL}
+def _size(text: str) -> tuple[int, int]:
+    height, separator, width = text.partition("x")
+    if not separator or not height.isdigit() or not width.isdigit() or min(int(height), int(width)) < 32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no HxW in pixels of at least 32, such as 240x320")
+    return int(height), int(width)
 
 
-def _evaluate(
-    group: str, sequences: list[RgbdSequence], scale: int, names: list[str], args: argparse.Namespace
-) -> dict[str, Any]:
+def _network_of_auto() -> str:
+    info = DepthUpsampler("auto", device="cpu").info
+    if info is None:
+        raise ConfigError("no checkpoint ships with this installation; give one with --checkpoint")
+    return info.name
+
+
+def _standing(cells: Sequence[Cell] | None) -> list[Cell]:
+    return [cell for cell in STANDING if cells is None or cell in cells]
+
+
+def _sequences(args: argparse.Namespace) -> dict[str, list[RgbdSequence]]:
+    groups: dict[str, list[RgbdSequence]] = {}
+    if args.procedural != "none":
+        groups["procedural"] = list(open_source(args.procedural))
+    if args.rendered:
+        groups["rendered"] = held_out(args.rendered, args.heldout)
+    if args.real:
+        groups["real"] = [s for folder in args.real for s in open_source(folder)]
+    return {
+        name: [found[int(i)] for i in np.linspace(0, len(found) - 1, min(args.clips, len(found))).round()]
+        for name, found in groups.items()
+    }
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+_judge: Judge | None = None
+"""Of a worker process."""
+
+
+def _start_worker(args: argparse.Namespace, networks: Sequence[str]) -> None:
+    global _judge
+    if args.workers > 1:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends its workers itself
+        import cv2
+        import torch
+
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)
+    groups = [
+        Group(name, [judge.read_clip(sequence, args.frames, args.size) for sequence in sequences])
+        for name, sequences in _sequences(args).items()
+    ]
+    _judge = Judge(groups, networks, args.device)
+
+
+def _work(task: Task) -> tuple[Task, dict[str, Any]]:
+    return task, _judge.run(task)
+
+
+def _run(tasks: Sequence[Task], networks: Sequence[str], args: argparse.Namespace) -> Iterator[tuple[Task, dict]]:
+    if not tasks:
+        return
     tqdm = require("tqdm", extra="report").tqdm
-    degradation = DegradationConfig(range_m=None, jitter_bins=args.jitter_bins)
-    runners = _runners(names, args)
-    figures = {}
-    total = sum(min(len(s), args.max_frames) for s in sequences)
-    with tqdm(total=total, unit="frame", desc=f"{group} x{scale}", dynamic_ncols=True) as progress:
-        for number, (name, sequence) in enumerate(zip(unique_names(s.name for s in sequences), sequences, strict=True)):
-            figures[name] = evaluate_sequence(
-                sequence,
-                runners,
-                LowResolution(scale, degradation=degradation, seed=number),
-                frames=args.max_frames,
-                on_frame=lambda *_: progress.update(),
-            ).figures
-    return {"mean": mean_figures(figures), "sequences": figures}
+    with tqdm(total=len(tasks), unit="clip", desc="accuracy", dynamic_ncols=True) as progress:
+        if args.workers == 1:
+            _start_worker(args, networks)
+            for task in tasks:
+                yield _work(task)
+                progress.update()
+            return
+        # spawn: a forked worker hangs in its first parallel region once the parent has used OpenMP
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(min(args.workers, len(tasks)), _start_worker, (args, networks)) as pool:
+            for done in pool.imap_unordered(_work, tasks):
+                yield done
+                progress.update()
 
 
-def _table(group: str, scale: int, mean: dict[str, dict[str, float]]) -> str:
-    width = max(map(len, mean))
-    columns = {title: max(13, len(title) + 2) for title in _COLUMNS}
-    header = "".join(f"{title:>{n}}" for title, n in columns.items()) + f"{'RMSE, MAE of bilinear':>25}"
-    lines = [f"{group}, x{scale} (cm; mean over sequences)", f"{'':{width}}{header}"]
-    for method, figures in mean.items():
-        cells = "".join(f"{figures[_COLUMNS[title]]:{n}.2f}" for title, n in columns.items())
-        ratios = [figures[key] / mean["bilinear"][key] for key in ("rmse_cm", "mae_cm")]
-        lines.append(f"{method:{width}}{cells}{ratios[0]:>16.3f} {ratios[1]:8.3f}")
+def _stored(path: Path | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Results of an earlier call with the same settings."""
+    if path is None or not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        same = content["settings"] == settings
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is not a file of this command ({error}); remove it or give another") from error
+    if not same:
+        raise ConfigError(f"{path} holds results of other settings or data; remove it or give another")
+    return _with_nan(content["results"])
+
+
+def _with_nan(value: Any) -> Any:
+    """JSON's null, which stands for "nothing to measure", as NaN again."""
+    if isinstance(value, dict):
+        return {key: _with_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(item) for item in value]
+    return math.nan if value is None else value
+
+
+def _store(path: Path | None, settings: Mapping[str, Any], results: Mapping[str, Any], summary: Any = None) -> None:
+    if path is None:
+        return
+    content = {"settings": settings, "versions": versions(), "summary": summary, "results": results}
+    _write(path, json.dumps(plain_json(content), indent=1) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+# --- what is printed -------------------------------------------------------------------------------------------------
+
+
+def _report(results: Mapping[str, Any], tasks: Sequence[Task], methods: Sequence[str]) -> dict[str, Any]:
+    rows = judge.rows_of(results, tasks)
+    moving = [task for task in tasks if not task.standing]
+    still = [task for task in tasks if task.standing]
+    summaries = {method: judge.summarize(rows, method) for method in methods}
+    history = {method: judge.history_gain(results, moving, method) for method in methods}
+    history |= {f"{method}, standing": judge.history_gain(results, still, method) for method in methods if still}
+    history = {name: gain for name, gain in history.items() if gain["cells"]}
+    text = "\n\n".join([_matrix(rows, methods), _summary_lines(rows, summaries), _history_lines(history)])
+    summary = {
+        "methods": {
+            method: {"mean": s.mean, "worst": {f: {"ratio": r, "where": w} for f, (r, w) in s.worst.items()}}
+            for method, s in summaries.items()
+        },
+        "history": history,
+    }
+    markdown = _markdown(rows, methods, summaries, history)
+    return {"rows": rows, "text": text, "summary": summary, "history": history, "markdown": markdown}
+
+
+def _matrix(rows: Sequence[Row], methods: Sequence[str]) -> str:
+    """One line a row: the best rivals, and each method's figures in ratios to theirs."""
+    first = max((len(_name(row)) for row in rows), default=4)
+    heads = [f"{method + ':':>12} " + " ".join(f"{title:>9}" for title in _FIGURES) for method in methods]
+    lines = [
+        "RMSE and MAE of the best rival in cm; then the methods' figures in ratios to the best rival's (over 1: worse)",
+        f"{'':{first}}  {'best rival':>27}  " + "  ".join(heads),
+    ]
+    for row in rows:
+        rival = row.rival["rmse_cm"]
+        best = f"{rival} {row.figures[rival]['rmse_cm']:.2f} / {row.figures[row.rival['mae_cm']]['mae_cm']:.2f}"
+        cells = []
+        for method in methods:
+            if row.faultless:
+                off = row.figures[method]
+                cells.append(f"{'':12} RMSE {10 * off['rmse_cm']:.2f} mm, MAE {10 * off['mae_cm']:.2f} mm".ljust(62))
+            else:
+                ratios = (row.ratio(method, figure) for figure in _FIGURES.values())
+                cells.append(f"{'':12} " + " ".join(_number(ratio, 9, 3) for ratio in ratios))
+        lines.append(f"{_name(row):{first}}  {best:>27}  " + "  ".join(cells))
+    return "\n".join(lines)
+
+
+def _name(row: Row) -> str:
+    region = "" if row.region == "all" else f", {row.region}"
+    return f"{row.cell} {row.group}{region}"
+
+
+def _number(value: float, width: int, digits: int) -> str:
+    return f"{value:{width}.{digits}f}" if math.isfinite(value) else f"{'-':>{width}}"
+
+
+def _summary_lines(rows: Sequence[Row], summaries: Mapping[str, judge.Summary]) -> str:
+    lines = []
+    for method, summary in summaries.items():
+        worst = "; ".join(
+            f"{title} {summary.worst[figure][0]:.2f} ({summary.worst[figure][1]})"
+            for title, figure in (("RMSE", "rmse_cm"), ("MAE", "mae_cm"))
+        )
+        mean = f"RMSE {summary.mean['rmse_cm']:.3f}, MAE {summary.mean['mae_cm']:.3f}"
+        lines.append(f"{method}: geometric mean of the ratio to the best rival {mean}; worst cell {worst}")
+    faultless = [row for row in rows if row.faultless]
+    for method in summaries:
+        if faultless:
+            off = max(10 * row.figures[method]["rmse_cm"] for row in faultless)
+            lines.append(f"{method}: faultless input comes out with an RMSE of up to {off:.2f} mm")
+    return "\n".join(lines)
+
+
+def _history_lines(history: Mapping[str, Any]) -> str:
+    lines = ["History gain: figures with the history of the stream, divided by those without (under 1: a gain)"]
+    for name, gain in history.items():
+        for cell, figures in gain["cells"].items():
+            values = ", ".join(
+                f"{title} {_number(figures[figure], 0, 3)}"
+                for title, figure in (("RMSE", "rmse_cm"), ("MAE", "mae_cm"), ("flicker", "flicker_cm"))
+            )
+            lines.append(f"  {name}, {cell}: {values}")
+        for title, figure in (("RMSE", "rmse_cm"), ("MAE", "mae_cm"), ("flicker", "flicker_cm")):
+            curve = " ".join(_number(value, 0, 3) for value in gain["frames"][figure])
+            lines.append(f"  {name}, all cells, {title} by frames seen: {curve}")
+    return "\n".join(lines)
+
+
+def _markdown(
+    rows: Sequence[Row],
+    methods: Sequence[str],
+    summaries: Mapping[str, judge.Summary],
+    history: Mapping[str, Any],
+) -> str:
+    """The same as tables, with every method's own figures."""
+    titles = [title.split()[-1] if title == "edge RMSE" else title for title in _FIGURES]
+    lines = ["## Summary", "", "```", _summary_lines(rows, summaries), "```", "", "## Matrix", ""]
+    lines += ["| | method | " + " | ".join(_FIGURES) + " | RMSE, MAE / best rival |"]
+    lines += ["|" + "---|" * (len(titles) + 3)]
+    for row in rows:
+        name = _name(row)
+        for method, figures in row.figures.items():
+            if method.endswith(ALONE):
+                continue
+            cells = " | ".join(_number(figures[figure], 0, 2) for figure in _FIGURES.values())
+            ratios = f"{_number(row.ratio(method, 'rmse_cm'), 0, 3)}, {_number(row.ratio(method, 'mae_cm'), 0, 3)}"
+            shown = f"**{method}**" if method in methods else method
+            lines.append(f"| {name} | {shown} | {cells} | {ratios} |")
+            name = ""
+    lines += ["", "## History gain", "", "| | camera | RMSE | MAE | flicker |", "|---|---|---|---|---|"]
+    for name, gain in history.items():
+        for cell, figures in gain["cells"].items():
+            values = " | ".join(_number(figures[f], 0, 3) for f in ("rmse_cm", "mae_cm", "flicker_cm"))
+            lines.append(f"| {name} | {cell} | {values} |")
     return "\n".join(lines) + "\n"
 
 

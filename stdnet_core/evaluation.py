@@ -22,12 +22,13 @@ from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors import DepthCamera, Sensor, sensor
 from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.errors import DataError
-from stdnet_core.fill import measured_nearby
+from stdnet_core.fill import measured_here
 from stdnet_core.flow import estimate_flow
+from stdnet_core.frames import Geometry
 from stdnet_core.inference import DepthUpsampler, UpsampledDepth
 from stdnet_core.scoring import ScoredFrame, VideoScore
 
-CLASSICAL = ("nearest", "bilinear", "bicubic", "joint_bilateral")
+CLASSICAL = ("nearest", "bilinear", "bicubic", "joint_bilateral", "guided_temporal")
 METHODS = ("model", *CLASSICAL)
 
 _CHUNK = 8  # frames read at once
@@ -81,6 +82,7 @@ class SequenceResult:
 
     Attributes:
         figures: ``figures[method][name]``, see :data:`stdnet_core.scoring.FIGURES`, and ``ms_per_frame``.
+        by_frame: those of each frame, if they were asked for.
         frames: how many were scored.
         flow: ``true``, ``estimated``, ``mixed`` or ``none`` (a single frame).
         range_m: depth range of the simulated dToF sensor in metres, None without one.
@@ -89,6 +91,7 @@ class SequenceResult:
     """
 
     figures: dict[str, dict[str, float]]
+    by_frame: list[dict[str, dict[str, float]]]
     frames: int
     flow: str
     range_m: float | None
@@ -179,43 +182,38 @@ class Runner:
 
     Args:
         upsampler: with ``mask_unsupported=False``.
-        masked: the same method with masking, run beside it on frames with holes; None: the mask is that of pixels
-            with a measurement nearby, which is what masking does to the network's depth.
+        forgetful: it begins anew with every frame, to see what its history is worth.
     """
 
-    def __init__(self, upsampler: DepthUpsampler, masked: DepthUpsampler | None = None) -> None:
+    def __init__(self, upsampler: DepthUpsampler, *, forgetful: bool = False) -> None:
         self.upsampler = upsampler
+        self.forgetful = forgetful
         self.seconds = 0.0
         self.frames = 0
-        self._masked = masked
-        self._supported: deque[np.ndarray] = deque()
         self._ready: deque[tuple[np.ndarray, np.ndarray]] = deque()
 
     @classmethod
     def classical(cls, method: str, device: str = "auto") -> Runner:
         """A runner of one of :data:`CLASSICAL`."""
-        plain = DepthUpsampler(method=method, device=device, mask_unsupported=False)
-        return cls(plain, DepthUpsampler(method=method, device=device))
+        return cls(DepthUpsampler(method=method, device=device, mask_unsupported=False))
 
     def begin(self) -> None:
         """Start a new sequence; time is counted from here."""
-        for upsampler in (self.upsampler, self._masked):
-            if upsampler is not None:
-                upsampler.reset()
-        self._supported.clear()
+        self.upsampler.reset()
         self._ready.clear()
         self.seconds, self.frames = 0.0, 0
 
     def step(self, rgb: np.ndarray, depth_lr: np.ndarray) -> None:
         """Give the next frame, (H, W, 3) and (h, w) metres with 0 where invalid."""
-        self._supported.append(self._support(rgb, depth_lr))
         self.frames += 1
         result = self._timed(lambda: self.upsampler.step(rgb, depth_lr))
         if result is not None:
             self._take(result)
+        if self.forgetful:
+            self.finish()
 
     def finish(self) -> None:
-        """End the sequence: all frames held back become ready."""
+        """End the sequence: all frames held back become ready, and the next frame begins a new one."""
         for result in self._timed(self.upsampler.flush):
             self._take(result)
 
@@ -228,18 +226,9 @@ class Runner:
         """Depth (H, W) of the oldest ready frame and where the method would show it (H, W) bool."""
         return self._ready.popleft()
 
-    def _support(self, rgb: np.ndarray, depth_lr: np.ndarray) -> np.ndarray:
-        height, width = rgb.shape[:2]
-        if depth_lr.all():
-            return np.ones((height, width), bool)
-        if self._masked is not None:
-            return np.isfinite(self._masked.step(rgb, depth_lr).depth)
-        rows, columns = depth_lr.shape
-        scale = round(height / rows)
-        return measured_nearby(depth_lr > 0, rows * scale, columns * scale)[:height, :width]
-
     def _take(self, result: UpsampledDepth) -> None:
-        self._ready.append((result.depth, self._supported.popleft() & np.isfinite(result.depth)))
+        shown = np.isfinite(result.depth)
+        self._ready.append((result.depth, shown if result.supported is None else shown & result.supported))
 
     def _timed(self, call: Callable):
         begin = time.perf_counter()
@@ -257,6 +246,7 @@ def evaluate_sequence(
     frames: int | None = None,
     clip_truth: float | None = None,
     device: str = "cpu",
+    by_frame: bool = False,
     on_frame: Callable[[int, EvaluationFrame, ScoredFrame], None] | None = None,
 ) -> SequenceResult:
     """Score methods on one sequence.
@@ -270,6 +260,7 @@ def evaluate_sequence(
         clip_truth: true depth beyond so many metres becomes that (infinite: none does); None: as the paper has it for
             this kind of source, see :data:`PROTOCOL_CLIPS`.
         device: that scores are computed on.
+        by_frame: also keep the figures of each frame.
         on_frame: called with the number, the frame and what was scored (each method's depth among it), e.g. to draw it.
 
     Raises:
@@ -282,7 +273,7 @@ def evaluate_sequence(
     everyone = {**runners, "bilinear": baseline}
     for runner in everyone.values():
         runner.begin()
-    score = VideoScore(list(runners), device)
+    score = VideoScore(list(runners), device, by_frame=by_frame)
     waiting: deque[EvaluationFrame] = deque()
     kinds_of_flow: set[bool] = set()
     measured = False
@@ -298,6 +289,7 @@ def evaluate_sequence(
                 {name: results[name][1] for name in runners},
                 results["bilinear"][0],
                 frame.flow,
+                _measured(frame),
             )
             score.add(scored)
             if on_frame is not None:
@@ -324,12 +316,20 @@ def evaluate_sequence(
     notices = {name: list(runner.upsampler.notices) for name, runner in runners.items() if runner.upsampler.notices}
     return SequenceResult(
         figures,
+        score.figures_by_frame(),
         score.frames,
         flow,
         range_m if low_resolution.simulated and isinstance(low_resolution.sensor.measurement, Dtof) else None,
         clip_truth if math.isfinite(clip_truth) else None,
         notices,
     )
+
+
+def _measured(frame: EvaluationFrame) -> np.ndarray:
+    """Pixels (H, W) whose own cell of the input has a measurement."""
+    height, width = frame.target.shape
+    covered = Geometry.native((height, width), frame.depth_lr.shape).covered
+    return measured_here(frame.depth_lr > 0, *covered)[:height, :width]
 
 
 def unique_names(names: Iterable[str]) -> list[str]:

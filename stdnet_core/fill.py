@@ -129,6 +129,16 @@ def _nearest_in_column(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     return depth.gather(-2, source), torch.minimum(to_above, to_below)
 
 
+def measured_here(valid_lr: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Pixels of the high-resolution image whose own cell is valid.
+
+    Arguments and result as :func:`measured_nearby`.
+    """
+    if valid_lr.shape == (height, width):
+        return valid_lr
+    return cv2.resize(valid_lr.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT) > 0
+
+
 def measured_nearby(valid_lr: np.ndarray, height: int, width: int) -> np.ndarray:
     """Pixels of the high-resolution image that a measurement supports.
 

@@ -73,18 +73,19 @@ def _describe(value: object) -> str:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of a stream and the scale at which it is upsampled.
+    """Sizes of a stream and the grid of depth cells that is upsampled.
 
     Attributes:
         size: (H, W) of colour and of the result.
         depth_size: (h, w) of the depth that comes in.
-        scale: pixels of colour along the side of a depth cell that is upsampled.
+        scale: pixels of colour along the side of a cell of the grid; None: the cells are those of depth, which divide
+            colour evenly at a ratio that is no whole number.
         resampled: the incoming depth has other cells than these.
     """
 
     size: tuple[int, int]
     depth_size: tuple[int, int]
-    scale: int
+    scale: int | None
     resampled: bool
 
     @property
@@ -95,34 +96,44 @@ class Geometry:
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of depth cells: ceil(H / scale), ceil(W / scale)."""
+        if self.scale is None:
+            return self.depth_size
         return -(-self.size[0] // self.scale), -(-self.size[1] // self.scale)
 
+    @property
+    def covered(self) -> tuple[int, int]:
+        """(height, width) in colour pixels that the grid covers: at least (H, W), from the top left."""
+        if self.scale is None:
+            return self.size
+        return self.grid[0] * self.scale, self.grid[1] * self.scale
+
     @classmethod
-    def choose(cls, size: tuple[int, int], depth_size: tuple[int, int], scales: Sequence[int] | None) -> Geometry:
-        """The geometry whose scale is nearest to the ratio of the sizes.
+    def choose(cls, size: tuple[int, int], depth_size: tuple[int, int], scales: Sequence[int]) -> Geometry:
+        """The geometry at one of some scales: that whose cells depth has, else the next finer one, so that nothing that
+        was measured is lost to a coarser grid; the finest where depth itself is finer than all.
 
         Args:
             size: (H, W) of colour.
             depth_size: (h, w) of depth.
-            scales: the scales to choose from; None: every whole number.
+            scales: the scales to choose from.
 
         Raises:
             InputError: depth is larger than colour or of another aspect.
         """
-        (height, width), (rows, columns) = size, depth_size
-        if rows > height or columns > width:
-            raise InputError(
-                f"depth of {columns}x{rows} is larger than colour of {width}x{height}; "
-                "upsampling needs colour of at least the size of depth"
-            )
-        if abs(width * rows - height * columns) > max(width, height):  # more than one depth pixel off
-            raise InputError(
-                f"depth of {columns}x{rows} has another aspect than colour of {width}x{height}, so their pixels cannot "
-                "correspond; register depth to the colour camera first, e.g. with depth_image_proc/register"
-            )
-        ratio = math.sqrt(height * width / (rows * columns))
-        scale = max(1, round(ratio)) if scales is None else min(scales, key=lambda s: abs(math.log(s / ratio)))
-        return cls(size, depth_size, scale, not _cells_fit(size, depth_size, scale))
+        _check_view(size, depth_size)
+        ratio = math.sqrt(math.prod(size) / math.prod(depth_size))
+        fitting = [s for s in scales if _cells_fit(size, depth_size, s)]
+        if fitting:
+            return cls(size, depth_size, min(fitting, key=lambda s: abs(s - ratio)), False)
+        finer = [s for s in scales if s <= ratio]
+        return cls(size, depth_size, max(finer) if finer else min(scales), True)
+
+    @classmethod
+    def native(cls, size: tuple[int, int], depth_size: tuple[int, int]) -> Geometry:
+        """The geometry whose cells are those of depth, at any ratio; arguments and errors as :meth:`choose`."""
+        _check_view(size, depth_size)
+        nearest = max(1, round(math.sqrt(math.prod(size) / math.prod(depth_size))))
+        return cls(size, depth_size, nearest if _cells_fit(size, depth_size, nearest) else None, False)
 
     def to_grid(self, depth: np.ndarray) -> np.ndarray:
         """Bring a depth image of ``depth_size`` to the grid of cells.
@@ -146,6 +157,20 @@ class Geometry:
         if max(steps) >= 1.5:
             return _median_cells(depth, (rows, columns), steps)
         return _interpolated_cells(depth, (rows, columns), steps)
+
+
+def _check_view(size: tuple[int, int], depth_size: tuple[int, int]) -> None:
+    (height, width), (rows, columns) = size, depth_size
+    if rows > height or columns > width:
+        raise InputError(
+            f"depth of {columns}x{rows} is larger than colour of {width}x{height}; "
+            "upsampling needs colour of at least the size of depth"
+        )
+    if abs(width * rows - height * columns) > max(width, height):  # more than one depth pixel off
+        raise InputError(
+            f"depth of {columns}x{rows} has another aspect than colour of {width}x{height}, so their pixels cannot "
+            "correspond; register depth to the colour camera first, e.g. with depth_image_proc/register"
+        )
 
 
 def _cells_fit(size: tuple[int, int], depth_size: tuple[int, int], scale: int) -> bool:
@@ -189,9 +214,9 @@ def _interpolated_cells(depth: np.ndarray, grid: tuple[int, int], steps: list[fl
     return np.where(total > 1e-6, cells, 0).astype(np.float32)
 
 
-def pad_colour(rgb: np.ndarray, multiple: int) -> np.ndarray:
-    """Replicate the right and bottom border of (H, W, 3) up to the next multiple in both directions."""
-    below, right = (-rgb.shape[0]) % multiple, (-rgb.shape[1]) % multiple
+def pad_colour(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Replicate the right and bottom border of (H, W, 3) up to a size (H', W') that is at least as large."""
+    below, right = size[0] - rgb.shape[0], size[1] - rgb.shape[1]
     if not below and not right:
         return rgb
     return cv2.copyMakeBorder(rgb, 0, below, 0, right, cv2.BORDER_REPLICATE)

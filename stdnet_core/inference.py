@@ -15,30 +15,44 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
 from stdnet_core import checkpoints, classical
 from stdnet_core.checkpoints import CheckpointInfo
-from stdnet_core.confidence import cell_confidence, flying_pixels, stage_confidence, within_tolerance
+from stdnet_core.confidence import (
+    cell_confidence,
+    filter_confidence,
+    flying_pixels,
+    stage_confidence,
+    within_tolerance,
+)
 from stdnet_core.devices import place
 from stdnet_core.engine import Engine, EngineOutput, TorchEngine, tensor, unit_range
 from stdnet_core.errors import CheckpointError, ConfigError, InputError
 from stdnet_core.fill import fill_invalid, measured_nearby
+from stdnet_core.filtering import GuidedTemporalFilter
+from stdnet_core.filtering.upsampling import upsample
 from stdnet_core.frames import DepthRange, Geometry, check_rgb, pad_colour, to_metres
 from stdnet_core.model import STDNet
 from stdnet_core.onnx_engine import OnnxEngine
 
-METHODS = ("auto", "stdnet", "joint_bilateral", "bilinear", "nearest", "bicubic")
+METHODS = ("auto", "stdnet", "guided_temporal", "joint_bilateral", "bilinear", "nearest", "bicubic")
 BACKENDS = ("torch", "onnxruntime")
 MAX_LATENCY = 8
 
-_JOINT_BILATERAL_SCALES = tuple(range(4, 65))  # below x4 depth is brought to x4: smaller cells hold too few pixels
+_JOINT_BILATERAL_SCALES = tuple(range(1, 65))
+_LEAST_SCALE = 4
+"""Ratio of colour to depth below which ``auto`` takes the filter, where no network says at which scale it begins."""
+_SUPPORTED_LEVEL = 5
+"""What the filter fills from a coarser level of its pyramid, some 32 pixels from a measurement, is a guess."""
 _CUDA_WEIGHTS = ("base", "small", "tiny")
 _CPU_WEIGHTS = ("tiny_causal", "tiny")
 _CPU_WEIGHTS_THAT_WAIT = ("tiny", "tiny_causal")
 """What ``auto`` looks for. A network that sees later frames is worth its price on a CPU where it may wait for them."""
 _NOTICES_KEPT = 50
+_SAME_SCALE = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -52,11 +66,14 @@ class UpsampledDepth:
         confidence: (H, W) float32, the estimated probability that the depth is off by less than 2 cm or 2 % of it,
             whichever is more; 0 where it is invalid.
         stamp: what was given with the frame.
+        supported: (H, W) bool, where a measurement supports the depth, whether it is masked elsewhere or not; None:
+            everywhere.
     """
 
     depth: np.ndarray
     confidence: np.ndarray
     stamp: Any = None
+    supported: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -76,23 +93,25 @@ class DepthUpsampler:
         checkpoint: a ``.safetensors`` file, the name of a shipped one, a model with its info, or ``auto`` for the
             shipped one that suits device and latency (joint bilateral upsampling if none ships). None: a classical
             method. The classical methods do not read it.
-        method: ``auto`` (the network if there is a checkpoint, else ``joint_bilateral``), ``stdnet``,
+        method: ``auto`` (the network if there is a checkpoint, else ``joint_bilateral``; but ``guided_temporal`` where
+            depth is finer than all that the network was trained for), ``stdnet``, ``guided_temporal``,
             ``joint_bilateral``, ``bilinear``, ``nearest`` or ``bicubic``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        latency: frames that the network waits for, 0 to 8: more is more accurate. Classical methods and causal networks
+        latency: frames that the network waits for, 0 to 8: more is more accurate. Other methods and causal networks
             gain nothing by waiting and do not.
         max_depth: metres; measurements beyond it are ignored.
         edge_filter: 0 keeps every pixel; above it, pixels floating between two surfaces are removed where these
             differ by more than this share of the depth within 3x3 pixels. 0.03 is a good value for point clouds.
-        mask_unsupported: give no depth where no cell with a measurement is within about one cell.
+        mask_unsupported: give no depth where no cell with a measurement is within about one cell; ``guided_temporal``,
+            which fills holes, gives some up to about 32 cells from a measurement.
         backend: what executes the network: ``torch``, or ``onnxruntime`` for a checkpoint that is an ``.onnx`` file
             made by ``stdnet_core.export``, whose sizes and latency are fixed; device ``auto`` is then the CPU.
 
     Attributes:
         notices: sentences that the user should know (fallbacks, resampled sizes, restarted windows), each once; also
             logged as warnings to the logger ``stdnet_core.inference``.
-        method: the method in use.
+        method: the method in use; ``auto`` chooses it with the first frame of a stream.
         latency: frames between what goes in and what comes out.
         edge_filter: as given; may be changed between frames.
         placement: device and precision in use, with the reason for a fallback.
@@ -137,21 +156,19 @@ class DepthUpsampler:
         elif loaded is not None:
             self.info = loaded[1]
         self._range = DepthRange(None if self.info is None else self.info.depth_range)
-        self.latency = 0
         self._engine: Engine | None = exported
+        self._filter: GuidedTemporalFilter | None = None
+        self._automatic = method == "auto" and exported is None
         if self.placement.reason and (loaded is not None or self.placement.fallback):
             self._note("device", self.placement.reason)
-        if exported is not None:
-            self.method, self.latency = "stdnet", latency
-        elif loaded is None:
-            self.method = "joint_bilateral" if method == "auto" else method
-        else:
-            self.method = "stdnet"
+        network_latency = latency
+        if loaded is not None:
             if latency and self.info.config.causal:
                 self._note("latency", f"latency {latency}: the network is causal and gains nothing by waiting; using 0")
-            else:
-                self.latency = latency
-            self._engine = TorchEngine(loaded[0], self.latency, self.placement)
+                network_latency = 0
+            self._engine = TorchEngine(loaded[0], network_latency, self.placement)
+        self._latencies = {"stdnet": network_latency}
+        self._usual = "stdnet" if self._engine is not None else "joint_bilateral" if method == "auto" else method
         self.reset()
 
     @classmethod
@@ -171,6 +188,7 @@ class DepthUpsampler:
 
     def reset(self) -> None:
         """Begin a new stream: forget the temporal window, the sizes and the depth range. Frames held back are lost."""
+        self._use(self._usual)
         self._geometry: Geometry | None = None
         self._last_filled: np.ndarray | None = None
         self._pending: deque[_Pending] = deque()
@@ -178,6 +196,11 @@ class DepthUpsampler:
         self._range.reset()
         if self._engine is not None:
             self._engine.reset()
+
+    def _use(self, method: str) -> None:
+        self.method = method
+        self.latency = self._latencies.get(method, 0)
+        self._filter = GuidedTemporalFilter() if method == "guided_temporal" else None
 
     def step(self, rgb: np.ndarray, depth: np.ndarray, stamp: Any = None) -> UpsampledDepth | None:
         """Upsample the next frame of the stream.
@@ -198,8 +221,9 @@ class DepthUpsampler:
         metres = to_metres(depth, self._max_depth)
         geometry = self._check_geometry(rgb.shape[:2], metres.shape)
         cells = geometry.to_grid(metres)
-        if self._engine is None:
-            result = self._classical(rgb, cells, geometry, stamp)
+        if self.method != "stdnet":
+            classical_method = self._filtered if self._filter is not None else self._classical
+            result = classical_method(rgb, cells, geometry, stamp)
             self._geometry = geometry
             return result
         try:
@@ -211,7 +235,7 @@ class DepthUpsampler:
 
     def flush(self) -> list[UpsampledDepth]:
         """End the stream: the frames held back, oldest first. The next frame begins a new stream."""
-        if self._engine is not None:
+        if self.method == "stdnet":
             self._collect_rest()
         results = list(self._ready)
         self.reset()
@@ -262,9 +286,16 @@ class DepthUpsampler:
                 f"the stream had colour of {_text(known.size)} and depth of {_text(known.depth_size)}, and now has "
                 f"{_text(size)} and {_text(depth_size)}; call reset() when sizes change"
             )
-        geometry = Geometry.choose(size, depth_size, self._scales())
+        self._choose_method(Geometry.native(size, depth_size))
+        if self.method == "stdnet":
+            geometry = Geometry.choose(size, depth_size, self.info.scales)
+        elif self.method == "joint_bilateral":
+            geometry = Geometry.choose(size, depth_size, _JOINT_BILATERAL_SCALES)
+        else:
+            geometry = Geometry.native(size, depth_size)
         if geometry.resampled:
-            method = self.method + (f", trained for x{', x'.join(map(str, self.info.scales))}" if self.info else "")
+            network = self.method == "stdnet"
+            method = self.method + (f", trained for x{', x'.join(map(str, self.info.scales))}" if network else "")
             self._note(
                 f"geometry {geometry}",
                 f"depth of {_text(depth_size)} is resampled to {_text(geometry.grid)} and upsampled x{geometry.scale} "
@@ -272,10 +303,20 @@ class DepthUpsampler:
             )
         return geometry
 
-    def _scales(self) -> tuple[int, ...] | None:
-        if self.info is not None:
-            return self.info.scales
-        return _JOINT_BILATERAL_SCALES if self.method == "joint_bilateral" else None
+    def _choose_method(self, geometry: Geometry) -> None:
+        """Method ``auto``: not the network where it would have to bring depth to a coarser grid first."""
+        if not self._automatic:
+            return
+        least = _LEAST_SCALE if self.info is None else min(self.info.scales)
+        filtering = geometry.ratio < least and not _near(geometry.ratio, least)
+        self._use("guided_temporal" if filtering else self._usual)
+        if filtering:
+            self._note(
+                "filter",
+                f"depth of {_text(geometry.depth_size)} is nearly as fine as colour of {_text(geometry.size)}: method "
+                f"auto runs guided_temporal, which takes noise out and fills holes; {self._usual} is for depth that is "
+                f"{least} times coarser or more",
+            )
 
     def _advance(self, rgb: np.ndarray, cells: np.ndarray, geometry: Geometry, stamp: Any) -> None:
         """Give a frame to the engine and collect what it returns."""
@@ -294,7 +335,7 @@ class DepthUpsampler:
         self._geometry = geometry
         self._pending.append(_Pending(cells, geometry, self._range.metres, stamp))
         output = self._engine.step(
-            pad_colour(rgb, geometry.scale), self._filled(cells) * np.float32(1 / self._range.metres)
+            pad_colour(rgb, geometry.covered), self._filled(cells) * np.float32(1 / self._range.metres)
         )
         if output is not None:
             self._ready.append(self._finish(output))
@@ -320,36 +361,54 @@ class DepthUpsampler:
             confidence = stage_confidence(depth, output.disagreement[:height, :width] * metres)
         else:
             confidence = cell_confidence(frame.cells, frame.geometry)
-        return self._mask(depth, confidence, frame.cells, frame.geometry, frame.stamp)
+        return self._mask(depth, confidence, frame.cells > 0, frame.geometry, frame.stamp)
 
     def _classical(self, rgb: np.ndarray, cells: np.ndarray, geometry: Geometry, stamp: Any) -> UpsampledDepth:
         source = cells if self._mask_unsupported else fill_invalid(cells)
         with torch.inference_mode():
             lr = torch.from_numpy(source)[None, None].to(self.placement.device)
             if self.method == "joint_bilateral":
-                guide = unit_range(tensor(pad_colour(rgb, geometry.scale)).to(lr.device)).permute(2, 0, 1)[None]
-                upsampled = classical.joint_bilateral(guide, lr)
+                guide = unit_range(tensor(pad_colour(rgb, geometry.covered)).to(lr.device)).permute(2, 0, 1)[None]
+                upsampled = classical.joint_bilateral(guide, lr, scale=geometry.scale)
             else:
-                rows, columns = geometry.grid
-                upsampled = _INTERPOLATIONS[self.method](lr, (rows * geometry.scale, columns * geometry.scale))
+                upsampled = _INTERPOLATIONS[self.method](lr, geometry.covered)
             height, width = geometry.size
             depth = upsampled[0, 0, :height, :width].cpu().numpy()
-        return self._mask(depth, cell_confidence(cells, geometry), cells, geometry, stamp)
+        return self._mask(depth, cell_confidence(cells, geometry), cells > 0, geometry, stamp)
+
+    def _filtered(self, rgb: np.ndarray, depth: np.ndarray, geometry: Geometry, stamp: Any) -> UpsampledDepth:
+        """Denoise and fill on depth's own grid, then go to colour's size."""
+        colour = rgb if rgb.dtype == np.uint8 else (rgb * 255).round().astype(np.uint8)
+        colour = pad_colour(colour, geometry.covered)
+        native = depth.shape == geometry.covered
+        guide = colour if native else cv2.resize(colour, depth.shape[::-1], interpolation=cv2.INTER_AREA)
+        filtered = self._filter.step(guide, depth)
+        height, width = geometry.size
+        result = filtered.depth
+        if not native:
+            inverse = np.divide(1, result, out=np.zeros_like(result), where=result > 0)
+            inverse = upsample(inverse, colour)
+            result = np.divide(1, inverse, out=np.zeros_like(inverse), where=inverse > 0)
+        near = (filtered.depth > 0) & (filtered.origin <= _SUPPORTED_LEVEL)
+        return self._mask(result[:height, :width], filter_confidence(filtered, geometry), near, geometry, stamp)
 
     def _mask(
-        self, depth: np.ndarray, confidence: np.ndarray, cells: np.ndarray, geometry: Geometry, stamp: Any
+        self, depth: np.ndarray, confidence: np.ndarray, measured: np.ndarray, geometry: Geometry, stamp: Any
     ) -> UpsampledDepth:
+        """Take away what is invalid; ``measured`` are the cells (rows, columns) that support the pixels around them."""
         keep = (depth > 0) & (depth < np.inf)
         if self.edge_filter:
             keep &= ~flying_pixels(depth, keep, self.edge_filter)
-        if self._mask_unsupported and not cells.all():
-            rows, columns = geometry.grid
-            supported = measured_nearby(cells > 0, rows * geometry.scale, columns * geometry.scale)
-            keep &= supported[: depth.shape[0], : depth.shape[1]]
+        supported = None
+        if not measured.all():
+            supported = measured if measured.shape == geometry.covered else measured_nearby(measured, *geometry.covered)
+            supported = supported[: depth.shape[0], : depth.shape[1]]
+            if self._mask_unsupported:
+                keep &= supported
         if not keep.all():
             depth = np.where(keep, depth, np.float32(np.nan))
             confidence = np.where(keep, confidence, np.float32(0))
-        return UpsampledDepth(np.ascontiguousarray(depth), np.ascontiguousarray(confidence), stamp)
+        return UpsampledDepth(np.ascontiguousarray(depth), np.ascontiguousarray(confidence), stamp, supported)
 
     def _note(self, key: str, text: str) -> None:
         if key in self._noted or len(self._noted) >= _NOTICES_KEPT:
@@ -420,6 +479,11 @@ def _load_exported(checkpoint: object, method: str, device: str, latency: int) -
     if latency != engine.latency:
         raise ConfigError(f"{checkpoint} was exported with latency {engine.latency}, not {latency}; give its latency")
     return engine
+
+
+def _near(ratio: float, scale: int) -> bool:
+    """Whether depth is a grid of cells of the scale, the last of an axis perhaps cut off or left out."""
+    return abs(ratio / scale - 1) < _SAME_SCALE
 
 
 def _text(size: tuple[int, int]) -> str:

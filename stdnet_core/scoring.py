@@ -19,7 +19,14 @@ from stdnet_core.errors import InputError
 from stdnet_core.metric_functions import Pooled, WarpedPair
 from stdnet_core.splatting import forward_warp
 
-ROOT_MEAN = {"rmse_cm", "edge_rmse_cm", "longtail_spatial_rmse_cm", "motion_tail_rmse_cm"}
+ROOT_MEAN = {
+    "rmse_cm",
+    "edge_rmse_cm",
+    "longtail_spatial_rmse_cm",
+    "motion_tail_rmse_cm",
+    "measured_rmse_cm",
+    "hole_rmse_cm",
+}
 """Figures that are the root of their pooled mean."""
 FIGURES = (
     "rmse_cm",
@@ -32,6 +39,10 @@ FIGURES = (
     "flicker_cm",
     "jitter_cm",
     "coverage",
+    "measured_rmse_cm",
+    "measured_mae_cm",
+    "hole_rmse_cm",
+    "hole_mae_cm",
 )
 
 
@@ -48,6 +59,8 @@ class ScoredFrame:
         upsampled: the low-resolution depth, bilinearly interpolated (H, W), which decides where the spatial long
             tail is; without it that figure is NaN.
         flow: (2, H, W) px (x, y) from the previous frame to this one; without it figures along the flow are NaN.
+        measured: (H, W) bool, the pixels whose own cell of the input has a measurement; without it the figures of
+            measured pixels and of holes are NaN.
     """
 
     rgb: np.ndarray
@@ -56,6 +69,7 @@ class ScoredFrame:
     supported: Mapping[str, np.ndarray] | None = None
     upsampled: np.ndarray | None = None
     flow: np.ndarray | None = None
+    measured: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -74,15 +88,18 @@ class VideoScore:
     Args:
         methods: names of the methods, each of which must be in every frame's predictions.
         device: where to compute.
+        by_frame: also keep the figures of each frame, in memory that grows with the video.
     """
 
-    def __init__(self, methods: Sequence[str], device: torch.device | str = "cpu") -> None:
+    def __init__(self, methods: Sequence[str], device: torch.device | str = "cpu", *, by_frame: bool = False) -> None:
         self.methods = tuple(methods)
         self.frames = 0
         self._device = torch.device(device)
         self._recent: deque[_Frame] = deque(maxlen=3)
         nothing = torch.zeros(len(self.methods), dtype=torch.float64)
-        self._sums = {name: Pooled(nothing, nothing) for name in FIGURES}
+        self._nothing = Pooled(nothing, nothing)
+        self._sums = dict.fromkeys(FIGURES, self._nothing)
+        self._by_frame: list[dict[str, Pooled]] | None = [] if by_frame else None
 
     def add(self, frame: ScoredFrame) -> None:
         """Score the next frame.
@@ -100,6 +117,8 @@ class VideoScore:
         current = self._tensors(frame)
         self._recent.append(current)
         self.frames += 1
+        if self._by_frame is not None:
+            self._by_frame.append({})
         self._add_pixels(current, frame)
         if len(self._recent) > 1:
             self._add_steps(self._recent[-2], current, frame)
@@ -110,8 +129,16 @@ class VideoScore:
 
     def figures(self) -> dict[str, dict[str, float]]:
         """``figures()[method][name]``; NaN where nothing could be counted. Lengths are in cm."""
+        return self._table(self._sums)
+
+    def figures_by_frame(self) -> list[dict[str, dict[str, float]]]:
+        """The figures of each frame alone, if they are kept; those of change are of the change from the frame
+        before."""
+        return [self._table(dict.fromkeys(FIGURES, self._nothing) | sums) for sums in self._by_frame or ()]
+
+    def _table(self, sums: Mapping[str, Pooled]) -> dict[str, dict[str, float]]:
         table: dict[str, dict[str, float]] = {method: {} for method in self.methods}
-        for name, pooled in self._sums.items():
+        for name, pooled in sums.items():
             values = pooled.root_mean() if name in ROOT_MEAN else pooled.mean()
             for method, value in zip(self.methods, values.tolist(), strict=True):
                 table[method][name] = value
@@ -142,6 +169,11 @@ class VideoScore:
             upsampled = torch.from_numpy(np.ascontiguousarray(frame.upsampled)).to(target).reshape(target.shape)
             mask = functions.spatial_long_tail(target, torch.nan_to_num(upsampled), valid)
             self._count("longtail_spatial_rmse_cm", functions.squared_error(pred, target, mask))
+        if frame.measured is not None:
+            measured = torch.from_numpy(np.ascontiguousarray(frame.measured)).to(valid.device).reshape(valid.shape)
+            for name, region in (("measured", valid & measured), ("hole", valid & ~measured)):
+                self._count(f"{name}_rmse_cm", functions.squared_error(pred, target, region))
+                self._count(f"{name}_mae_cm", functions.absolute_error(pred, target, region))
         shown = [
             np.isfinite(frame.predictions[name]) & (True if frame.supported is None else frame.supported[name])
             for name in self.methods
@@ -165,7 +197,10 @@ class VideoScore:
         self._count("motion_tail_rmse_cm", functions.squared_error(current.pred, current.target, mask))
 
     def _count(self, name: str, pooled: Pooled) -> None:
-        self._sums[name] = self._sums[name] + replace(pooled, total=pooled.total.cpu(), count=pooled.count.cpu())
+        pooled = replace(pooled, total=pooled.total.cpu(), count=pooled.count.cpu())
+        self._sums[name] = self._sums[name] + pooled
+        if self._by_frame is not None:
+            self._by_frame[-1][name] = pooled
 
 
 def mean_figures(sequences: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:

@@ -221,3 +221,52 @@ def encode_png(picture: np.ndarray) -> bytes:
     if not done:
         raise ValueError(f"cannot encode a picture of shape {picture.shape}")
     return data.tobytes()
+
+
+def ratio_matrix(rows: Sequence[Any], methods: Sequence[str]) -> bytes:
+    """Heat map of ratios to the best rival: a line for each cell of the judge, RMSE and MAE of each method beside it.
+
+    Args:
+        rows: of :func:`stdnet_core.judge.rows_of`; those without a rival's error have no ratio and are left out.
+        methods: names.
+    """
+
+    def draw() -> Any:
+        shown = [row for row in rows if not row.faultless]
+        columns = [(method, figure) for method in methods for figure in ("rmse_cm", "mae_cm")]
+        values = np.array([[row.ratio(method, figure) for method, figure in columns] for row in shown])
+        figure, axes = _figure(3.4 + 1.15 * len(columns), 1.3 + 0.22 * len(shown))
+        axis = axes[0, 0]
+        with np.errstate(invalid="ignore"):
+            axis.imshow(np.log2(values), cmap="RdYlGn_r", vmin=-1, vmax=1, aspect="auto")
+        axis.grid(False)
+        axis.set_xticks(range(len(columns)), [f"{method}\n{name.split('_')[0].upper()}" for method, name in columns])
+        axis.xaxis.tick_top()
+        labels = [f"{r.cell} {r.group}{'' if r.region == 'all' else ' ' + r.region}" for r in shown]
+        axis.set_yticks(range(len(shown)), labels, fontsize=7.5)
+        for (line, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                axis.text(column, line, f"{value:.2f}", ha="center", va="center", fontsize=7)
+        axis.set_xlabel("ratio to the best rival: green is better than all of them, red a loss")
+        return figure
+
+    return _png(draw)
+
+
+def history_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes:
+    """Gain from history by the number of frames seen; ``curves[name][figure]`` has a value for each frame."""
+
+    def draw() -> Any:
+        titles = {"rmse_cm": "RMSE", "mae_cm": "MAE", "flicker_cm": "flicker"}
+        figure, axes = _figure(11, 3.6, columns=len(titles), sharey=True)
+        for axis, (key, title) in zip(axes[0], titles.items(), strict=True):
+            for name, line in _lines(list(curves)).items():
+                axis.plot(np.arange(1, len(curves[name][key]) + 1), curves[name][key], marker=".", **line)
+            axis.axhline(1, color="#52525b", lw=0.8)
+            axis.set_title(title)
+            axis.set_xlabel("frames seen")
+        axes[0, 0].set_ylabel("with history / without")
+        axes[0, 0].legend(fontsize=8)
+        return figure
+
+    return _png(draw)

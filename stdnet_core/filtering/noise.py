@@ -1,0 +1,115 @@
+"""How noisy a depth camera is, estimated from its frames alone.
+
+Everything is in inverse depth, 1/z: on a plane it is linear in the image, so that its second difference holds nothing
+but noise, and the noise of a stereo camera has the same deviation at every distance. The lag of the difference is
+longer than a matching window, within which the noise of stereo is the same.
+
+The second differences of a block of pixels have a median that edges do not move much; over the blocks of a distance a
+low quantile is taken, since what is curved or cluttered can only add to it. A faultless image has blocks without any
+second difference, and so no noise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+LAG = 8
+"""Pixels from the middle of a second difference to its ends."""
+
+_BLOCK = 16  # pixels of a block's side
+_STEP = 2  # every second pixel of a block is looked at, on each axis
+_LEAST_SAMPLES = 16  # in a block
+_LEAST_BLOCKS = 12  # at a distance
+_TO_DEVIATION = 1.4826 / np.sqrt(6)  # median |a - 2 b + c| of independent normal values to their deviation
+_QUANTILES = (0.2, 0.4)
+_LARGEST_SPREAD = 1.5  # of the higher quantile over the lower, where there is nothing but noise
+_FAULTLESS = 1e-4  # relative deviation below which an image is taken for faultless
+_FOLLOW = 0.2  # share of a new estimate
+_EDGES = np.geomspace(0.2, 25.6, 15)  # m; distances between these have one deviation
+_TABLE = 1024  # entries, over inverse depths from 0 to that of the nearest distance
+
+
+class NoiseCurve:
+    """Deviation of inverse depth as a function of distance, followed from frame to frame."""
+
+    def __init__(self) -> None:
+        self._curve: np.ndarray | None = None
+        self._table = np.zeros(_TABLE, np.float32)
+
+    @property
+    def relative(self) -> np.ndarray:
+        """Deviation of depth as a share of it, at :attr:`distances`; 0 before the first frame."""
+        return np.zeros(len(self.distances)) if self._curve is None else self._curve * self.distances
+
+    @property
+    def distances(self) -> np.ndarray:
+        """Metres."""
+        return np.sqrt(_EDGES[1:] * _EDGES[:-1])
+
+    def observe(self, inverse: np.ndarray) -> None:
+        """Take a frame (h, w) of inverse depth in 1/m, 0 where invalid, into account."""
+        deviation, level = _blocks(inverse)
+        if deviation.size < _LEAST_BLOCKS:
+            return
+        if np.quantile(deviation / level, _QUANTILES[0]) < _FAULTLESS:
+            curve = np.zeros(len(_EDGES) - 1)
+        else:
+            curve = _by_distance(deviation, 1 / level)
+        if curve is None:
+            return
+        self._curve = curve if self._curve is None else self._curve + _FOLLOW * (curve - self._curve)
+        at = np.linspace(0, 1 / _EDGES[0], _TABLE)
+        with np.errstate(divide="ignore"):
+            self._table = np.interp(-np.log(at), np.log(self.distances), self._curve).astype(np.float32)
+
+    def deviation(self, inverse: np.ndarray) -> np.ndarray:
+        """Deviation of each inverse depth (h, w) in 1/m."""
+        index = (inverse * np.float32((_TABLE - 1) * _EDGES[0])).astype(np.int32)
+        return self._table.take(np.minimum(index, _TABLE - 1, out=index))
+
+
+def _blocks(inverse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Deviation and median inverse depth of every block that has enough of it."""
+    height, width = inverse.shape
+    rows, columns = (height - 2 * LAG) // _BLOCK, (width - 2 * LAG) // _BLOCK
+    if rows < 1 or columns < 1:
+        return np.zeros(0), np.zeros(0)
+
+    def samples(down: int, right: int) -> np.ndarray:
+        top, left = LAG + down, LAG + right
+        part = inverse[top : top + rows * _BLOCK : _STEP, left : left + columns * _BLOCK : _STEP]
+        side = _BLOCK // _STEP
+        return part.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(rows * columns, side * side)
+
+    middle = samples(0, 0)
+    found = []
+    for down, right in ((0, LAG), (LAG, 0)):
+        first, last = samples(-down, -right), samples(down, right)
+        known = (first > 0) & (middle > 0) & (last > 0)
+        bend = np.where(known, np.abs(first + last - 2 * middle), np.float32(np.inf))
+        found.append(_median(bend, known.sum(1)))
+    deviation = _TO_DEVIATION * np.minimum(*found)
+    level = _median(np.where(middle > 0, middle, np.float32(np.inf)), (middle > 0).sum(1))
+    kept = np.isfinite(deviation) & np.isfinite(level)
+    return deviation[kept], level[kept]
+
+
+def _median(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Lower median of the ``counts`` finite values of each row, the others being infinite; infinite for too few."""
+    ordered = np.sort(values, 1)
+    median = ordered[np.arange(len(values)), np.maximum(counts - 1, 0) // 2]
+    return np.where(counts >= _LEAST_SAMPLES, median, np.inf)
+
+
+def _by_distance(deviation: np.ndarray, distance: np.ndarray) -> np.ndarray | None:
+    """The curve through the distances that have enough blocks; None if none has."""
+    curve = np.full(len(_EDGES) - 1, np.nan)
+    number = np.digitize(distance, _EDGES) - 1
+    for i in range(len(curve)):
+        inside = deviation[number == i]
+        if len(inside) >= _LEAST_BLOCKS:
+            low, high = np.quantile(inside, _QUANTILES)
+            curve[i] = min(high, _LARGEST_SPREAD * low)
+    known = np.isfinite(curve)
+    if not known.any():
+        return None
+    return np.interp(np.arange(len(curve)), np.flatnonzero(known), curve[known])
