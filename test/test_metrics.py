@@ -38,7 +38,8 @@ def slow_z_buffer(depth, flow, valid, radius):
                 for x in range(width):
                     if not valid[y, x] or not np.isfinite(flow[:, y, x]).all():
                         continue
-                    distance = math.hypot(x + float(flow[0, y, x]) - column, y + float(flow[1, y, x]) - row)
+                    across = x + float(flow[0, y, x]) - (column + 0.5)
+                    distance = math.hypot(across, y + float(flow[1, y, x]) - (row + 0.5))
                     if distance < radius:
                         nearest = min(nearest, depth[y, x])
             if nearest < math.inf:
@@ -50,8 +51,9 @@ def render_discs(depth, flow, valid, radius):
     """The renderer of the published TEPE, by loops: points with discs in normalised device coordinates.
 
     The shorter side of the image spans -1..1 and the longer one as much more as it is longer; x points to the left, y
-    up; a pixel is where its centre is. Each pixel shows the nearest point whose squared distance in these coordinates
-    is below that of ``radius``. Returns depth and where there is any, as :func:`forward_warp` does.
+    up. The point of a pixel lies at its whole number, and the pixel's centre half a pixel further. Each pixel shows the
+    nearest point whose squared distance in these coordinates is below that of ``radius``. Returns depth and where there
+    is any, as :func:`forward_warp` does.
     """
     height, width = depth.shape
     shorter = min(height, width)
@@ -60,7 +62,7 @@ def render_discs(depth, flow, valid, radius):
         return (width - 2 * x) / shorter, (height - 2 * y) / shorter
 
     points = [
-        (*normalised(x + 0.5 + float(flow[0, y, x]), y + 0.5 + float(flow[1, y, x])), depth[y, x])
+        (*normalised(x + float(flow[0, y, x]), y + float(flow[1, y, x])), depth[y, x])
         for y in range(height)
         for x in range(width)
         if valid[y, x]
@@ -97,12 +99,12 @@ def test_forward_warp_is_the_renderer_of_the_published_figures(height, width):
 @pytest.mark.parametrize(
     ("flow", "covered"),
     [
-        ((0, 0), [(3, 5)]),  # its neighbours' centres are 1 px away, and so not covered
-        ((2, -1), [(2, 7)]),
-        ((0.25, 0), [(3, 5), (3, 6)]),
-        ((0.5, 0.5), [(3, 5), (3, 6), (4, 5), (4, 6)]),
-        ((-0.875, -0.75), [(2, 4), (2, 5), (3, 4)]),
-        ((0, 4.5), [(7, 5)]),  # half of it has left the image
+        ((0, 0), [(2, 4), (2, 5), (3, 4), (3, 5)]),
+        ((2, -1), [(1, 6), (1, 7), (2, 6), (2, 7)]),
+        ((0.5, 0.5), [(3, 5)]),  # its neighbours' centres are 1 px away, and so not covered
+        ((0.75, 0.5), [(3, 5), (3, 6)]),
+        ((-0.375, -0.25), [(2, 4), (2, 5), (3, 4)]),
+        ((0, 5), [(7, 4), (7, 5)]),  # half of it has left the image
     ],
 )
 def test_pixels_that_a_moved_point_covers(flow, covered):
@@ -135,7 +137,7 @@ def test_forward_warp_is_the_slow_z_buffer(radius):
 
 
 def test_forward_warp_shows_the_nearer_of_two_surfaces():
-    """A near square moves over a far wall by 4.5 pixels: the wall stays, the square arrives, wider by a pixel."""
+    """A near square moves over a far wall by 4.5 pixels: the wall stays, the square arrives, higher by a pixel."""
     depth = torch.full((1, 1, 20, 30), 5.0)
     depth[..., 8:12, 4:9] = 1.0
     flow = torch.zeros(1, 2, 20, 30)
@@ -143,10 +145,10 @@ def test_forward_warp_shows_the_nearer_of_two_surfaces():
     warped, hit = forward_warp(depth, flow, torch.ones(1, 1, 20, 30, dtype=torch.bool))
     near = warped[0, 0] == 1.0
     expected = torch.zeros_like(near)
-    expected[8:12, 8:14] = True  # each point between two pixels covers both
+    expected[7:12, 8:13] = True  # each point covers the pixel whose centre it has reached, and the one above
     assert torch.equal(near, expected)
     gap = torch.zeros_like(near)
-    gap[8:12, 4:8] = True  # what the square leaves behind and does not cover again
+    gap[8:11, 4:8] = True  # what the square leaves behind and does not cover again
     assert torch.equal(~hit[0, 0], gap)
 
 
