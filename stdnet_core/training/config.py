@@ -144,8 +144,9 @@ class ValidationConfig:
     (:data:`stdnet_core.data.sensors.cell.JUDGED`) with a ratio of ``data.scales``."""
     every: int = 500
     """Steps between validations; 0: at the end alone."""
-    clips: int = 12
-    """At most so many clips of each source, evenly spread over its sequences."""
+    clips: int = 2
+    """At most so many clips of each source for each cell, in turn from four times as many, spread over its
+    sequences."""
     length: int = 5
     crop: str = "192"
     """Centre crop; smaller frames are taken whole."""

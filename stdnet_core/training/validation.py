@@ -24,6 +24,7 @@ from stdnet_core.training.pool import limit_depth, open_sequences
 FLAT = 0.02
 """Neighbouring depths that differ by more than this fraction make an edge."""
 RIVALS = ("bilinear", "joint_bilateral")
+_CLIPS_IN_TURN = 4  # times as many clips are there as each cell is measured on
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,18 @@ class Validator:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        clips = [(label, clip) for source in config.val.sources for label, clip in self._clips(source)]
-        self.cases = [self._case(label, clip, cell) for cell in validated_cells(config) for label, clip in clips]
+        sources = [self._clips(source) for source in config.val.sources]
+        self.cases = [
+            self._case(label, clip, cell)
+            for number, cell in enumerate(validated_cells(config))
+            for clips in sources
+            for label, clip in _in_turn(clips, number, config.val.clips)
+        ]
 
     def _clips(self, source: SourceConfig) -> list[tuple[str, RgbdClip]]:
         sequences = open_sequences(source, skip_bad=self.config.data.skip_bad)
         label = source.source.rstrip("/").rsplit("/", 1)[-1].split(":")[-1 if "/" in source.source else 0]
-        wanted = self.config.val.clips
+        wanted = self.config.val.clips * _CLIPS_IN_TURN
         if len(sequences) > wanted:
             picks = np.linspace(0, len(sequences) - 1, wanted).round().astype(int)
             sequences = [sequences[i] for i in picks]
@@ -117,6 +123,12 @@ class Validator:
         figures = {name: summarize(values) for name, values in rows.items()}
         score = cell_score([(f["rmse_ratio"], f["mae_ratio"]) for f in figures.values()])
         return figures, score, stack(pictures) if pictures else None
+
+
+def _in_turn(clips: list[tuple[str, RgbdClip]], number: int, count: int) -> list[tuple[str, RgbdClip]]:
+    """``count`` of the clips, others for each cell in turn: all of them in all cells would take too long."""
+    count = min(count, len(clips))
+    return [clips[(number * count + i) % len(clips)] for i in range(count)]
 
 
 def validated_cells(config: TrainConfig) -> list[Cell]:
