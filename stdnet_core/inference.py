@@ -28,7 +28,7 @@ from stdnet_core.confidence import (
     stage_confidence,
     within_tolerance,
 )
-from stdnet_core.devices import place
+from stdnet_core.devices import Placement, place
 from stdnet_core.engine import Engine, EngineOutput, TorchEngine, tensor, unit_range
 from stdnet_core.errors import CheckpointError, ConfigError, InputError
 from stdnet_core.fill import fill_invalid, measured_nearby
@@ -114,7 +114,6 @@ class DepthUpsampler:
         method: the method in use; ``auto`` chooses it with the first frame of a stream.
         latency: frames between what goes in and what comes out.
         edge_filter: as given; may be changed between frames.
-        placement: device and precision in use, with the reason for a fallback.
         info: what the checkpoint says about itself; None for a classical method.
 
     Raises:
@@ -148,8 +147,8 @@ class DepthUpsampler:
         self.edge_filter = edge_filter
         self._mask_unsupported = mask_unsupported
         exported = _load_exported(checkpoint, method, device, latency) if backend == "onnxruntime" else None
-        self.placement = place("cpu" if exported is not None else device, precision)
-        loaded = _load(checkpoint, method, self.placement.device, latency) if exported is None else None
+        self._placement = place("cpu" if exported is not None else device, precision)
+        loaded = _load(checkpoint, method, self._placement.device, latency) if exported is None else None
         self.info: CheckpointInfo | None = None
         if exported is not None:
             self.info = replace(exported.info, scales=(exported.scale,))
@@ -159,14 +158,14 @@ class DepthUpsampler:
         self._engine: Engine | None = exported
         self._filter: GuidedTemporalFilter | None = None
         self._automatic = method == "auto" and exported is None
-        if self.placement.reason and (loaded is not None or self.placement.fallback):
-            self._note("device", self.placement.reason)
+        if self._placement.reason and (loaded is not None or self._placement.fallback):
+            self._note("device", self._placement.reason)
         network_latency = latency
         if loaded is not None:
             if latency and self.info.config.causal:
                 self._note("latency", f"latency {latency}: the network is causal and gains nothing by waiting; using 0")
                 network_latency = 0
-            self._engine = TorchEngine(loaded[0], network_latency, self.placement)
+            self._engine = TorchEngine(loaded[0], network_latency, self._placement)
         self._latencies = {"stdnet": network_latency}
         self._usual = "stdnet" if self._engine is not None else "joint_bilateral" if method == "auto" else method
         self.reset()
@@ -180,6 +179,11 @@ class DepthUpsampler:
     def from_model(cls, model: STDNet, info: CheckpointInfo, **settings: Any) -> DepthUpsampler:
         """A network that is in memory, e.g. from training or ``load_released``. It is moved to the device."""
         return cls((model, info), **settings)
+
+    @property
+    def placement(self) -> Placement:
+        """Device and precision in use; the guided temporal filter runs on the CPU wherever the network would."""
+        return self._placement if self._filter is None else Placement(torch.device("cpu"), torch.float32)
 
     @property
     def geometry(self) -> Geometry | None:
@@ -366,7 +370,7 @@ class DepthUpsampler:
     def _classical(self, rgb: np.ndarray, cells: np.ndarray, geometry: Geometry, stamp: Any) -> UpsampledDepth:
         source = cells if self._mask_unsupported else fill_invalid(cells)
         with torch.inference_mode():
-            lr = torch.from_numpy(source)[None, None].to(self.placement.device)
+            lr = torch.from_numpy(source)[None, None].to(self._placement.device)
             if self.method == "joint_bilateral":
                 guide = unit_range(tensor(pad_colour(rgb, geometry.covered)).to(lr.device)).permute(2, 0, 1)[None]
                 upsampled = classical.joint_bilateral(guide, lr, scale=geometry.scale)
