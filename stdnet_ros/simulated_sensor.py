@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from stdnet_core.data.sensors import Sensor, sensor
@@ -22,22 +20,3 @@ def range_for(depth: np.ndarray) -> float:
 def sensor_for(depth: np.ndarray) -> Sensor:
     """A time-of-flight sensor whose range covers a frame's depth."""
     return sensor("dtof_paper").with_values({"dtof.range_m": range_for(depth), "dtof.clip_beyond_range": False})
-
-
-def describe_sensor(chosen: Sensor) -> str:
-    """A sensor in words: how it measures, and every value that is not the default."""
-    parts = {chosen.family: chosen.measurement, "alignment": chosen.alignment, "faults": chosen.faults}
-    if chosen.holes is not None:
-        parts["holes"] = chosen.holes
-    words = []
-    for name, part in parts.items():
-        values = [
-            f"{field.name} {getattr(part, field.name):g}"
-            if isinstance(getattr(part, field.name), float)
-            else f"{field.name} {getattr(part, field.name)}"
-            for field in dataclasses.fields(part)
-            if getattr(part, field.name) != field.default and not dataclasses.is_dataclass(getattr(part, field.name))
-        ]
-        if values or part is chosen.measurement:
-            words.append(f"{name} ({', '.join(values)})" if values else name)
-    return "; ".join(words)

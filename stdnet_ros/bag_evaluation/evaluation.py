@@ -30,7 +30,6 @@ from stdnet_ros.bag_evaluation.frames import BagFrame, FrameReader, Protocol
 from stdnet_ros.bag_evaluation.output_bag import OutputBag
 from stdnet_ros.bag_evaluation.topics import BagTopics
 from stdnet_ros.registration import same_field_of_view
-from stdnet_ros.simulated_sensor import describe_sensor
 
 _CAUSES = {
     "busy": "node was busy",
@@ -376,7 +375,7 @@ def _configuration(task: Task, result: Result) -> dict[str, Any]:
     rows: dict[str, Any] = {f"{role.replace('_', ' ')} topic": topic for role, topic in task.topics.named().items()}
     if task.topics.reference is None:
         rows["scale"] = protocol.scale
-        rows["simulated sensor"] = f"{protocol.camera}: {describe_sensor(protocol.sensor)}; seed {protocol.seed}"
+        rows["simulated sensor"] = f"{protocol.camera}: {protocol.sensor.describe()}; seed {protocol.seed}"
     until = "the end" if protocol.duration is None else f"{protocol.start + protocol.duration:g} s"
     every = "every pair" if protocol.every == 1 else f"one pair in {protocol.every}"
     rows["part of the bag"] = f"from {protocol.start:g} s to {until}, {every}"

@@ -15,7 +15,6 @@ from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors import DepthCamera, Sensor
 from stdnet_core.errors import DataError, InputError
-from stdnet_ros.simulated_sensor import describe_sensor
 
 _ARRAYS = ("rgb", "depth_lr", "truth")
 _CHUNK = 8
@@ -120,7 +119,7 @@ def write_stream(
         frames=count,
         scale=height / low_size[0],
         simulated=not own,
-        sensor="the recording's own low-resolution depth" if own else describe_sensor(sensor),
+        sensor="the recording's own low-resolution depth" if own else sensor.describe(),
         intrinsics=_intrinsics(sequence, width, height),
         fps=fps,
     )

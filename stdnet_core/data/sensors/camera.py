@@ -62,6 +62,25 @@ class Sensor:
             limits = []
         return min((limit for limit in limits if limit is not None), default=float("inf"))
 
+    def describe(self) -> str:
+        """How it measures, and every parameter that is not the default."""
+        parts = {self.family: self.measurement, "alignment": self.alignment, "faults": self.faults}
+        if self.holes is not None:
+            parts["holes"] = self.holes
+        words = []
+        for name, part in parts.items():
+            values = ((f.name, getattr(part, f.name), f.default) for f in fields(part))
+            changed = [
+                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value, usual in values
+                if value != usual and not dataclasses.is_dataclass(value)
+            ]
+            if changed:
+                words.append(f"{name}: {', '.join(changed)}")
+            elif part is self.measurement:
+                words.append(name)
+        return "; ".join(words)
+
     def with_values(self, values: Mapping[str, Any]) -> Sensor:
         """The sensor with some values changed, named ``part.field``: a family (ignored unless the sensor is of it),
         ``alignment``, ``faults``, or ``holes`` for a preset of :class:`Holes`.

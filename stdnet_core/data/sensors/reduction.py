@@ -16,7 +16,8 @@ from stdnet_core.data.sensors.draws import Draws
 from stdnet_core.data.sensors.view import Memory, View
 from stdnet_core.errors import ConfigError
 
-METHODS = ("nearest", "area", "median", "min", "bilinear", "bicubic")
+METHODS = ("nearest", "area", "median", "min", "bilinear", "bicubic", "decimation")
+_DECIMATED_BY_MEAN = 3.5  # ratio from which librealsense's decimation filter takes the mean
 _HALF = 0.5  # share of valid weight from which an interpolated cell is valid
 
 
@@ -26,8 +27,8 @@ class Reduction:
 
     Attributes:
         method: ``nearest`` (one pixel of each cell), ``area`` (mean), ``median`` (the lower one), ``min``, ``bilinear``
-            (an image resize without low-pass filter, which invents depths between two surfaces), or ``bicubic`` (one
-            with).
+            (an image resize without low-pass filter, which invents depths between two surfaces), ``bicubic`` (one
+            with), or ``decimation`` (librealsense's: the median below x4, from there on the mean).
         phase: where in the cell ``nearest`` takes its pixel, on both axes: 0 the corner (every k-th pixel), 0.5 the
             centre. None: anywhere, drawn for each clip and axis.
 
@@ -79,6 +80,8 @@ def reduce_depth(
             for length, cells, at in zip(depth.shape[-2:], size, phases, strict=True)
         )
         return depth[..., rows[:, None], columns]
+    if method == "decimation":
+        method = "median" if depth.shape[-1] < _DECIMATED_BY_MEAN * size[1] else "area"
     if method in ("median", "min"):
         return _order_statistic(depth, size, method)
     valid = (depth > 0).to(depth.dtype)

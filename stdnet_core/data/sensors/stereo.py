@@ -1,9 +1,9 @@
 """Stereo cameras, passive or with a projector: RealSense D4xx, OAK-D, ZED.
 
-Depth is z = f B / d for a disparity d, so an error of d becomes one of z^2 / (f B) times it. The error is that of block
-matching: the same over a matching window, partly the same from frame to frame, in steps of a fraction of a pixel. A
-window that holds the edge of a near surface is matched by it, which fattens the foreground by half a window. What one
-of the two views does not see, or sees without contrast, has no depth."""
+Depth is z = f B / d for a disparity d, so an error of d becomes one of z^2 / (f B) times it. The error is that of
+block matching: the same over a matching window, mostly the same from frame to frame while nothing moves, in steps of a
+fraction of a pixel. A window that holds the edge of a near surface is matched by it, which fattens the foreground by
+half a window. What one of the two views does not see, or sees without contrast, has no depth."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class Stereo:
         subpixel: deviation of the disparity of a well textured surface, pixels of the depth image.
         step: disparities are multiples of it.
         window: side of the matching window, pixels of the depth image.
-        correlation: of the error in one frame with that in the frame before, 0 to below 1.
+        static: share of the variance of the error that stays for the clip in each pixel: the same texture is matched
+            with the same error as long as nothing moves.
+        correlation: of the rest in one frame with that in the frame before, 0 to below 1.
         bias: deviation of a smooth error of disparity that stays for the clip (calibration), pixels of the depth image.
         fattening: share of half a window by which the foreground grows.
         shadow: side of near surfaces on which there is no depth: ``left`` where the left view is the reference,
@@ -60,6 +62,7 @@ class Stereo:
     subpixel: float = 0.08
     step: float = 1 / 32
     window: float = 9.0
+    static: float = 0.0
     correlation: float = 0.0
     bias: float = 0.0
     fattening: float = 1.0
@@ -71,7 +74,7 @@ class Stereo:
     min_m: float = 0.0
     max_m: float = math.inf
     field_of_view_deg: float | None = None
-    reduction: Reduction = field(default_factory=lambda: Reduction("median"))
+    reduction: Reduction = field(default_factory=lambda: Reduction("decimation"))
 
     def __post_init__(self) -> None:
         for name in ("focal_px", "baseline_m", "step", "window"):
@@ -82,7 +85,7 @@ class Stereo:
                 raise ConfigError(f"stereo {name} is {getattr(self, name)}; it must be 0 or more")
         if not 0 <= self.correlation < 1:
             raise ConfigError(f"stereo correlation is {self.correlation}; it must be from 0 to below 1")
-        for name in ("gloss", "edge_loss"):
+        for name in ("static", "gloss", "edge_loss"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"stereo {name} is {getattr(self, name)}; it must be from 0 to 1")
         if self.shadow not in ("left", "right", "none"):
@@ -111,6 +114,9 @@ class Stereo:
         count, shape = len(view), true.shape[-2:]
         white = draws.normal("stereo match", view.first, count, *shape)
         noise = follow(smooth_noise(white, window), self.correlation, "stereo match", memory)
+        if self.static:
+            fixed = smooth_noise(draws.clip_normal("stereo match", 1, *shape), window)
+            noise = math.sqrt(1 - self.static) * noise + math.sqrt(self.static) * fixed
         disparity = disparity + self.subpixel * factor * noise
         if self.bias:
             knots = draws.clip_normal("stereo calibration", _BIAS_KNOTS, _BIAS_KNOTS)
