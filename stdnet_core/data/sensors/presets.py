@@ -40,7 +40,7 @@ _OWN = "this project's; no camera's"
 _PAPER = "STDNet, section 4.1; DVSR eq. 1: 1024 bins over the data set's range"
 _D400 = (
     "Intel RealSense D400 tuning guide and data sheet: 0.08 px, disparities of 1/32 px, census window of 9x9, the left "
-    "imager is the reference; of one unit nine tenths of the noise of a still scene were measured to stay, here half of it"
+    "imager is the reference; of one unit nine tenths of the noise of a still scene were measured to stay, here half do"
 )
 
 
