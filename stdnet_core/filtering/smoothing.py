@@ -7,6 +7,8 @@ a trous filter), which makes the support wide at the cost of few taps."""
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
 LAGS = (1, 2, 4, 8)
 """Pixels to the ends of a pair in each pass."""
@@ -26,18 +28,20 @@ def smooth(inverse: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     Returns:
         (h, w) float32, 0 where invalid.
     """
-    values = inverse
-    known = inverse > 0
-    scale = np.float32(1 / _REACH) / np.maximum(deviation, np.float32(1e-9))
-    for lag in LAGS:
-        values = _pass(values, known, scale, lag)
-        scale = scale * np.float32(1 / _SHRINK)
-    return values
+    # PyTorch shares the work among its threads; numpy would do it on one.
+    with torch.inference_mode():
+        values = torch.from_numpy(np.ascontiguousarray(inverse))
+        known = values > 0
+        scale = (1 / _REACH) / torch.from_numpy(np.ascontiguousarray(deviation)).clamp_min(1e-9)
+        for lag in LAGS:
+            values = _pass(values, known, scale, lag)
+            scale = scale * (1 / _SHRINK)
+        return values.numpy()
 
 
-def _pass(values: np.ndarray, known: np.ndarray, scale: np.ndarray, lag: int) -> np.ndarray:
+def _pass(values: Tensor, known: Tensor, scale: Tensor, lag: int) -> Tensor:
     height, width = values.shape
-    total, weights = values.copy(), np.ones_like(values)
+    total, weights = values.clone(), torch.ones_like(values)
     for down, right in _DIRECTIONS:
         down, right = lag * down, lag * right
         side = abs(right)
@@ -46,19 +50,10 @@ def _pass(values: np.ndarray, known: np.ndarray, scale: np.ndarray, lag: int) ->
         middle = np.s_[down : height - down, side : width - side]
         first = values[: height - 2 * down, side - right : width - side - right]
         last = values[2 * down :, side + right : width - side + right]
-        mean = first + last
-        mean *= np.float32(0.5)
-        weight = mean - values[middle]
-        weight *= scale[middle]
-        weight *= weight
-        np.subtract(np.float32(1), weight, out=weight)
-        np.maximum(weight, np.float32(0), out=weight)
-        weight *= weight
-        weight *= np.minimum(first, last) > 0
-        weight *= np.float32(2)  # a pair is two measurements
+        mean = (first + last).mul_(0.5)
+        agreement = (mean - values[middle]).mul_(scale[middle]).square_().neg_().add_(1).clamp_min_(0)
+        both = torch.minimum(first, last).sign_()  # 0 where one of them is invalid
+        weight = agreement.square_().mul_(both).mul_(2)  # a pair is two measurements
         weights[middle] += weight
-        weight *= mean
-        total[middle] += weight
-    total /= weights
-    total *= known
-    return total
+        total[middle] += weight.mul_(mean)
+    return total.div_(weights).mul_(known)
