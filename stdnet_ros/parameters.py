@@ -84,8 +84,9 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "method",
         "auto",
         "How depth is upsampled. auto: the network if model is set or weights ship with the package, else "
-        "joint_bilateral.",
-        choices=("auto", "stdnet", "joint_bilateral", "bilinear", "bicubic", "nearest"),
+        "joint_bilateral; but guided_temporal, which denoises depth and fills its holes at its own resolution, where "
+        "depth is less than 4 times coarser than colour (RealSense, OAK-D, Kinect).",
+        choices=("auto", "stdnet", "guided_temporal", "joint_bilateral", "bilinear", "bicubic", "nearest"),
     ),
     ParameterSpec(
         "model",

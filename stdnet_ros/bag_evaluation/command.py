@@ -18,7 +18,7 @@ from stdnet_ros.bag_evaluation.settings import make_settings
 from stdnet_ros.bag_evaluation.topics import BagTopics, find_topics
 from stdnet_ros.simulated_sensor import range_for
 
-BASELINES = ("nearest", "bilinear", "bicubic", "joint_bilateral")
+BASELINES = ("nearest", "bilinear", "bicubic", "joint_bilateral", "guided_temporal")
 
 
 def parser() -> argparse.ArgumentParser:

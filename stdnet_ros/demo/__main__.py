@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument("--frames", type=int, default=_DEFAULT_FRAMES, help=f"at most so many (default {_DEFAULT_FRAMES})")
     cli.add_argument("--rate", type=_rate, default=None, help="frames per second, or auto: as fast as the node answers")
     cli.add_argument("--checkpoint", default="", help="name or file of the network's weights")
-    cli.add_argument("--method", default="auto", help="auto, stdnet, joint_bilateral, bilinear, bicubic or nearest")
+    cli.add_argument("--method", default="auto", help="the node's parameter of this name (default: %(default)s)")
     cli.add_argument("--latency", type=int, default=0, help="frames that the node waits for before it answers")
     cli.add_argument(
         "--time-limit",
