@@ -1,4 +1,4 @@
-"""Depth of half or a third of colour's size brought to it: a plane stays a plane, and edges follow colour."""
+"""Coarse depth brought to colour's size: a plane stays a plane, and edges follow colour."""
 
 from __future__ import annotations
 
@@ -6,53 +6,41 @@ import cv2
 import numpy as np
 
 _ONE_SURFACE = 0.05  # of inverse depth, by which the cells around a pixel may differ and still be one surface
-_COLOUR = 16.0  # deviation of colour differences, of 256 levels
-_LEAST_WEIGHT = 1e-4
+_COLOUR = 14.0  # deviation of colour differences, of 256 levels
+_NEAR = 0.6  # deviation of distances in cells
+_FARTHER = 1.25
+"""Power of depth that a cell counts with. With 1 it is depth that is averaged, not its inverse, which has the least squared
+error where colour cannot tell; a little more, since most sensors make near surfaces too large."""
+_LEAST_WEIGHT = 1e-6
 
 
 def upsample(inverse: np.ndarray, rgb: np.ndarray) -> np.ndarray:
     """Bring inverse depth to the size of colour, at any ratio.
 
-    Within a surface by bilinear interpolation; where the four cells around a pixel are of several surfaces, by their
-    mean, weighted by how much their colour is the pixel's own.
+    Within a surface by bilinear interpolation. Where the four cells around a pixel are not of one, by the mean of the 3x3
+    cells around it, weighted by how near they are and how much their colour is the pixel's own.
 
     Args:
         inverse: (h, w) float32 1/m, 0 where invalid.
         rgb: (H, W, 3) uint8, of the same field of view.
 
     Returns:
-        (H, W) float32 1/m, 0 where all four cells are invalid.
+        (H, W) float32 1/m, 0 where all cells around are invalid.
     """
     size = rgb.shape[:2]
     (top, bottom, down), (left, right, across) = (
         _neighbours(length, cells) for length, cells in zip(size, inverse.shape, strict=True)
     )
-    shares = [
-        ((1 - down)[:, None] * (1 - across), top, left),
-        ((1 - down)[:, None] * across, top, right),
-        (down[:, None] * (1 - across), bottom, left),
-        (down[:, None] * across, bottom, right),
-    ]
-    corners = [inverse[np.ix_(rows, columns)] for _, rows, columns in shares]
+    rows, columns = (top, bottom), (left, right)
+    corners = [inverse[np.ix_(row, column)] for row in rows for column in columns]
     highest = np.maximum(np.maximum(corners[0], corners[1]), np.maximum(corners[2], corners[3]))
     lowest = np.minimum(np.minimum(corners[0], corners[1]), np.minimum(corners[2], corners[3]))
-    result = sum(share * corner for (share, _, _), corner in zip(shares, corners, strict=True))
+    down = down[:, None]
+    result = (1 - down) * ((1 - across) * corners[0] + across * corners[1])
+    result += down * ((1 - across) * corners[2] + across * corners[3])
     edge = np.flatnonzero(highest - lowest > np.float32(_ONE_SURFACE) * highest)  # holes, too
-    if not edge.size:
-        return result
-    row, column = np.divmod(edge, size[1])
-    guide = cv2.resize(rgb, inverse.shape[::-1], interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
-    own = rgb.reshape(-1, 3)[edge].astype(np.float32)
-    total = weights = np.float32(0)
-    for (share, rows, columns), corner in zip(shares, corners, strict=True):
-        difference = guide[rows[row] * inverse.shape[1] + columns[column]] - own
-        distance = np.einsum("ij,ij->i", difference, difference)
-        value = corner.reshape(-1)[edge]
-        weight = np.exp(distance * np.float32(-0.5 / _COLOUR**2)) + np.float32(_LEAST_WEIGHT)
-        weight *= (share.reshape(-1)[edge] + np.float32(_LEAST_WEIGHT)) * (value > 0)
-        total = total + weight * value
-        weights = weights + weight
-    result.reshape(-1)[edge] = np.divide(total, weights, out=np.zeros_like(total), where=weights > 0)
+    if edge.size:
+        result.reshape(-1)[edge] = _by_colour(inverse, rgb, edge)
     return result
 
 
@@ -61,3 +49,28 @@ def _neighbours(length: int, cells: int) -> tuple[np.ndarray, np.ndarray, np.nda
     at = np.clip((np.arange(length) + 0.5) * (cells / length) - 0.5, 0, cells - 1)
     first = np.floor(at).astype(np.intp)
     return first, np.minimum(first + 1, cells - 1), (at - first).astype(np.float32)
+
+
+def _by_colour(inverse: np.ndarray, rgb: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Mean of the valid cells of the 3x3 around each of some pixels, given by their flat index; 0 without any."""
+    (height, width), (rows, columns) = rgb.shape[:2], inverse.shape
+    row, column = np.divmod(pixels, width)
+    guide = cv2.resize(rgb, (columns, rows), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
+    own = rgb.reshape(-1, 3)[pixels].astype(np.float32)
+    y, x = (row + 0.5) * (rows / height), (column + 0.5) * (columns / width)
+    total, weights = np.zeros(len(pixels), np.float32), np.zeros(len(pixels), np.float32)
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            cell_row, cell_column = y.astype(np.intp) + down, x.astype(np.intp) + right
+            inside = (cell_row >= 0) & (cell_row < rows) & (cell_column >= 0) & (cell_column < columns)
+            cell = np.where(inside, cell_row * columns + cell_column, 0)
+            value = inverse.reshape(-1)[cell]
+            difference = guide[cell] - own
+            exponent = np.einsum("ij,ij->i", difference, difference) * np.float32(-0.5 / _COLOUR**2)
+            away = np.square(cell_row + 0.5 - y) + np.square(cell_column + 0.5 - x)
+            weight = np.exp(exponent - (away * (0.5 / _NEAR**2)).astype(np.float32)) + np.float32(_LEAST_WEIGHT)
+            known = inside & (value > 0)
+            weight = np.divide(weight, value**_FARTHER, out=np.zeros_like(weight), where=known)
+            total += weight * value
+            weights += weight
+    return np.divide(total, weights, out=np.zeros_like(total), where=weights > 0)
