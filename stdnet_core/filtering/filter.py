@@ -23,6 +23,9 @@ from stdnet_core.filtering.smoothing import smooth
 
 _GATE = 3.0  # deviations by which a measurement may differ from what was expected
 _LEAST_VARIANCE = 1 / 16  # of a measurement: as if so many frames had been averaged, and no more
+_STAYS = (
+    0.5  # share of the variance of a measurement that does not average out over time: the same scene, the same error
+)
 _FLOW_ERROR = 0.25  # px, of optical flow: what was expected is uncertain where depth changes from pixel to pixel
 _LOCAL = 15  # pixels of a window in which all that moves by itself moves alike
 _LOCAL_NOISE = 0.6  # deviation of the mean over the window in that of a pixel: noise is alike in a part of it
@@ -94,7 +97,7 @@ class GuidedTemporalFilter:
         else:
             estimate, share, deviation, last_output = self._fuse(inverse, measured, grey)
         known = estimate > 0
-        deviation_now = deviation * np.sqrt(share)
+        deviation_now = deviation * np.sqrt(_STAYS + (1 - _STAYS) * share)
         smoothed = smooth(estimate, deviation_now)
         # What was measured stays within the noise.
         smoothed = np.where(

@@ -9,16 +9,16 @@ _ONE_SURFACE = 0.05  # of inverse depth, by which the cells around a pixel may d
 _COLOUR = 14.0  # deviation of colour differences, of 256 levels
 _NEAR = 0.6  # deviation of distances in cells
 _FARTHER = 1.25
-"""Power of depth that a cell counts with. With 1 it is depth that is averaged, not its inverse, which has the least squared
-error where colour cannot tell; a little more, since most sensors make near surfaces too large."""
+"""Power of depth that a cell counts with. With 1 it is depth that is averaged, not its inverse, which has the least
+squared error where colour cannot tell; a little more, since most sensors make near surfaces too large."""
 _LEAST_WEIGHT = 1e-6
 
 
 def upsample(inverse: np.ndarray, rgb: np.ndarray) -> np.ndarray:
     """Bring inverse depth to the size of colour, at any ratio.
 
-    Within a surface by bilinear interpolation. Where the four cells around a pixel are not of one, by the mean of the 3x3
-    cells around it, weighted by how near they are and how much their colour is the pixel's own.
+    Within a surface by bilinear interpolation. Where the four cells around a pixel are not of one, by the mean of the
+    3x3 cells around it, weighted by how near they are and how much their colour is the pixel's own.
 
     Args:
         inverse: (h, w) float32 1/m, 0 where invalid.
