@@ -35,7 +35,7 @@ _FORGET_AT_EDGE = 16.0  # the same beside an edge, where sensors are wrong befor
 _FORGOTTEN = 16.0  # times the variance of a measurement, from which it is not expected any more
 _EDGE_WINDOW = 9  # pixels
 _EDGE_STEP = 0.1  # of inverse depth
-_FILL_FOLLOWS = 0.3  # share of a new fill in a hole that was filled before
+_FILL_FOLLOWS = 0.4  # share of a new fill in a hole that was filled before
 _FILL_AGREES = 0.1  # relative difference up to which it is the same surface
 
 
@@ -125,9 +125,11 @@ class GuidedTemporalFilter:
         expected_here = (expected > 0) & moved.same
         both = measured & expected_here
         deviation = self.noise.deviation(np.where(measured, inverse, expected))
-        if moved.moving:
-            expected = follow_camera(expected, inverse, deviation, both)
-            slope = _slope(expected) * np.float32(_FLOW_ERROR)
+        if moved.moving.any():
+            followed = follow_camera(expected, inverse, deviation, both)
+            change = np.divide(followed, expected, out=np.ones_like(expected), where=expected > 0)
+            expected, last_output = followed, last_output * change
+            slope = moved.moving * _slope(expected) * np.float32(_FLOW_ERROR)
             share = share + np.square(slope / np.maximum(deviation, np.float32(1e-9)))
         difference = np.where(both, inverse - expected, np.float32(0))
         spread = deviation * np.sqrt(1 + share)
@@ -138,6 +140,9 @@ class GuidedTemporalFilter:
         new_share = np.where(agrees, np.maximum(gain, np.float32(_LEAST_VARIANCE)), np.float32(1))
         aged = share * np.where(_near_edge(expected), np.float32(_FORGET_AT_EDGE), np.float32(_FORGET))
         carried = ~measured & expected_here & (aged < _FORGOTTEN)
+        # Beside a measurement, what moved along is worse than what is filled: flow is off by fractions of a pixel.
+        beside = cv2.dilate(measured.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        carried &= ~(moved.moving & beside)
         estimate = np.where(carried, expected, estimate)
         new_share = np.where(carried, aged, new_share)
         return estimate, new_share, deviation, np.where(moved.same, last_output, np.float32(0))

@@ -14,7 +14,7 @@ import numpy as np
 
 _REDUCTION = 2  # of colour, for optical flow
 _LEAST_SIDE = 16  # pixels that DIS's patches and pyramid need
-_STILL = 0.1  # px; flow below it is taken for none
+_STILL = 0.5  # px along an axis up to which a pixel stays where it is
 _GRID = 8  # every 8th pixel is fitted to
 _LEAST_POINTS = 100
 _ROUNDS = 4
@@ -29,12 +29,12 @@ class Moved:
     Attributes:
         images: (h, w, C), 0 from beyond the border.
         same: (h, w) bool, where colour agrees with that of this frame.
-        moving: whether anything moved.
+        moving: (h, w) bool, what came from another pixel.
     """
 
     images: np.ndarray
     same: np.ndarray
-    moving: bool
+    moving: np.ndarray
 
 
 class MotionEstimator:
@@ -53,9 +53,9 @@ class MotionEstimator:
             images: (h, w, C) float32, of the frame before.
         """
         flow = self._backward_flow(grey, last_grey)
-        moving = flow is not None and float(np.abs(flow).max()) > _STILL
+        moving = np.zeros(grey.shape, bool) if flow is None else (np.abs(flow) > _STILL).any(-1)
         moved, moved_grey = images, last_grey
-        if moving:
+        if moving.any():
             x, y = self._places(grey.shape)
             x, y = x + flow[..., 0], y + flow[..., 1]
             moved = cv2.remap(images, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
