@@ -64,9 +64,10 @@ class Group:
     clips: Sequence[RgbdClip]
 
     def suits(self, cell: Cell) -> bool:
-        """Whether the camera can look at these clips: recordings have faults of their own, which no other camera's are
-        simulated on."""
-        return self.name != "real" or (cell.sensor.family in _REAL_FAMILIES and cell.ratio > 1)
+        """Whether the camera can look at these clips. Recordings have faults of their own: no other camera's are
+        simulated on them, and where depth stays as fine as the recording, taking out its noise would count as an
+        error."""
+        return self.name != "real" or (cell.sensor.family in _REAL_FAMILIES and cell.ratio >= SPLIT_BELOW)
 
 
 class ClipSequence:

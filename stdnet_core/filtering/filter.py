@@ -26,10 +26,9 @@ _LEAST_VARIANCE = 1 / 16  # of a measurement: as if so many frames had been aver
 _STAYS = (
     0.5  # share of the variance of a measurement that does not average out over time: the same scene, the same error
 )
-_FLOW_ERROR = 0.25  # px, of optical flow: what was expected is uncertain where depth changes from pixel to pixel
 _LOCAL = 15  # pixels of a window in which all that moves by itself moves alike
 _LOCAL_NOISE = 0.6  # deviation of the mean over the window in that of a pixel: noise is alike in a part of it
-_LOCAL_GATE = 1.5
+_LOCAL_GATE = 1.0
 _FORGET = 2.0  # factor on the variance of a pixel that was expected, and was not measured
 _FORGET_AT_EDGE = 16.0  # the same beside an edge, where sensors are wrong before they are silent
 _FORGOTTEN = 16.0  # times the variance of a measurement, from which it is not expected any more
@@ -125,11 +124,12 @@ class GuidedTemporalFilter:
         expected_here = (expected > 0) & moved.same
         both = measured & expected_here
         deviation = self.noise.deviation(np.where(measured, inverse, expected))
-        if moved.moving.any():
+        moving = moved.error > 0
+        if moving.any():
             followed = follow_camera(expected, inverse, deviation, both)
             change = np.divide(followed, expected, out=np.ones_like(expected), where=expected > 0)
             expected, last_output = followed, last_output * change
-            slope = moved.moving * _slope(expected) * np.float32(_FLOW_ERROR)
+            slope = moved.error * _slope(expected)
             share = share + np.square(slope / np.maximum(deviation, np.float32(1e-9)))
         difference = np.where(both, inverse - expected, np.float32(0))
         spread = deviation * np.sqrt(1 + share)
@@ -142,7 +142,7 @@ class GuidedTemporalFilter:
         carried = ~measured & expected_here & (aged < _FORGOTTEN)
         # Beside a measurement, what moved along is worse than what is filled: flow is off by fractions of a pixel.
         beside = cv2.dilate(measured.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-        carried &= ~(moved.moving & beside)
+        carried &= ~(moving & beside)
         estimate = np.where(carried, expected, estimate)
         new_share = np.where(carried, aged, new_share)
         return estimate, new_share, deviation, np.where(moved.same, last_output, np.float32(0))

@@ -15,6 +15,8 @@ import numpy as np
 _REDUCTION = 2  # of colour, for optical flow
 _LEAST_SIDE = 16  # pixels that DIS's patches and pyramid need
 _STILL = 0.5  # px along an axis up to which a pixel stays where it is
+_FLOW_ERROR = 0.25  # px,
+_FLOW_ERROR_SHARE = 0.1  # and so much of the motion
 _GRID = 8  # every 8th pixel is fitted to
 _LEAST_POINTS = 100
 _ROUNDS = 4
@@ -29,12 +31,12 @@ class Moved:
     Attributes:
         images: (h, w, C), 0 from beyond the border.
         same: (h, w) bool, where colour agrees with that of this frame.
-        moving: (h, w) bool, what came from another pixel.
+        error: (h, w) float32 pixels, by which the place that a pixel came from may be wrong; 0 where it has not moved.
     """
 
     images: np.ndarray
     same: np.ndarray
-    moving: np.ndarray
+    error: np.ndarray
 
 
 class MotionEstimator:
@@ -53,15 +55,16 @@ class MotionEstimator:
             images: (h, w, C) float32, of the frame before.
         """
         flow = self._backward_flow(grey, last_grey)
-        moving = np.zeros(grey.shape, bool) if flow is None else (np.abs(flow) > _STILL).any(-1)
-        moved, moved_grey = images, last_grey
-        if moving.any():
+        moved, moved_grey, error = images, last_grey, np.zeros(grey.shape, np.float32)
+        moving = False if flow is None else (np.abs(flow) > _STILL).any(-1)
+        if np.any(moving):
+            error[moving] = _FLOW_ERROR + _FLOW_ERROR_SHARE * np.abs(flow[moving]).max(-1)
             x, y = self._places(grey.shape)
             x, y = x + flow[..., 0], y + flow[..., 1]
             moved = cv2.remap(images, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
             moved_grey = cv2.remap(last_grey, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         change = cv2.blur(cv2.absdiff(moved_grey, grey), (3, 3))
-        return Moved(moved, change <= _COLOUR_CHANGE, moving)
+        return Moved(moved, change <= _COLOUR_CHANGE, error)
 
     def _backward_flow(self, grey: np.ndarray, last_grey: np.ndarray) -> np.ndarray | None:
         height, width = grey.shape
