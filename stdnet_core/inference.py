@@ -31,7 +31,7 @@ from stdnet_core.confidence import (
 from stdnet_core.devices import Placement, place
 from stdnet_core.engine import Engine, EngineOutput, TorchEngine, tensor, unit_range
 from stdnet_core.errors import CheckpointError, ConfigError, InputError
-from stdnet_core.fill import fill_invalid, measured_nearby
+from stdnet_core.fill import fill_invalid, measured_here, measured_nearby
 from stdnet_core.filtering import GuidedTemporalFilter
 from stdnet_core.filtering.upsampling import upsample
 from stdnet_core.frames import DepthRange, Geometry, check_rgb, pad_colour, to_metres
@@ -378,7 +378,10 @@ class DepthUpsampler:
                 upsampled = _INTERPOLATIONS[self.method](lr, geometry.covered)
             height, width = geometry.size
             depth = upsampled[0, 0, :height, :width].cpu().numpy()
-        return self._mask(depth, cell_confidence(cells, geometry), cells > 0, geometry, stamp)
+        measured = cells > 0
+        if self.method == "nearest":  # which has nothing to say beside a cell
+            measured = measured_here(measured, *geometry.covered)
+        return self._mask(depth, cell_confidence(cells, geometry), measured, geometry, stamp)
 
     def _filtered(self, rgb: np.ndarray, depth: np.ndarray, geometry: Geometry, stamp: Any) -> UpsampledDepth:
         """Denoise and fill on depth's own grid, then go to colour's size."""
@@ -399,7 +402,12 @@ class DepthUpsampler:
     def _mask(
         self, depth: np.ndarray, confidence: np.ndarray, measured: np.ndarray, geometry: Geometry, stamp: Any
     ) -> UpsampledDepth:
-        """Take away what is invalid; ``measured`` are the cells (rows, columns) that support the pixels around them."""
+        """Take away what is invalid.
+
+        Args:
+            measured: bool; cells (rows, columns), which support the pixels around them, or pixels (of the size that the
+                cells cover), which support themselves.
+        """
         keep = (depth > 0) & (depth < np.inf)
         if self.edge_filter:
             keep &= ~flying_pixels(depth, keep, self.edge_filter)

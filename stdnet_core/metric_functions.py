@@ -144,12 +144,20 @@ def temporal_end_point_error(pred: Tensor, target: Tensor, valid: Tensor, warped
     return Pooled(summed.total, torch.full_like(summed.count, math.prod(true_change.shape[-4:])))
 
 
-def motion_tail(target: Tensor, valid: Tensor, warped: WarpedPair) -> Tensor:
-    """Pixels of frames 1..T-1 whose true depth changes by 0.1 m or more along the flow; (..., T-1, 1, H, W) bool.
+def motion_tail(target: Tensor, valid: Tensor, flow: Tensor) -> Tensor:
+    """Pixels of frames 1..T-1 whose true depth changes by 0.1 m or more along the flow (..., T-1, 2, H, W).
 
-    The paper's temporal long tail is another: pixels whose depth changes in place, whatever moves there."""
-    change = (target[..., 1:, :, :, :] - warped.target).abs()
-    return valid[..., 1:, :, :, :] & warped.hit & (change >= LONG_TAIL)
+    Points are moved without the half pixel of the renderer that TEPE is taken with, so that what stands still stays. The
+    paper's temporal long tail is another: pixels whose depth changes in place, whatever moves there.
+
+    Returns:
+        (..., T-1, 1, H, W) bool.
+    """
+    previous, seen = target[..., :-1, :, :, :], valid[..., :-1, :, :, :]
+    moved, hit = forward_warp(previous.flatten(0, -4), flow.flatten(0, -4), seen.flatten(0, -4), centre=0.0)
+    moved, hit = (x.unflatten(0, previous.shape[:-3]) for x in (moved, hit))
+    change = (target[..., 1:, :, :, :] - moved).abs()
+    return valid[..., 1:, :, :, :] & hit & (change >= LONG_TAIL)
 
 
 def flicker(pred: Tensor, target: Tensor, valid: Tensor) -> Pooled:

@@ -134,7 +134,7 @@ class MotionTailRMSE(RMSE):
 
     def update(self, pred: Tensor, target: Tensor, valid: Tensor, flow: Tensor, sequence: int | Tensor = 0) -> None:
         """As :meth:`TEPE.update`."""
-        mask = functions.motion_tail(target, valid, functions.warp_previous(pred, target, valid, flow))
+        mask = functions.motion_tail(target, valid, flow)
         self._pool(functions.squared_error(pred[..., 1:, :, :, :], target[..., 1:, :, :, :], mask), sequence)
 
 

@@ -193,7 +193,7 @@ class VideoScore:
         moved, hit = forward_warp(maps, flow, previous.valid[:, 0])
         warped = WarpedPair(moved[0, 1:, None, None], moved[:, :1, None], hit[:, None])
         self._count("tepe_cm", functions.temporal_end_point_error(pred, target, valid, warped))
-        mask = functions.motion_tail(target, valid, warped)
+        mask = functions.motion_tail(target, valid, flow[None])
         self._count("motion_tail_rmse_cm", functions.squared_error(current.pred, current.target, mask))
 
     def _count(self, name: str, pooled: Pooled) -> None:

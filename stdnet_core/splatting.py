@@ -18,21 +18,25 @@ from stdnet_core.errors import InputError
 SPLAT_RADIUS = 1.0
 """Pixels; a disc covers the pixel centres that are nearer to its own centre than this: at 1 up to 2x2 pixels."""
 
-_CENTRE = 0.5
+RENDERER_CENTRE = 0.5
 """Where that renderer sees the centre of a pixel, beside the whole number at which the pixel's point lies: a point that
 has not moved covers the four pixels around its corner."""
 
 
-def forward_warp(depth: Tensor, flow: Tensor, valid: Tensor, radius: float = SPLAT_RADIUS) -> tuple[Tensor, Tensor]:
+def forward_warp(
+    depth: Tensor, flow: Tensor, valid: Tensor, radius: float = SPLAT_RADIUS, *, centre: float = RENDERER_CENTRE
+) -> tuple[Tensor, Tensor]:
     """Move depth along the flow.
 
-    Points are at whole numbers and pixel centres half a pixel further. Each of the K maps has its own z-buffer.
+    Each of the K maps has its own z-buffer.
 
     Args:
         depth: (N, K, H, W), K depth maps of one scene that share flow and validity; any unit.
         flow: (N, 2, H, W), displacement (x, y) in pixels; pixels where it is not finite do not move anywhere.
         valid: (N, 1, H, W) bool, which pixels take part.
         radius: of the discs in pixels.
+        centre: how much further than its point, on each axis, the centre of a pixel is; 0: a point that has not moved
+            covers its own pixel alone.
 
     Returns:
         The warped depth (N, K, H, W), 0 where nothing arrived, and where something did (N, 1, H, W) bool.
@@ -48,8 +52,8 @@ def forward_warp(depth: Tensor, flow: Tensor, valid: Tensor, radius: float = SPL
         )
     taking_part = valid[:, 0] & flow.isfinite().all(1)  # (N, H, W)
     flow = flow.double().where(taking_part[:, None], flow.new_zeros((), dtype=torch.double))
-    target_x = torch.arange(width, device=depth.device) - _CENTRE + flow[:, 0].clamp(-1e6, 1e6)
-    target_y = torch.arange(height, device=depth.device)[:, None] - _CENTRE + flow[:, 1].clamp(-1e6, 1e6)
+    target_x = torch.arange(width, device=depth.device) - centre + flow[:, 0].clamp(-1e6, 1e6)
+    target_y = torch.arange(height, device=depth.device)[:, None] - centre + flow[:, 1].clamp(-1e6, 1e6)
     left, top = target_x.floor(), target_y.floor()
 
     nowhere = height * width  # index of a bin that is thrown away

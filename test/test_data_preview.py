@@ -43,7 +43,7 @@ def test_sheet_and_figures(tmp_path, monkeypatch, capsys):
     picture, figures = tmp_path / "sheet.png", tmp_path / "figures.json"
     run(
         monkeypatch, tmp_path / "data", "--output", picture, "--json", figures, "--width", WIDTH,
-        "--frames", 3, "--scale", 4, "--method", "nearest",
+        "--frames", 3, "--scale", 4, "--sensor", "exact",
     )  # fmt: skip
     sheet = cv2.imread(str(picture))[..., ::-1]
     row, column = HEIGHT + 26, WIDTH + 4

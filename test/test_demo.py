@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from ros_fixtures import ROOT, rclpy  # noqa: F401 (isolates the ROS graph before rclpy is imported)
 
-from stdnet_core.data.degradation import DegradationConfig
+from stdnet_core.data.sensors import sensor
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import DataError, InputError, StdnetError
 from stdnet_ros.demo import __main__ as demo
@@ -210,7 +210,7 @@ def test_rates_are_checked(capsys):
 
 def test_a_stream_is_cropped_to_whole_cells_and_keeps_units(scene, tmp_path):
     sequence = open_source(str(scene))[0]
-    info = write_stream(sequence, tmp_path, scale=8, frames=4, degradation=DegradationConfig(method="nearest"))
+    info = write_stream(sequence, tmp_path, scale=8, frames=4, sensor=sensor("exact"))
     stream = open_stream(tmp_path)
     assert len(stream) == info.frames == 4
     assert stream.rgb.shape == (4, 56, 80, 3)
@@ -221,7 +221,7 @@ def test_a_stream_is_cropped_to_whole_cells_and_keeps_units(scene, tmp_path):
     color = cv2.imread(str(scene / "color" / "000002.png"))[:56, :, ::-1]
     assert np.array_equal(stream.rgb[2], color)
     with pytest.raises(InputError, match="--scale 64 does not fit frames of 80x60"):
-        write_stream(sequence, tmp_path, scale=64, frames=4, degradation=DegradationConfig())
+        write_stream(sequence, tmp_path, scale=64, frames=4, sensor=sensor("exact"))
 
 
 def test_errors_are_pooled_over_common_pixels():

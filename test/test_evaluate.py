@@ -19,17 +19,18 @@ from torch.nn import functional as F
 
 from stdnet_core import checkpoints, evaluate, metrics
 from stdnet_core.data.clip import RgbdClip
-from stdnet_core.data.degradation import DegradationConfig, degrade
+from stdnet_core.data.sensors import sensor, simulate
 from stdnet_core.errors import ConfigError, DataError, InputError
 from stdnet_core.evaluation import LowResolution, Runner, evaluate_sequence, read_frames, unique_names
 from stdnet_core.fill import fill_invalid
+from stdnet_core.flow import estimate_flow
 from stdnet_core.inference import DepthUpsampler
 from stdnet_core.model import ModelConfig, STDNet
 from stdnet_core.normalization import clip_depth_range
 from stdnet_core.report.evaluation_report import EvaluationReport
-from stdnet_core.flow import estimate_flow
 from stdnet_core.scoring import ScoredFrame, VideoScore, mean_figures
 
+SENSOR = sensor("dtof_paper").with_values({"dtof.range_m": 6.0})
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = ModelConfig(
     channels=4,
@@ -104,12 +105,12 @@ def test_figures_are_those_of_the_whole_clip():
     """Reading in parts changes nothing: interpolation, RMSE, MAE, TEPE and flicker of 19 frames at once."""
     clip = moving_box()
     clip.depth[1::2] *= 1.1  # so that depth changes along the flow
-    low = LowResolution(8, degradation=DegradationConfig(range_m=6.0))
+    low = LowResolution(8, sensor=SENSOR)
     runners = {name: Runner.classical(name, "cpu") for name in ("nearest", "bilinear")}
     result = evaluate_sequence(Recording(clip), runners, low)
     assert result.frames == 19
     assert result.flow == "true"
-    depth_lr = degrade(clip.depth, clip.rgb, 8, DegradationConfig(range_m=6.0))
+    depth_lr = simulate(SENSOR, clip.depth, clip.rgb, 8)
     for name, mode in (("nearest", "nearest-exact"), ("bilinear", "bilinear")):
         pred = F.interpolate(depth_lr, clip.frame_size, mode=mode)
         expected = by_hand(pred, clip)
@@ -129,10 +130,8 @@ def test_model_with_full_latency_is_the_whole_clip_network():
     clip = moving_box(frames=12)
     info = checkpoints.CheckpointInfo(SMALL, (8,), None)
     upsampler = DepthUpsampler.from_model(model, info, device="cpu", latency=8, mask_unsupported=False)
-    result = evaluate_sequence(
-        Recording(clip), {"model": Runner(upsampler)}, LowResolution(8, degradation=DegradationConfig(range_m=6.0))
-    )
-    depth_lr = degrade(clip.depth, clip.rgb, 8, DegradationConfig(range_m=6.0))[None]
+    result = evaluate_sequence(Recording(clip), {"model": Runner(upsampler)}, LowResolution(8, sensor=SENSOR))
+    depth_lr = simulate(SENSOR, clip.depth, clip.rgb, 8)[None]
     metres = clip_depth_range(depth_lr)
     with torch.no_grad():
         pred = (model(rgb=clip.rgb[None], depth_lr=depth_lr / metres).depth * metres)[0]
@@ -162,7 +161,7 @@ def test_withholding_depth_gains_nothing():
 
 def test_memory_does_not_grow_with_the_length():
     sequence = Recording(moving_box(frames=8, height=40, width=48), length=60)
-    low = LowResolution(8, degradation=DegradationConfig(range_m=6.0))
+    low = LowResolution(8, sensor=SENSOR)
     model = STDNet(SMALL).eval()
     info = checkpoints.CheckpointInfo(SMALL, (8,), None)
     upsampler = DepthUpsampler.from_model(model, info, device="cpu", latency=2, mask_unsupported=False)
@@ -173,14 +172,14 @@ def test_memory_does_not_grow_with_the_length():
 
 
 def test_same_low_resolution_depth_for_the_same_seed():
-    low = LowResolution(8, degradation=DegradationConfig(range_m=6.0, jitter_bins=4, dropout=0.1), seed=3)
+    low = LowResolution(8, sensor=SENSOR.with_values({"dtof.jitter_bins": 4, "faults.dropout": 0.1}), seed=3)
 
     def run(low):
         runners = {"nearest": Runner.classical("nearest", "cpu")}
         return evaluate_sequence(Recording(moving_box()), runners, low).figures["nearest"]["mae_cm"]
 
     assert run(low) == run(low)
-    assert run(low) != run(LowResolution(8, degradation=low.degradation, seed=4))
+    assert run(low) != run(LowResolution(8, sensor=low.sensor, seed=4))
 
 
 def test_scores_of_missing_predictions():
@@ -272,7 +271,7 @@ def test_tartanair_with_a_model(tartanair, tmp_path, capsys):
         *(tmp_path, "--data", f"tartanair:{tartanair}", "--scale", 8, "--checkpoint", checkpoint),
         *("--pictures", pictures, "--report", tmp_path / "pages"),
     )
-    assert list(report["mean"]) == ["model", "nearest", "bilinear", "bicubic", "joint_bilateral"]
+    assert list(report["mean"]) == ["model", "nearest", "bilinear", "bicubic", "joint_bilateral", "guided_temporal"]
     assert set(report["sequences"]) == {"office/Hard/P000", "office/Hard/P001"}
     assert set(report["tepe_flow"].values()) == {"true"}
     assert set(report["range_m"].values()) == {30.0}
@@ -383,7 +382,7 @@ def test_range_normaliser_and_clipping_are_apart(dydtof, tmp_path, capsys):
     range_m, clip_m, normaliser, rmse = settings()
     assert (range_m, clip_m, normaliser) == (40, 40, 40)
     text = capsys.readouterr().out
-    assert "simulated (dtof, range 40 m)" in text
+    assert "simulated (a dtof_paper, range 40 m)" in text
     assert "true depth is clipped to 40 m" in text
     assert settings("--range-m", 20)[:3] == (20, 40, 40)
     assert settings("--depth-range", 25) == (40, 40, 25, rmse)
@@ -443,7 +442,7 @@ def test_device_and_precision_are_said_and_do_not_depend_on_the_machine(
 def test_truth_is_clipped_before_the_sensor_sees_it():
     clip = moving_box(frames=2)
 
-    low = LowResolution(8, degradation=DegradationConfig("nearest", range_m=None))
+    low = LowResolution(8, sensor=sensor("exact"))
     whole, clipped = (next(read_frames(Recording(clip), low, clip_truth=metres)) for metres in (math.inf, 3.0))
     for before, after in ((whole.target, clipped.target), (whole.depth_lr, clipped.depth_lr)):
         assert before.max() > 3
@@ -501,7 +500,7 @@ def test_contradictions_are_refused(tartanair, tmp_path):
         run(tmp_path, *data, "--limit", 0)
     with pytest.raises(ConfigError, match="latency"):
         run(tmp_path, *data, "--latency", 9)
-    with pytest.raises(ConfigError, match="--lr disk"):
+    with pytest.raises(ConfigError, match="--range-m is of a simulated dToF sensor"):
         run(tmp_path, *data, "--lr", "disk", "--range-m", 30)
     for checkpoint in ((), ("--checkpoint", "tiny_causal")):
         for option in ("--depth-range", "--trained-scale"):

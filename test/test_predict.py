@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from stdnet_core import predict
 from stdnet_core.cli import run_cli
 from stdnet_core.data.clip import RgbdClip
-from stdnet_core.data.degradation import DegradationConfig, degrade
+from stdnet_core.data.sensors import sensor, simulate
 from stdnet_core.data.rgbd_folder import write_folder
 from stdnet_core.errors import ConfigError, DataError, InputError
 from stdnet_core.inference import DepthUpsampler
@@ -119,7 +119,7 @@ def test_simulated_input_is_compared_with_the_truth(tmp_path):
     assert summary["simulated_input"]
     depth = (clip.depth * 1000).round() / 1000
     rgb = (clip.rgb * 255).round() / 255
-    low = degrade(depth, rgb, 8, DegradationConfig(range_m=3.0))
+    low = simulate(sensor("dtof_paper").with_values({"dtof.range_m": 3.0}), depth, rgb, 8)
     error = 100 * (F.interpolate(low, (HEIGHT, WIDTH), mode="nearest-exact") - depth)
     figures = summary["figures_of_shown_pixels"]
     assert figures["rmse_cm"] == pytest.approx(float(error.square().mean().sqrt()), rel=1e-3)

@@ -29,7 +29,7 @@ from stdnet_core.training.shards import pack, unpack
 from stdnet_core.training.validation import Validator
 
 PLAIN = (
-    "data.degradation={methods: {nearest: 1}, uniform: {jitter_bins: [0,0]}, log_uniform: {range_m: [10,10]}}",
+    "data.sensors={presets: {exact: 1}, uniform: {dtof.jitter_bins: [0,0]}, log_uniform: {dtof.range_m: [10,10]}}",
     "data.normalization.gain=[1,1]",
 )
 MIXED = "data.sources=[{source: synthetic, weight: 1}, {source: 'folder:%s', weight: 1}]"
@@ -124,10 +124,10 @@ def test_nothing_is_learned_far_from_a_measurement() -> None:
 
 
 def test_sensors_that_see_nothing_are_not_used(clips: Path) -> None:
-    faults = "data.degradation={imperfect: 1.0, holes: {blind: 1}, methods: {nearest: 1}}"
+    faults = "data.sensors={imperfect: 1.0, holes: {blind: 1}, presets: {exact: 1}}"
     with pytest.raises(ConfigError, match="blind"):
         BatchBuilder(small_config(clips, faults))
-    short_sighted = "data.degradation={imperfect: 1.0, holes: {structured_light: 1}, methods: {nearest: 1}}"
+    short_sighted = "data.sensors={imperfect: 1.0, holes: {structured_light: 1}, presets: {exact: 1}}"
     config = small_config(clips, short_sighted, "data.augmentation={depth_gain: [20, 20]}")
     for index in range(3):
         batch = BatchBuilder(config).build(index)

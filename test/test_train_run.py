@@ -49,17 +49,17 @@ def test_one_clip_is_learned_by_heart(tmp_path: Path) -> None:
         "loss.regularization_weight=0",
         "data.batch_size=1",
         "data.scales={4: 1}",
-        "data.degradation={methods: {nearest: 1}, uniform: {jitter_bins: [0,0]}, log_uniform: {range_m: [10,10]}}",
+        "data.sensors={presets: {exact: 1}, uniform: {dtof.jitter_bins: [0,0]}, log_uniform: {dtof.range_m: [10,10]}}",
         "data.normalization.gain=[1,1]",
         UNVARIED,
-        "val.degradation={method: nearest}",
+        "val.cells=[exact@4]",
         "optim={steps: 450, lr: 3.0e-3, ema: 0.9, clip_norm: 0}",
     )
     result = run(config, tmp_path / "run")
     history = losses(tmp_path / "run")
     assert len(history) == 450
     assert history[0] / history[-1] > 20
-    (figures,) = (v for k, v in result.figures.items() if k.endswith("x4"))
+    (figures,) = (v for k, v in result.figures.items() if k.endswith("@4"))
     assert figures["mae_ratio"] < 0.1
     model, info = checkpoints.load(tmp_path / "run" / "best.safetensors")
     assert model.config == info.config
@@ -297,7 +297,7 @@ def test_the_best_score_counts_for_the_same_validation_alone(clips: Path, tmp_pa
     run_state.write(file, state)
     run(small_config(clips, "optim.steps=2"), tmp_path / "run")
     assert run_state.read(file).about["best_score"] == 0.0
-    run(small_config(clips, "optim.steps=3", "val.degradation.jitter_bins=9"), tmp_path / "run")
+    run(small_config(clips, "optim.steps=3", "val.cells=[area@4]"), tmp_path / "run")
     assert run_state.read(file).about["best_score"] == read_log(tmp_path / "run" / "log.jsonl")[-1]["score"]
     assert checkpoints.load(tmp_path / "run" / "best.safetensors")[1].provenance["step"] == 3
 
