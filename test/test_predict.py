@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from stdnet_core import predict
 from stdnet_core.cli import run_cli
 from stdnet_core.data.clip import RgbdClip
-from stdnet_core.data.sensors import sensor, simulate
 from stdnet_core.data.rgbd_folder import write_folder
+from stdnet_core.data.sensors import sensor, simulate
 from stdnet_core.errors import ConfigError, DataError, InputError
 from stdnet_core.inference import DepthUpsampler
 

@@ -165,7 +165,7 @@ class Stereo:
         """(T, H, W) deviation of grey in a window, with the projector's share; all the same where it plays no role."""
         if not self.texture or view.rgb is None:
             return torch.ones_like(view.depth)
-        side = 2 * round((window - 1) / 2) + 1
+        side = max(3, 2 * round((window - 1) / 2) + 1)
         grey = view.albedo[:, None]
 
         def mean(x: Tensor) -> Tensor:
