@@ -147,8 +147,8 @@ def temporal_end_point_error(pred: Tensor, target: Tensor, valid: Tensor, warped
 def motion_tail(target: Tensor, valid: Tensor, flow: Tensor) -> Tensor:
     """Pixels of frames 1..T-1 whose true depth changes by 0.1 m or more along the flow (..., T-1, 2, H, W).
 
-    Points are moved without the half pixel of the renderer that TEPE is taken with, so that what stands still stays. The
-    paper's temporal long tail is another: pixels whose depth changes in place, whatever moves there.
+    Points are moved without the half pixel of the renderer that TEPE is taken with, so that what stands still stays.
+    The paper's temporal long tail is another: pixels whose depth changes in place, whatever moves there.
 
     Returns:
         (..., T-1, 1, H, W) bool.

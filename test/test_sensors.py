@@ -34,7 +34,8 @@ NOISY += ["dtof_jitter", "vl53_8x8"]
 
 
 def room(frames: int = 5, height: int = 60, width: int = 80, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """A textured wall at 2 to 3 m with a box at 1 m that moves by 2 px a frame: depth (T, 1, H, W), rgb (T, 3, H, W)."""
+    """A textured wall at 2 to 3 m with a box at 1 m that moves by 2 px a frame: depth (T, 1, H, W), rgb (T, 3, H,
+    W)."""
     generator = torch.Generator().manual_seed(seed)
     texture = torch.rand(3, height, width, generator=generator) * 0.6 + 0.2
     depth = torch.linspace(2, 3, width).expand(frames, 1, height, width).clone()
