@@ -20,8 +20,8 @@ _SPREAD_TO_SCALE = 0.1  # scale in ranges of the depth of 3x3 cells
 # The same for the guided temporal filter, at x1 on rendered clips with stereo and phase time-of-flight depth.
 _FILTER_FLOOR = 0.1
 _DEVIATION_TO_SCALE = 0.35  # scale in deviations of the filter
-_FILL_ERROR = np.array([0.0, 0.85, 1.2, 1.3, 1.5, 2.6, 9.0, 100.0], np.float32)
-"""Scale in tolerances of a filled pixel, by how coarse the level was that it was filled from."""
+_FILL_ERROR = np.array([0.0, 0.85, 1.15, 1.55, 2.5, 3.2, 6.4, 100.0], np.float32)
+"""Scale in tolerances of a filled pixel, by how far it is from a measurement: 1, below 2, 4, 8, ... pixels."""
 _NEITHER_END = 0.2  # share of a jump by which a floating pixel is away from both of its ends
 
 

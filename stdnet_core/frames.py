@@ -122,7 +122,7 @@ class Geometry:
         """
         _check_view(size, depth_size)
         ratio = math.sqrt(math.prod(size) / math.prod(depth_size))
-        fitting = [s for s in scales if _cells_fit(size, depth_size, s)]
+        fitting = [s for s in scales if cells_fit(size, depth_size, s)]
         if fitting:
             return cls(size, depth_size, min(fitting, key=lambda s: abs(s - ratio)), False)
         finer = [s for s in scales if s <= ratio]
@@ -133,7 +133,7 @@ class Geometry:
         """The geometry whose cells are those of depth, at any ratio; arguments and errors as :meth:`choose`."""
         _check_view(size, depth_size)
         nearest = max(1, round(math.sqrt(math.prod(size) / math.prod(depth_size))))
-        return cls(size, depth_size, nearest if _cells_fit(size, depth_size, nearest) else None, False)
+        return cls(size, depth_size, nearest if cells_fit(size, depth_size, nearest) else None, False)
 
     def to_grid(self, depth: np.ndarray) -> np.ndarray:
         """Bring a depth image of ``depth_size`` to the grid of cells.
@@ -173,7 +173,7 @@ def _check_view(size: tuple[int, int], depth_size: tuple[int, int]) -> None:
         )
 
 
-def _cells_fit(size: tuple[int, int], depth_size: tuple[int, int], scale: int) -> bool:
+def cells_fit(size: tuple[int, int], depth_size: tuple[int, int], scale: int) -> bool:
     """Whether depth is a grid of whole cells from the top left, the last of an axis perhaps cut off or left out."""
     return all(lr in (hr // scale, -(-hr // scale)) for hr, lr in zip(size, depth_size, strict=True))
 

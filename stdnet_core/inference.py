@@ -34,7 +34,7 @@ from stdnet_core.errors import CheckpointError, ConfigError, InputError
 from stdnet_core.fill import fill_invalid, measured_here, measured_nearby
 from stdnet_core.filtering import GuidedTemporalFilter
 from stdnet_core.filtering.upsampling import upsample
-from stdnet_core.frames import DepthRange, Geometry, check_rgb, pad_colour, to_metres
+from stdnet_core.frames import DepthRange, Geometry, cells_fit, check_rgb, pad_colour, to_metres
 from stdnet_core.model import STDNet
 from stdnet_core.onnx_engine import OnnxEngine
 
@@ -46,13 +46,12 @@ _JOINT_BILATERAL_SCALES = tuple(range(1, 65))
 _LEAST_SCALE = 4
 """Ratio of colour to depth below which ``auto`` takes the filter, where no network says at which scale it begins."""
 _SUPPORTED_LEVEL = 5
-"""What the filter fills from a coarser level of its pyramid, some 32 pixels from a measurement, is a guess."""
+"""What the filter fills farther than 32 pixels from a measurement is a guess."""
 _CUDA_WEIGHTS = ("base", "small", "tiny")
 _CPU_WEIGHTS = ("tiny_causal", "tiny")
 _CPU_WEIGHTS_THAT_WAIT = ("tiny", "tiny_causal")
 """What ``auto`` looks for. A network that sees later frames is worth its price on a CPU where it may wait for them."""
 _NOTICES_KEPT = 50
-_SAME_SCALE = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -312,7 +311,7 @@ class DepthUpsampler:
         if not self._automatic:
             return
         least = _LEAST_SCALE if self.info is None else min(self.info.scales)
-        filtering = geometry.ratio < least and not _near(geometry.ratio, least)
+        filtering = geometry.ratio < least and not cells_fit(geometry.size, geometry.depth_size, least)
         self._use("guided_temporal" if filtering else self._usual)
         if filtering:
             self._note(
@@ -491,11 +490,6 @@ def _load_exported(checkpoint: object, method: str, device: str, latency: int) -
     if latency != engine.latency:
         raise ConfigError(f"{checkpoint} was exported with latency {engine.latency}, not {latency}; give its latency")
     return engine
-
-
-def _near(ratio: float, scale: int) -> bool:
-    """Whether depth is a grid of cells of the scale, the last of an axis perhaps cut off or left out."""
-    return abs(ratio / scale - 1) < _SAME_SCALE
 
 
 def _text(size: tuple[int, int]) -> str:

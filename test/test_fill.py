@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stdnet_core.errors import InputError
-from stdnet_core.fill import fill_invalid, measured_nearby, nearest_valid, valid_depth
+from stdnet_core.fill import fill_invalid, measured_here, measured_nearby, nearest_valid, valid_depth
 
 
 def holey(shape, share, seed=0):
@@ -111,3 +111,14 @@ def test_support_reaches_one_cell_from_a_measurement(scale):
             v = min(max((x + 0.5) / scale - 0.5, 0), 8)
             expected[y, x] = any(abs(u - r) < 1 and abs(v - c) < 1 for r, c in np.argwhere(valid))
     np.testing.assert_array_equal(measured_nearby(valid, height, width), expected)
+
+
+@pytest.mark.parametrize("size", [(12, 16), (24, 32), (20, 27), (22, 29)])
+def test_measured_here_is_the_cell_that_a_pixel_lies_in(size):
+    valid = np.random.default_rng(0).random((12, 16)) > 0.4
+    here = measured_here(valid, *size)
+    for y in range(size[0]):
+        for x in range(size[1]):
+            row, column = (y + 0.5) * 12 / size[0], (x + 0.5) * 16 / size[1]
+            if row % 1 and column % 1:  # else its centre lies on a border
+                assert here[y, x] == valid[int(row), int(column)], (y, x)

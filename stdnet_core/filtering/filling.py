@@ -4,7 +4,7 @@ Depth and colour are averaged into a pyramid, over what is measured alone. Going
 measurement first takes the mean of the coarse pixels around it and then, repeatedly, that of its neighbours, which
 carries what was measured at the border of a hole into it. Neighbours count by how much their colour is the pixel's own;
 and since a hole is mostly what a nearer surface hides from one of two views, or lies at its edge, what is farther
-counts more.
+counts more within some 16 pixels of a measurement.
 
 All in inverse depth, 1/z, which is linear in the image where a surface is flat."""
 
@@ -15,9 +15,10 @@ import numpy as np
 
 _COLOUR = 16.0  # deviation of colour differences, of 256 levels
 _SPREAD = 0.05  # of inverse depth, by which a pixel of a cell may be nearer than the farthest and still count half
-_FARTHER = 2  # power of depth that a neighbour counts with
+_FARTHER = 2  # power of depth that a neighbour counts with, where a hole is no wider than a shadow:
+_FARTHER_LEVELS = 4  # on so many of the finest levels
 _TOP = 4  # pixels of the shorter side at which the pyramid ends
-_ROUNDS = 6  # of averaging on each level,
+_ROUNDS = 12  # of averaging on each level,
 _ROUNDS_AT_FULL_SIZE = 2  # where most of the time would go
 _LEAST_WEIGHT = 1e-4
 
@@ -30,8 +31,8 @@ def fill_holes(inverse: np.ndarray, rgb: np.ndarray) -> tuple[np.ndarray, np.nda
         rgb: (h, w, 3) uint8.
 
     Returns:
-        The filled inverse depth, and how coarse the level was that each pixel was found on (uint8; 0: measured, n: a
-        measurement is within some 2^n pixels). All zero without any measurement.
+        The filled inverse depth, and how far each pixel is from a measurement (uint8; 0: measured, n: one is within
+        2^n pixels). All zero without any measurement.
     """
     if not inverse.any():
         return inverse, np.zeros(inverse.shape, np.uint8)
@@ -39,12 +40,17 @@ def fill_holes(inverse: np.ndarray, rgb: np.ndarray) -> tuple[np.ndarray, np.nda
     while min(levels[-1][0].shape) > _TOP and not levels[-1][0].all():
         levels.append(_coarser(*levels[-1]))
     filled = _nearest(levels[-1][0])
-    origin = np.full(filled.shape, len(levels) - 1, np.uint8)
     for number in range(len(levels) - 2, -1, -1):
         rounds = _ROUNDS if number else _ROUNDS_AT_FULL_SIZE
-        filled, origin = _finer(*levels[number], filled, levels[number + 1][1], origin, rounds)
-        origin[levels[number][0] > 0] = number
-    return filled, origin
+        farther = _FARTHER if number < _FARTHER_LEVELS else 0
+        filled = _finer(*levels[number], filled, levels[number + 1][1], rounds, farther)
+    return filled, _distance_level(inverse)
+
+
+def _distance_level(inverse: np.ndarray) -> np.ndarray:
+    """Power of two, plus 1, of the distance to the nearest measurement; 0 where there is one."""
+    distance = cv2.distanceTransform((inverse == 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+    return np.frexp(distance)[1].clip(0).astype(np.uint8) * (distance > 0)
 
 
 def _coarser(inverse: np.ndarray, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -95,16 +101,15 @@ def _finer(
     colour: np.ndarray,
     coarse: np.ndarray,
     coarse_colour: np.ndarray,
-    coarse_origin: np.ndarray,
     rounds: int,
-) -> tuple[np.ndarray, np.ndarray]:
+    farther: int,
+) -> np.ndarray:
     """Fill the holes of a level from the next coarser one, and average them with their neighbours."""
     height, width = inverse.shape
     holes = np.flatnonzero(inverse == 0)
     row, column = np.divmod(holes, width)
-    origin = coarse_origin.repeat(2, 0).repeat(2, 1)[:height, :width]
     if not holes.size:
-        return inverse, origin
+        return inverse
     own = colour.reshape(-1, 3)[holes].astype(np.float32)
     rows, columns = coarse.shape
 
@@ -115,7 +120,7 @@ def _finer(
     around = [near_row * columns + near_column for near_row in near_rows for near_column in near_columns]
     likeness = [_likeness(coarse_colour.reshape(-1, 3)[place], own) for place in around]
     filled = inverse.flatten()
-    filled[holes] = _mean(coarse.reshape(-1), around, likeness)
+    filled[holes] = _mean(coarse.reshape(-1), around, likeness, farther)
 
     beside = [
         np.where(row > 0, holes - width, holes),
@@ -125,8 +130,8 @@ def _finer(
     ]
     likeness = [_likeness(colour.reshape(-1, 3)[place], own) for place in beside]
     for _ in range(rounds):
-        filled[holes] = _mean(filled, beside, likeness)
-    return filled.reshape(height, width), origin
+        filled[holes] = _mean(filled, beside, likeness, farther)
+    return filled.reshape(height, width)
 
 
 def _likeness(colour: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -136,12 +141,12 @@ def _likeness(colour: np.ndarray, own: np.ndarray) -> np.ndarray:
     return np.exp(distance * np.float32(-0.5 / _COLOUR**2)) + np.float32(_LEAST_WEIGHT)
 
 
-def _mean(values: np.ndarray, places: list[np.ndarray], likeness: list[np.ndarray]) -> np.ndarray:
-    """Mean of the values at several places of each pixel, by likeness and depth."""
+def _mean(values: np.ndarray, places: list[np.ndarray], likeness: list[np.ndarray], farther: int) -> np.ndarray:
+    """Mean of the values at several places of each pixel, by likeness and a power of depth."""
     total = weights = np.float32(0)
     for place, alike in zip(places, likeness, strict=True):
         value = values[place]
-        weight = alike / value**_FARTHER
+        weight = alike / value**farther if farther else alike
         total = total + weight * value
         weights = weights + weight
     return total / weights

@@ -46,7 +46,7 @@ class Filtered:
         depth: (h, w) float32 metres; 0 only where no frame has measured anything yet.
         deviation: (h, w) float32 metres, of the depth where it was measured in this frame or shortly before; elsewhere
             0.
-        origin: (h, w) uint8, 0 where it was measured; n where the nearest measurement is within some 2^n pixels.
+        origin: (h, w) uint8, 0 where it was measured; n where one is within 2^n pixels.
     """
 
     depth: np.ndarray
