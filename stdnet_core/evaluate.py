@@ -2,7 +2,11 @@
 
 Prints a table in the form of the paper's (RMSE, MAE, TEPE in cm for each sequence and their mean; tables 1 to 3) with
 interpolation and joint bilateral upsampling beside the model, and writes all figures to a JSON file. With --report DIR
-each sequence gets a report: one HTML file with pictures, curves and a video, and the same as files beside it."""
+each sequence gets a report: one HTML file with pictures, curves and a video, and the same as files beside it.
+
+With --self it judges recordings without truth by themselves, at the resolution they have: patches of measured depth are
+hidden and compared with what comes out there; flicker of standing parts, depth edges against colour's, holes filled and
+the change of measured pixels are told (stdnet_core.recording)."""
 
 from __future__ import annotations
 
@@ -38,8 +42,11 @@ from stdnet_core.evaluation import (
     unique_names,
 )
 from stdnet_core.inference import MAX_LATENCY, DepthUpsampler
+from stdnet_core.recording import JudgedFrame, RecordingScore, judge_recording, recording_verdict
 from stdnet_core.report.evaluation_report import EvaluationReport, check_installed, write_index
 from stdnet_core.report.panels import Tile, compose, frame_tiles
+from stdnet_core.report.recording_report import COLUMNS
+from stdnet_core.report.writer import Table, table_text
 from stdnet_core.scoring import ScoredFrame, mean_figures
 
 TEST_SOURCE = "synthetic:2000001,4,240x320,24"
@@ -58,6 +65,7 @@ _COLUMNS = {
 }
 _RELEASED_SUFFIXES = (".pth", ".pt")
 _RELEASED_RANGE = 30.0
+_DEFAULT_SENSOR = "dtof_paper"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -68,13 +76,11 @@ def main(arguments: list[str] | None = None) -> None:
     if args.report:
         check_installed()
     methods = args.methods or (["model"] if args.checkpoint else []) + list(CLASSICAL)
-    report: dict[str, Any] = {
-        "data": args.data,
-        "split": args.split,
-        "checkpoint": args.checkpoint,
-        "low_resolution": _describe_low_resolution(args),
-        "scales": {},
-    }
+    report: dict[str, Any] = {"data": args.data, "split": args.split, "checkpoint": args.checkpoint}
+    if args.by_itself:
+        _judge_recordings(methods, args, report)
+        return
+    report |= {"low_resolution": _describe_low_resolution(args), "scales": {}}
     for scale in args.scale:
         runners = {name: _runner(name, args) for name in methods}
         report["device"], report["precision"] = _computed_on(runners)
@@ -85,9 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(_text(scale, result, report))
     if len(args.scale) == 1:
         report |= {"scale": args.scale[0], **report["scales"][str(args.scale[0])]}
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(plain_json(report), indent=1) + "\n")
+    _write_json(args, report)
     if args.report:
         print(f"Open {_index(args, report).resolve()} in a browser")
 
@@ -101,8 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--split", help="a split of the paper's data sets, e.g. test, or a sub-folder of a folder")
     parser.add_argument(
-        "--scale", type=scales_argument, default=[8], metavar="S[,S...]", help="e.g. 8 or 4,8,16 (default: 8)"
+        "--self",
+        dest="by_itself",
+        action="store_true",
+        help="judge recordings without truth by themselves; input is their depth as it is",
     )
+    parser.add_argument("--scale", type=scales_argument, metavar="S[,S...]", help="e.g. 8 or 4,8,16 (default: 8)")
     parser.add_argument(
         "--checkpoint",
         metavar="FILE|NAME",
@@ -147,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     low.add_argument(
         "--lr", choices=("simulated", "disk"), default="simulated", help="made from the truth, or the source's own"
     )
-    add_sensor_arguments(low)
+    add_sensor_arguments(low, _DEFAULT_SENSOR)
     low.add_argument(
         "--range-m",
         type=float,
@@ -193,6 +201,14 @@ def _metres_or_none(text: str) -> float:
 
 
 def _check(args: argparse.Namespace) -> None:
+    if args.by_itself:
+        if args.sensor_value or args.sensor != _DEFAULT_SENSOR or args.range_m is not None or args.pictures:
+            raise ConfigError("--self simulates no sensor and has --report for pictures; drop the other options")
+        if args.lr == "simulated" and args.scale is not None:
+            raise ConfigError("--self takes depth as it is; drop --scale, or add --lr disk where it names a folder")
+        if args.scale is not None and len(args.scale) > 1:
+            raise ConfigError("--self takes one --scale at a time")
+    args.scale = args.scale or [8]
     if args.methods and "model" in args.methods and not args.checkpoint:
         raise ConfigError("method model needs --checkpoint FILE or the name of a shipped one")
     if args.methods and "model" not in args.methods and args.checkpoint:
@@ -241,7 +257,7 @@ def _runner(name: str, args: argparse.Namespace) -> Runner:
         model, info = checkpoints.load(args.checkpoint)
     latency = 0 if info.config.causal else args.latency
     settings = {"device": args.device, "precision": args.precision, "latency": latency}
-    return Runner(DepthUpsampler.from_model(model, info, mask_unsupported=False, **settings))
+    return Runner(DepthUpsampler.from_model(model, info, method="stdnet", mask_unsupported=False, **settings))
 
 
 def _describe_model(runner: Runner) -> dict[str, Any]:
@@ -378,13 +394,101 @@ def _in_question_first(runners: dict[str, Runner], args: argparse.Namespace) -> 
 
 
 def _file_name(sequence: str, scale: float) -> str:
-    return f"{sequence.replace('/', '_').replace(':', '_')}_x{scale}"
+    return f"{_plain_name(sequence)}_x{scale}"
+
+
+def _write_json(args: argparse.Namespace, report: dict[str, Any]) -> None:
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(plain_json(report), indent=1) + "\n")
+
+
+def _judge_recordings(methods: list[str], args: argparse.Namespace, report: dict[str, Any]) -> None:
+    """The command with ``--self``."""
+    tqdm = require("tqdm", extra="report").tqdm
+    runners = {name: _runner(name, args) for name in methods}
+    report["device"], report["precision"] = _computed_on(runners)
+    if "model" in runners:
+        report["model"] = _describe_model(runners["model"])
+    lr_scale = args.scale[0] if args.lr == "disk" else None
+    sequences = open_source(args.data, split=args.split, skip_bad=args.skip_bad, lr_scale=lr_scale)
+    report["skipped"] = list(sequences.left_out)
+    chosen = _spread(sequences, args.limit)
+    order = _in_question_first(runners, args)
+    main = order[0]
+    report["recordings"] = {}
+    total = sum(min(len(s), args.max_frames or len(s)) for s in chosen)
+    pages: dict[str, Path] = {}
+    with tqdm(total=total, unit="frame", desc="itself", dynamic_ncols=True) as progress:
+        for name, sequence in zip(unique_names(s.name for s in chosen), chosen, strict=True):
+            score, page = RecordingScore(order), None
+            if args.report:
+                folder = args.report if len(chosen) == 1 else args.report / _plain_name(name)
+                length = min(len(sequence), args.max_frames or len(sequence))
+                page = EvaluationReport(folder, order, length, _score_device(runners), score)
+
+            def on_frame(judged: JudgedFrame, page: EvaluationReport | None = page) -> None:
+                progress.update()
+                if page is not None:
+                    page.add_judged(judged)
+
+            def write(
+                notices: dict[str, list[str]] | None, name: str = name, page: EvaluationReport | None = page
+            ) -> None:
+                if page is not None and len(page):
+                    milliseconds = 1e3 * runners[main].seconds / max(runners[main].frames, 1)
+                    pages[name] = page.write_recording(name, _settings_of(report), notices, milliseconds)
+
+            try:
+                with page or nullcontext():
+                    notices = judge_recording(sequence, runners, score, frames=args.max_frames, on_frame=on_frame)
+            except (DataError, InputError) as error:
+                if not args.skip_bad:
+                    raise
+                report["skipped"].append(str(error))
+                continue
+            except KeyboardInterrupt:
+                write(None)
+                raise
+            write(notices)
+            report["recordings"][name] = {
+                "figures": score.figures(),
+                "frames": score.frames,
+                "standing_share": score.standing_share,
+                "unmeasured_share": score.unmeasured_share,
+                "noise_cm": score.noise(),
+                "verdict": recording_verdict(score, main).text,
+                "notices": notices,
+            }
+            print(_recording_text(name, score, main, notices))
+    if not report["recordings"]:
+        raise DataError(f"{args.data}: no sequence could be judged; the first problem was: {report['skipped'][0]}")
+    for text in report["skipped"]:
+        print(f"left out: {text}")
+    _write_json(args, report)
+    for page in pages.values():
+        print(f"Open {page.resolve()} in a browser")
+
+
+def _recording_text(name: str, score: RecordingScore, main: str, notices: Mapping[str, list[str]]) -> str:
+    lines = [
+        f"{name}: {score.frames} frames, {100 * score.unmeasured_share:.1f} % of the pixels without a measurement, "
+        f"{100 * score.standing_share:.1f} % stand still; lengths in cm",
+        table_text(Table(COLUMNS, score.figures())),
+        recording_verdict(score, main).text,
+    ]
+    lines += [f"note: {method}: {text}" for method, texts in notices.items() for text in texts]
+    return "\n".join(lines) + "\n"
+
+
+def _plain_name(sequence: str) -> str:
+    return sequence.replace("/", "_").replace(":", "_")
 
 
 def _settings_of(report: dict[str, Any], result: SequenceResult | None = None) -> dict[str, Any]:
     """What a page shows as its configuration; ``result`` adds what was chosen for the sequence."""
     settings = {name: report[name] for name in ("data", "split", "checkpoint") if report[name] is not None}
-    settings |= {f"low-resolution depth: {key}": value for key, value in report["low_resolution"].items()}
+    settings |= {f"low-resolution depth: {key}": value for key, value in report.get("low_resolution", {}).items()}
     if result is not None and result.range_m is not None:
         settings["low-resolution depth: range_m"] = round(result.range_m, 3)
     if result is not None and result.clip_truth_m is not None:

@@ -141,6 +141,8 @@ def test_every_frame_is_scored_and_reported(evaluated):
     assert len((output / "per_frame.csv").read_text().splitlines()) == FRAMES + 1
     for name in ("report.html", "video.mp4", "cloud.png", "frame_worst.png", "xt_slices.png"):
         assert (output / name).stat().st_size > 500
+    page = (output / "report.html").read_text()
+    assert page.index("The input is simulated: a dtof_paper at x4") < page.index('<p class="verdict')
 
 
 def test_figures_are_those_of_upsampling_by_hand(evaluated, bag):
@@ -180,12 +182,48 @@ def test_a_flat_wall_is_off_by_the_sensor_s_quantisation_alone(tmp_path):
         for i in range(3):
             bag.image(COLOR, BEGIN + i * STEP, np.full((H, W, 3), 128, np.uint8), "bgr8")
             bag.image(DEPTH, BEGIN + i * STEP, np.full((H, W), 2.0, np.float32), "32FC1")
-    metrics = evaluate(tmp_path / "run", tmp_path / "out", "--range", "5")
+    metrics = evaluate(tmp_path / "run", tmp_path / "out", "--sensor-value", "dtof.range_m=5")
     bin_m = 5 / 1023
     expected = 100 * abs(round(2.0 / bin_m) * bin_m - 2.0)
     for figures in metrics["figures"].values():
         assert figures["rmse_cm"] == pytest.approx(expected, rel=1e-3)
     assert any("camera_info" in note for note in metrics["notes"])
+
+
+def test_a_recording_is_judged_by_itself(bag, tmp_path):
+    """The wall and the box are recorded without noise, so what is hidden is found but at the box's edges."""
+    metrics = evaluate(bag, tmp_path, "--self", "--method", "guided_temporal")
+    assert metrics["protocol"]["by_itself"]
+    assert set(metrics["figures"]) == {"as recorded", "guided_temporal", "bilinear"}
+    ours, recorded = metrics["figures"]["guided_temporal"], metrics["figures"]["as recorded"]
+    assert metrics["recording"]["unmeasured_share"] == pytest.approx(8 * 10 / (H * W), rel=1e-3)
+    assert recorded["hidden_mae_cm"] is None
+    assert recorded["holes_filled"] == 0
+    assert ours["holes_filled"] == 1
+    assert ours["changed_share"] == 0
+    assert ours["changed_cm"] < 0.1
+    assert ours["hidden_mae_cm"] < 30  # the step from the box to the wall is 80 cm
+    page = (tmp_path / "report.html").read_text()
+    assert page.index(metrics["recording"]["verdict"][:40]) < page.index("frames scored")
+    assert "judged by itself" in page
+    assert "flicker in holes" in page
+    assert metrics["frames"]["scored"] == FRAMES
+
+
+def test_the_method_that_auto_takes_is_named(bag, tmp_path):
+    metrics = evaluate(bag, tmp_path, "--self", "--method", "auto")
+    assert metrics["method"] == metrics["run"]["method"] == "guided_temporal"
+
+
+def test_a_recording_whose_depth_is_elsewhere_is_not_judged_by_itself(tmp_path, bag):
+    with BagMaker(tmp_path / "run") as maker:
+        for i in range(3):
+            maker.image(COLOR, BEGIN + i * STEP, np.full((H, W, 3), 128, np.uint8), "rgb8")
+            maker.image(DEPTH, BEGIN + i * STEP, np.full((H, W // 4), 2000, np.uint16), "16UC1")
+    with pytest.raises(DataError, match=r"not registered to colour .*aligned_depth_to_color"):
+        evaluate(tmp_path / "run", tmp_path / "out", "--self")
+    with pytest.raises(ConfigError, match="drop --scale"):
+        evaluate(bag, tmp_path / "out", "--self", "--scale", "4")
 
 
 def test_a_reference_topic_is_the_truth(tmp_path):

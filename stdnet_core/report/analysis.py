@@ -44,6 +44,7 @@ class AnalysisFrame:
         upsampled: bilinearly interpolated ``depth_lr`` (H, W), which decides where the spatial long tail is.
         flow: (2, H, W) px from the previous frame to this one, or None to estimate it from colour.
         shown: method -> (H, W) bool, where it would show its output to a user; None: wherever it has one.
+        scored: (H, W) bool, the pixels that count; None: all with a truth.
     """
 
     index: int
@@ -55,6 +56,7 @@ class AnalysisFrame:
     upsampled: np.ndarray | None = None
     flow: np.ndarray | None = None
     shown: Mapping[str, np.ndarray] | None = None
+    scored: np.ndarray | None = None
 
 
 @dataclass
@@ -121,6 +123,7 @@ class Analysis:
         methods: names; every frame has an output of each. The first one is what the report is about.
         temporal: also figures along optical flow (slower).
         device: that figures are computed on.
+        reference: what the truth is called in pictures.
 
     Attributes:
         rows: one dict a frame: index, stamp_s, pixels, and per method rmse_cm, mae_cm, flicker_cm, coverage.
@@ -129,11 +132,19 @@ class Analysis:
         slice: the x-t slice of the first :data:`SLICE_FRAMES` frames.
     """
 
-    def __init__(self, methods: Sequence[str], *, temporal: bool = True, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        methods: Sequence[str],
+        *,
+        temporal: bool = True,
+        device: torch.device | str = "cpu",
+        reference: str = "truth",
+    ) -> None:
         if not methods:
             raise InputError("an analysis needs at least one method")
         self.methods = list(methods)
         self.temporal = temporal
+        self.reference = reference
         self.rows: list[dict[str, float]] = []
         bins = len(ERROR_EDGES_M) - 1
         self.histograms = {region: {name: np.zeros(bins, np.int64) for name in methods} for region in REGIONS}
@@ -160,6 +171,8 @@ class Analysis:
             InputError: a size differs from that of the frame before, or a method is missing.
         """
         known = np.isfinite(frame.truth) & (frame.truth > 0)
+        if frame.scored is not None:
+            known &= frame.scored
         for name in self.methods:
             if name not in frame.outputs or frame.outputs[name].shape != frame.truth.shape:
                 raise InputError(f"frame {frame.index}: no depth of {name} at the truth's size")

@@ -14,11 +14,13 @@ from stdnet_core.cli import require
 from stdnet_core.data.sensors.arguments import simulation_sentences
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
 from stdnet_core.report.preview import PreviewVideo
+from stdnet_core.report.recording_report import REFERENCE, analysis_frame, recording_parts, with_flicker
 from stdnet_core.report.writer import Overview, ReportData, write_overview, write_report
 from stdnet_core.scoring import ScoredFrame
 
 if TYPE_CHECKING:
     from stdnet_core.evaluation import EvaluationFrame, SequenceResult
+    from stdnet_core.recording import JudgedFrame, RecordingScore
 
 _FLOWS = {
     "true": "TEPE is taken along the data's own optical flow.",
@@ -45,13 +47,22 @@ class EvaluationReport:
         methods: names, the one that the report is about first.
         expected: about how many frames will come.
         device: that figures are computed on.
+        recording: the score of a recording without truth, which the report then is about.
     """
 
-    def __init__(self, folder: Path, methods: Sequence[str], expected: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        methods: Sequence[str],
+        expected: int,
+        device: torch.device | str = "cpu",
+        recording: RecordingScore | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._analysis = Analysis(methods, device=device)
-        self._video = PreviewVideo(folder / "video.mp4", methods[0], expected)
+        self._folder, self._recording = folder, recording
+        reference = "truth" if recording is None else REFERENCE
+        self._analysis = Analysis(methods, temporal=recording is None, device=device, reference=reference)
+        self._video = PreviewVideo(folder / "video.mp4", methods[0], expected, reference)
 
     def __len__(self) -> int:
         return len(self._analysis)
@@ -82,6 +93,53 @@ class EvaluationReport:
         )
         self._video.add(rgb, low, scored.predictions[self._analysis.methods[0]], truth)
 
+    def add_judged(self, judged: JudgedFrame) -> None:
+        """Take the next frame of a recording."""
+        frame = analysis_frame(judged)
+        with_flicker(self._analysis.add(frame), judged.flicker)
+        self._video.add(frame.rgb, frame.depth_lr, frame.outputs[self._analysis.methods[0]], frame.truth)
+
+    def write_recording(
+        self,
+        name: str,
+        configuration: Mapping[str, Any],
+        notices: Mapping[str, Sequence[str]] | None,
+        milliseconds: float,
+        warnings: Sequence[str] = (),
+    ) -> Path:
+        """Write the report of a recording; returns its HTML file.
+
+        Args:
+            name: of the sequence.
+            configuration: settings by name.
+            notices: what methods had to say, None if it was interrupted.
+            milliseconds: a frame of the method that the report is about.
+            warnings: what makes its figures doubtful.
+        """
+        self._video.close()
+        analysis = self._analysis
+        parts = recording_parts(self._recording, analysis.methods[0])
+        warnings = [f"WARNING: {text}" for text in warnings]
+        if notices is None:
+            warnings.append(f"Interrupted: this report covers the first {len(analysis)} frames.")
+        parts["warnings"] = [*warnings, *parts["warnings"]]
+        parts["facts"] = [
+            ("frames scored", str(len(analysis))),
+            *parts["facts"],
+            ("time per frame", f"{milliseconds:.0f} ms"),
+        ]
+        data = ReportData(
+            title=f"Depth of {name}, judged by itself",
+            subtitle=str(configuration.get("data", "")),
+            analysis=analysis,
+            notes=[f"{method}: {text}" for method, texts in (notices or {}).items() for text in texts],
+            video=self._video.path,
+            video_caption=self._video.caption,
+            configuration={"sequence": name, **configuration},
+            **parts,
+        )
+        return write_report(data, self._folder)
+
     def write(
         self,
         name: str,
@@ -105,8 +163,7 @@ class EvaluationReport:
         warnings, notes = [f"WARNING: {text}" for text in warnings], []
         facts, protocol = [("frames scored", str(len(analysis)))], "All methods see the same input."
         camera = configuration.get("low-resolution depth: sensor")
-        if camera is not None:
-            protocol = f"{simulation_sentences(camera, scale)} {protocol}"
+        lead = "" if camera is None else simulation_sentences(camera, scale)
         if result is None:
             warnings.append(f"Interrupted: this report covers the first {len(analysis)} frames.")
         else:
@@ -125,6 +182,7 @@ class EvaluationReport:
         data = ReportData(
             title=f"Depth upsampling x{scale} of {name}",
             subtitle=str(configuration.get("data", "")),
+            lead=lead,
             analysis=analysis,
             protocol=protocol,
             facts=facts,

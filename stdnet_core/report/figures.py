@@ -145,8 +145,14 @@ def _bin_name(edges: np.ndarray, i: int) -> str:
     return f"> {low:g}" if np.isinf(high) else f"{low:g}-{high:g}"
 
 
-def xt_slices(piece: XtSlice, methods: Sequence[str]) -> bytes:
-    """One image row over time, from top to bottom: colour, truth and every method (fig. 5b of the paper)."""
+def xt_slices(piece: XtSlice, methods: Sequence[str], reference: str = "truth") -> bytes:
+    """One image row over time, from top to bottom: colour, truth and every method (fig. 5b of the paper).
+
+    Args:
+        piece: the row.
+        methods: to show.
+        reference: what the truth is called.
+    """
 
     def draw() -> Any:
         names = ["colour", "truth", *methods]
@@ -156,7 +162,7 @@ def xt_slices(piece: XtSlice, methods: Sequence[str]) -> bytes:
             rows = piece.rgb if name == "colour" else piece.depth[name]
             picture = np.array(rows) if name == "colour" else colorize_depth(np.array(rows), low, high)
             axis.imshow(picture, aspect="auto", interpolation="nearest")
-            axis.set_title(name, fontsize=10)
+            axis.set_title(reference if name == "truth" else name, fontsize=10)
             axis.set_xlabel("column")
             axis.grid(False)
         axes[0, 0].set_ylabel(f"frame (row {piece.row} of the image)")

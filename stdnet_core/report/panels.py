@@ -53,6 +53,7 @@ def frame_tiles(
     limits: tuple[float, float] | None = None,
     error_max: float | None = None,
     errors_of: Sequence[str] | None = None,
+    reference: str = "truth",
 ) -> list[Tile]:
     """Colour, input depth, every output, truth and error pictures of one frame.
 
@@ -64,9 +65,9 @@ def frame_tiles(
         limits: depth range of the colours in metres; from the truth by default.
         error_max: strongest error colour in metres; from the truth by default.
         errors_of: the outputs whose error is shown; all by default.
+        reference: what the truth is called.
     """
-    reference = truth if truth is not None else depth_lr
-    low, high = limits or depth_limits(reference)
+    low, high = limits or depth_limits(depth_lr if truth is None else truth)
     size = rgb.shape[1], rgb.shape[0]
     cells = cv2.resize(colorize_depth(depth_lr, low, high), size, interpolation=cv2.INTER_NEAREST)
     tiles = [
@@ -76,10 +77,11 @@ def frame_tiles(
     tiles += [Tile(name, colorize_depth(depth, low, high)) for name, depth in outputs.items()]
     if truth is not None:
         top = error_max or error_limit(truth)
-        tiles.append(Tile(f"truth, {low:.2g} to {high:.2g} m", colorize_depth(truth, low, high)))
+        tiles.append(Tile(f"{reference}, {low:.2g} to {high:.2g} m", colorize_depth(truth, low, high)))
         for name in errors_of if errors_of is not None else outputs:
             error = np.abs(outputs[name] - truth)
-            tiles.append(Tile(f"error of {name}, 0 to {100 * top:.0f} cm", colorize_error(error, top)))
+            kind = "error of" if reference == "truth" else f"{reference} against"
+            tiles.append(Tile(f"{kind} {name}, 0 to {100 * top:.0f} cm", colorize_error(error, top)))
     return tiles
 
 

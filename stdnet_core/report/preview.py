@@ -23,16 +23,17 @@ class PreviewVideo:
         path: the MP4.
         method: whose output it shows.
         expected: about how many frames will come.
+        reference: what the truth is called.
 
     Attributes:
         path: the MP4; not there without frames.
         step: every how manieth frame is shown.
     """
 
-    def __init__(self, path: Path, method: str, expected: int) -> None:
+    def __init__(self, path: Path, method: str, expected: int, reference: str = "truth") -> None:
         self.path = path
         self.step = max(1, math.ceil(expected / _MOST_FRAMES))
-        self._method = method
+        self._method, self._reference = method, reference
         self._writer = Mp4Writer(path, PREVIEW_FPS)
         self._taken = 0
         self._scales: tuple[tuple[float, float], float] | None = None
@@ -45,7 +46,15 @@ class PreviewVideo:
         if self._scales is None:
             self._scales = depth_limits(truth), error_limit(truth)
         limits, error_max = self._scales
-        tiles = frame_tiles(rgb, depth_lr, {self._method: output}, truth, limits=limits, error_max=error_max)
+        tiles = frame_tiles(
+            rgb,
+            depth_lr,
+            {self._method: output},
+            truth,
+            limits=limits,
+            error_max=error_max,
+            reference=self._reference,
+        )
         colour, low, ours, true, error = tiles
         picture = compose([colour, low, true, ours, error], tile_width=_TILE_WIDTH)
         self._writer.add(np.concatenate((picture, scale_bars(picture.shape[1], limits, error_max))))

@@ -24,17 +24,73 @@ from stdnet_core.report.versions import versions
 
 _VIDEO_LIMIT = 12 << 20
 _CLEARLY = 0.01
-_COLUMNS = (
-    ("rmse_cm", "RMSE", 1, False, "root mean squared error"),
-    ("mae_cm", "MAE", 1, False, "mean absolute error"),
-    ("tepe_cm", "TEPE", 1, False, "temporal end-point error: change of the error along optical flow"),
-    ("flicker_cm", "flicker", 1, False, "mean |change of output - change of truth| at a pixel from frame to frame"),
-    ("delta1", "delta1 %", 100, True, "pixels within a factor of 1.25"),
-    ("edge_rmse_cm", "edge RMSE", 1, False, "RMSE within 2 px of depth edges"),
-    ("longtail_spatial_rmse_cm", "tail RMSE", 1, False, "RMSE where bilinear interpolation is wrong by 10 cm or more"),
-    ("motion_tail_rmse_cm", "motion tail RMSE", 1, False, "RMSE where depth changes by 10 cm or more along the flow"),
-    ("coverage", "coverage %", 100, True, "share of the truth's pixels for which a depth is given"),
+_FLICKER = "Flicker is the mean |change of output - change of truth| from frame to frame at a pixel."
+_FLICKER_WITHOUT_TRUTH = (
+    "RMSE and MAE are those of hidden patches; flicker is the mean change of output from frame to frame where the "
+    "scene stands still and depth was measured."
 )
+_HIDDEN = "Errors are those of hidden patches, against what was recorded there."
+_TAILS = (
+    "The spatial long tail is where interpolating the input is wrong by 10 cm or more, the temporal one where the "
+    "depth to compare with changes by 10 cm or more from one frame to the next; the motion tail, where depth changes "
+    "along the flow, is another."
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table of figures.
+
+    Attributes:
+        key: of the figure.
+        label: its heading.
+        factor: on the figure.
+        more_is_better: else less is.
+        help: what it means.
+    """
+
+    key: str
+    label: str
+    factor: float
+    more_is_better: bool
+    help: str
+
+
+ACCURACY = (
+    Column("rmse_cm", "RMSE", 1, False, "root mean squared error"),
+    Column("mae_cm", "MAE", 1, False, "mean absolute error"),
+    Column("tepe_cm", "TEPE", 1, False, "temporal end-point error: change of the error along optical flow"),
+    Column(
+        "flicker_cm", "flicker", 1, False, "mean |change of output - change of truth| at a pixel from frame to frame"
+    ),
+    Column("delta1", "delta1 %", 100, True, "pixels within a factor of 1.25"),
+    Column("edge_rmse_cm", "edge RMSE", 1, False, "RMSE within 2 px of depth edges"),
+    Column(
+        "longtail_spatial_rmse_cm", "tail RMSE", 1, False, "RMSE where bilinear interpolation is wrong by 10 cm or more"
+    ),
+    Column(
+        "motion_tail_rmse_cm",
+        "motion tail RMSE",
+        1,
+        False,
+        "RMSE where depth changes by 10 cm or more along the flow",
+    ),
+    Column("coverage", "coverage %", 100, True, "share of the truth's pixels for which a depth is given"),
+)
+"""Against a truth."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The figures that a report is about.
+
+    Attributes:
+        columns: those without any figure are left out.
+        figures: method -> figure.
+    """
+
+    columns: Sequence[Column]
+    figures: Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -70,10 +126,12 @@ class ReportData:
 
     Attributes:
         title, subtitle: its heading.
+        lead: what has to be known before anything else.
         analysis: of the frames; its first method is what the report is about.
         protocol: one or two sentences on what was compared with what.
         facts: (label, value) of the most important numbers.
-        verdicts: further ones; that on accuracy is made here.
+        verdicts: further ones, after that on accuracy, which is made here if there is a truth.
+        table: what is told instead of the accuracy, without a truth.
         warnings: what makes the report incomplete or its figures doubtful.
         notes: what a reader should know.
         counts: frames by what became of them; "processed" and "scored" are the good ones.
@@ -90,9 +148,11 @@ class ReportData:
     title: str
     analysis: Analysis
     subtitle: str = ""
+    lead: str = ""
     protocol: str = ""
     facts: Sequence[tuple[str, str]] = ()
     verdicts: Sequence[Verdict] = ()
+    table: Table | None = None
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -128,13 +188,15 @@ def write_report(data: ReportData, output_dir: Path) -> Path:
     html = _template("report.html").render(
         title=data.title,
         subtitle=data.subtitle,
-        verdicts=[*_accuracy_verdict(data.analysis), *data.verdicts],
+        lead=data.lead,
+        verdicts=[*(_accuracy_verdict(data.analysis) if data.table is None else ()), *data.verdicts],
         warnings=list(data.warnings),
         notes=list(data.notes),
         facts=list(data.facts),
         protocol=data.protocol,
         sections=shown,
-        **_accuracy(data.analysis),
+        heading="Accuracy" if data.table is None else "Without a truth",
+        **_cells_of(data.table or accuracy_of(data.analysis)),
     )
     path = output_dir / "report.html"
     path.write_text(html, encoding="utf-8")
@@ -226,13 +288,14 @@ def _cell(value: Any) -> Any:
 
 def _sections(data: ReportData) -> list[Section]:
     analysis, methods = data.analysis, data.analysis.methods
+    depth = "true depth" if data.table is None else "recorded depth"
     sections = []
     if len(analysis):
         sections = [
             Section("Frames", _examples_text(analysis), (), _examples(analysis)),
             Section(
                 "Over time",
-                "Flicker is the mean |change of output - change of truth| from frame to frame at a pixel.",
+                _FLICKER if data.table is None else _FLICKER_WITHOUT_TRUTH,
                 (),
                 [
                     Picture(
@@ -245,15 +308,13 @@ def _sections(data: ReportData) -> list[Section]:
                         f"Row {analysis.slice.row} of the image over time, from top to bottom, of the first "
                         f"{len(analysis.slice.rgb)} frames. Jagged lines are flicker, blurred ones lost edges (as the "
                         "paper's fig. 5b).",
-                        figures.xt_slices(analysis.slice, methods),
+                        figures.xt_slices(analysis.slice, methods, analysis.reference),
                     ),
                 ],
             ),
             Section(
                 "Where the errors are",
-                "The spatial long tail is where interpolating the input is wrong by 10 cm or more, the temporal one "
-                "where the true depth of a pixel changes by 10 cm or more from one frame to the next; the motion "
-                "tail, where depth changes along the flow, is another.",
+                _TAILS if data.table is None else f"{_HIDDEN} {_TAILS}",
                 (),
                 [
                     Picture(
@@ -264,9 +325,8 @@ def _sections(data: ReportData) -> list[Section]:
                     ),
                     Picture(
                         "error_by_place",
-                        "Mean error against true depth (left) and against the distance to the next edge of the true "
-                        "depth (right), with the share of pixels below; depths that less than 0.5 % of pixels have are "
-                        "left out.",
+                        f"Mean error against the {depth} (left) and against the distance to its next edge (right), "
+                        "with the share of pixels below; depths that less than 0.5 % of pixels have are left out.",
                         figures.binned_errors(analysis.by_depth, analysis.by_edge_distance, methods),
                     ),
                 ],
@@ -314,20 +374,23 @@ def _examples(analysis: Analysis) -> list[Picture]:
             + ", ".join(f"{method} {_number(row[f'{method} rmse_cm'])} cm" for method in analysis.methods)
             + "."
         )
-        pictures.append(Picture(f"frame_{name}", caption, figures.encode_png(_panel(frame, main, others))))
+        panel = _panel(frame, main, others, analysis.reference)
+        pictures.append(Picture(f"frame_{name}", caption, figures.encode_png(panel)))
     return pictures
 
 
-def _panel(frame: AnalysisFrame, main: str, others: Sequence[str]) -> np.ndarray:
+def _panel(frame: AnalysisFrame, main: str, others: Sequence[str], reference: str) -> np.ndarray:
     """Two rows: colour, input, truth, main output; then its error and the others' errors."""
     limits, error_max = depth_limits(frame.truth), error_limit(frame.truth)
-    tiles = frame_tiles(frame.rgb, frame.depth_lr, dict(frame.outputs), frame.truth, limits=limits, error_max=error_max)
+    outputs = dict(frame.outputs)
+    colour, low, *rest = frame_tiles(
+        frame.rgb, frame.depth_lr, outputs, frame.truth, limits=limits, error_max=error_max, reference=reference
+    )
+    by_name, truth = dict(zip(outputs, rest, strict=False)), rest[len(outputs)]
+    errors = dict(zip(outputs, rest[len(outputs) + 1 :], strict=True))
     others = sorted(others, key=lambda name: name != "bilinear")
-    by_caption = {tile.caption: tile for tile in tiles}
-    truth = next(tile for tile in tiles if tile.caption.startswith("truth"))
-    errors = {name: next(t for t in tiles if t.caption.startswith(f"error of {name},")) for name in (main, *others)}
-    top = [tiles[0], tiles[1], truth, by_caption[main]]
-    bottom = [errors[main], *(tile for name in others[:1] for tile in (by_caption[name], errors[name]))]
+    top = [colour, low, truth, by_name[main]]
+    bottom = [errors[main], *(tile for name in others[:1] for tile in (by_name[name], errors[name]))]
     bottom += [errors[name] for name in others[1:2]]
     picture = compose([*top, *bottom], columns=4, tile_width=380)
     return np.concatenate((picture, scale_bars(picture.shape[1], limits, error_max)))
@@ -337,26 +400,31 @@ def _examples_text(analysis: Analysis) -> str:
     return f"The frames with the smallest, the median and the largest RMSE of {analysis.methods[0]}."
 
 
-def _accuracy(analysis: Analysis) -> dict[str, Any]:
-    table = analysis.figures()
-    columns = [c for c in _COLUMNS if any(math.isfinite(table[name].get(c[0], math.nan)) for name in table)]
+def accuracy_of(analysis: Analysis) -> Table:
+    """The table of a report with a truth."""
+    return Table(ACCURACY, analysis.figures())
+
+
+def _cells_of(table: Table) -> dict[str, Any]:
+    figures = table.figures
+    columns = [c for c in table.columns if any(math.isfinite(row.get(c.key, math.nan)) for row in figures.values())]
     best = {}
-    for key, _, _, more_is_better, _ in columns:
-        values = [table[name][key] for name in table if math.isfinite(table[name][key])]
-        best[key] = max(values) if more_is_better else min(values)
+    for column in columns:
+        values = [row[column.key] for row in figures.values() if math.isfinite(row[column.key])]
+        best[column.key] = max(values) if column.more_is_better else min(values)
     rows = []
-    for name in analysis.methods:
+    for name, row in figures.items():
         cells = [
-            {"text": _number(table[name][key] * factor), "best": len(table) > 1 and table[name][key] == best[key]}
-            for key, _, factor, _, _ in columns
+            {"text": _number(row[c.key] * c.factor), "best": len(figures) > 1 and row[c.key] == best[c.key]}
+            for c in columns
         ]
         rows.append({"name": name, "cells": cells})
-    return {"columns": [{"label": label, "help": text} for _, label, _, _, text in columns], "table": rows}
+    return {"columns": [{"label": column.label, "help": column.help} for column in columns], "table": rows}
 
 
-def accuracy_table(analysis: Analysis) -> str:
-    """The accuracy table as text, for terminals."""
-    parts = _accuracy(analysis)
+def table_text(table: Table) -> str:
+    """The table as text, for terminals."""
+    parts = _cells_of(table)
     labels = [column["label"] for column in parts["columns"]]
     widths = [max(12, len(label) + 2) for label in labels]
     rows = [("", labels), *((row["name"], [cell["text"] for cell in row["cells"]]) for row in parts["table"])]

@@ -9,7 +9,8 @@ from stdnet_core.cli import require
 from stdnet_core.data.sensors.arguments import add_sensor_arguments, ratio_argument, sensor_from
 from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.errors import ConfigError, DataError
-from stdnet_core.report.writer import accuracy_table
+from stdnet_core.recording import recording_verdict
+from stdnet_core.report.writer import table_text
 from stdnet_core.ros_images import depth_of
 from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.bag_evaluation.evaluation import Task, run_deterministic, write_results
@@ -18,6 +19,7 @@ from stdnet_ros.bag_evaluation.settings import make_settings
 from stdnet_ros.bag_evaluation.topics import BagTopics, find_topics
 from stdnet_ros.simulated_sensor import range_for
 
+_SENSOR = "dtof_paper"
 BASELINES = ("nearest", "bilinear", "bicubic", "joint_bilateral", "guided_temporal")
 
 
@@ -33,11 +35,16 @@ def parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("bag_report"), help="folder for the results (default bag_report)"
     )
     task = cli.add_argument_group("what is compared with what")
+    task.add_argument("--scale", type=ratio_argument, help="scale of the input made from the bag's depth (default 8)")
     task.add_argument(
-        "--scale", type=ratio_argument, default=8, help="scale of the input made from the bag's depth (default 8)"
+        "--self",
+        dest="by_itself",
+        action="store_true",
+        help="judge the recording by itself, without a truth: depth goes in as it is, at its own resolution, but for "
+        "patches that are hidden",
     )
     task.add_argument("--reference", metavar="TOPIC", help="true depth; the bag's depth then is the input as it is")
-    add_sensor_arguments(task)
+    add_sensor_arguments(task, _SENSOR)
     task.add_argument("--baselines", default="bilinear,joint_bilateral", help=f"of {','.join(BASELINES)}; '' for none")
     task.add_argument("--no-flow", action="store_true", help="no figures along optical flow (TEPE, motion tail)")
     topics = cli.add_argument_group("topics (found by type, content and name if not given)")
@@ -90,7 +97,9 @@ def main(arguments: list[str] | None = None) -> int:
             result = run_deterministic(task)
             report = write_results(task, result)
     if len(result.analysis):
-        print("\n" + accuracy_table(result.analysis))
+        print("\n" + table_text(result.table))
+    if result.recording is not None:
+        print(recording_verdict(result.recording, result.analysis.methods[0]).text)
     shown = {name: count for name, count in result.counts.items() if count}
     print("frames: " + ", ".join(f"{count} {name}" for name, count in shown.items()))
     for note in result.warnings + result.notes:
@@ -100,6 +109,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
+    if args.by_itself and (args.scale is not None or args.reference or args.sensor_value or args.sensor != _SENSOR):
+        raise ConfigError(
+            "--self takes depth as it is and compares it with itself; drop --scale, --reference and --sensor"
+        )
     if args.every < 1:
         raise ConfigError(f"--every is {args.every}; it must be 1 or more")
     for name, value in (("--rate", args.rate), ("--duration", args.duration)):
@@ -141,17 +154,18 @@ def _task(bag: Bag, topics: BagTopics, args: argparse.Namespace) -> Task:
     }
     settings, values = make_settings(args.params_file, changes)
     sensor = sensor_from(args)
-    if isinstance(sensor.measurement, Dtof) and sensor.measurement.range_m is None:
+    if not args.by_itself and isinstance(sensor.measurement, Dtof) and sensor.measurement.range_m is None:
         covering = range_for(_first_depth(bag, topics, settings.depth_unit))
         sensor = sensor.with_values({"dtof.range_m": covering, "dtof.clip_beyond_range": False})
     protocol = Protocol(
-        scale=args.scale,
+        scale=args.scale or 8,
         sensor=sensor,
         camera=args.sensor,
         every=args.every,
         start=args.start,
         duration=args.duration,
         stamps=args.stamps,
+        by_itself=args.by_itself,
     )
     return Task(
         bag=bag,

@@ -17,13 +17,15 @@ import numpy as np
 from stdnet_core.cli import require
 from stdnet_core.data.sensors.arguments import simulation_sentences
 from stdnet_core.errors import DataError, InputError
-from stdnet_core.inference import DepthUpsampler
+from stdnet_core.inference import DepthUpsampler, UpsampledDepth
+from stdnet_core.recording import RecordedFrame, RecordingScore, hidden_patches, judged, recording_verdict
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
 from stdnet_core.report.cloud import back_project, render_cloud, without_margins
 from stdnet_core.report.figures import encode_png
 from stdnet_core.report.preview import PreviewVideo
+from stdnet_core.report.recording_report import COLUMNS, REFERENCE, analysis_frame, recording_parts, with_flicker
 from stdnet_core.report.versions import versions
-from stdnet_core.report.writer import ReportData, Section, Verdict, write_report
+from stdnet_core.report.writer import ReportData, Section, Table, Verdict, accuracy_of, write_report
 from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.bag_evaluation.deterministic import OfflineNode, Upsampled
 from stdnet_ros.bag_evaluation.frames import BagFrame, FrameReader, Protocol
@@ -80,6 +82,7 @@ class Result:
         partial: it was interrupted.
         cloud: picture of a cloud, None without.
         video_caption: what the video shows.
+        recording: of a recording that is judged by itself, else None.
     """
 
     analysis: Analysis
@@ -91,26 +94,43 @@ class Result:
     partial: bool = False
     cloud: bytes | None = None
     video_caption: str = ""
+    recording: RecordingScore | None = None
+
+    @property
+    def table(self) -> Table:
+        """The figures that the report is about."""
+        if self.recording is not None:
+            return Table(COLUMNS, self.recording.figures())
+        return accuracy_of(self.analysis)
 
 
 class Baselines:
-    """Classical methods on the same input as the node's pipeline."""
+    """Classical methods on the same input as the node's pipeline.
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._upsamplers = {name: DepthUpsampler(method=name, device="cpu") for name in names}
+    Args:
+        names: of the methods.
+        withhold: depth that no measurement supports, as the node does.
+    """
+
+    def __init__(self, names: Sequence[str], *, withhold: bool = True) -> None:
+        self._upsamplers = {
+            name: DepthUpsampler(method=name, device="cpu", mask_unsupported=withhold) for name in names
+        }
+        self._sizes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     @property
     def names(self) -> list[str]:
         """Of the methods."""
         return list(self._upsamplers)
 
-    def run(self, rgb: np.ndarray, depth_lr: np.ndarray) -> dict[str, np.ndarray]:
-        """Depth (H, W) of every method, NaN invalid; (H, W, 3) uint8 and (h, w) metres in."""
-        results = {}
-        for name, upsampler in self._upsamplers.items():
-            upsampler.reset()
-            results[name] = upsampler.step(rgb, depth_lr).depth
-        return results
+    def run(self, rgb: np.ndarray, depth_lr: np.ndarray) -> dict[str, UpsampledDepth]:
+        """What every method makes of the next frame, (H, W, 3) uint8 and (h, w) metres."""
+        sizes = rgb.shape, depth_lr.shape
+        if sizes != self._sizes:
+            for upsampler in self._upsamplers.values():
+                upsampler.reset()
+            self._sizes = sizes
+        return {name: upsampler.step(rgb, depth_lr) for name, upsampler in self._upsamplers.items()}
 
 
 class Scorer:
@@ -124,26 +144,47 @@ class Scorer:
     """
 
     def __init__(self, task: Task, main: str, expected: int, video: Path) -> None:
-        self._baselines = Baselines(list(dict.fromkeys(["bilinear", *task.baselines])))
+        by_itself = task.protocol.by_itself
+        self._baselines = Baselines(list(dict.fromkeys(["bilinear", *task.baselines])), withhold=not by_itself)
         shown = [name for name in task.baselines if name != main]
-        self.analysis = Analysis([main, *shown], temporal=task.temporal)
+        reference = REFERENCE if by_itself else "truth"
+        self.analysis = Analysis([main, *shown], temporal=task.temporal and not by_itself, reference=reference)
+        self.recording = RecordingScore([main, *shown]) if by_itself else None
         self.cloud: bytes | None = None
         self.unscored = 0
         self._main, self._expected = main, expected
-        self.video = PreviewVideo(video, main, expected)
+        self.video = PreviewVideo(video, main, expected, reference)
 
     def add(self, done: Upsampled) -> dict[str, float] | None:
         """Score a frame; returns its row of the table, None when it has no truth."""
         frame = done.frame
-        if frame.truth is None:
+        if frame.truth is None and self.recording is None:
             self.unscored += 1
             return None
-        if done.depth.shape != frame.truth.shape:
-            raise DataError(f"output of {done.depth.shape} cannot be compared with truth of {frame.truth.shape}")
         others = self._classical(frame.rgb, frame.depth_lr)
-        outputs = {name: others[name] for name in self.analysis.methods[1:]}
+        outputs = {name: others[name].depth for name in self.analysis.methods[1:]}
         outputs[self._main] = done.depth
-        row = self.analysis.add(
+        if self.recording is not None:
+            shown = {name: np.isfinite(depth) for name, depth in outputs.items()}
+            for name in self.analysis.methods[1:]:
+                if others[name].supported is not None:
+                    shown[name] &= others[name].supported
+            row, truth = self._judge(frame, outputs, shown)
+        else:
+            row, truth = self._compare(frame, outputs, others["bilinear"].depth), frame.truth
+        number = len(self.analysis) - 1
+        self.video.add(frame.rgb, frame.depth_lr, done.depth, truth)
+        if done.info is not None and (self.cloud is None or number == self._expected // 2):
+            points = back_project(done.depth, np.array(done.info.k).reshape(3, 3))
+            self.cloud = encode_png(without_margins(render_cloud(points, frame.rgb, size=(600, 800))))
+        return row
+
+    def _compare(self, frame: BagFrame, outputs: Mapping[str, np.ndarray], upsampled: np.ndarray) -> dict[str, float]:
+        """Compare with the truth."""
+        size = outputs[self._main].shape
+        if size != frame.truth.shape:
+            raise DataError(f"output of {size} cannot be compared with truth of {frame.truth.shape}")
+        return self.analysis.add(
             AnalysisFrame(
                 frame.index,
                 frame.stamp / 1e9,
@@ -151,17 +192,24 @@ class Scorer:
                 frame.depth_lr,
                 outputs,
                 frame.truth,
-                upsampled=others["bilinear"],
+                upsampled=upsampled,
             )
         )
-        number = len(self.analysis) - 1
-        self.video.add(frame.rgb, frame.depth_lr, done.depth, frame.truth)
-        if done.info is not None and (self.cloud is None or number == self._expected // 2):
-            points = back_project(done.depth, np.array(done.info.k).reshape(3, 3))
-            self.cloud = encode_png(without_margins(render_cloud(points, frame.rgb, size=(600, 800))))
-        return row
 
-    def _classical(self, rgb: np.ndarray, depth_lr: np.ndarray) -> dict[str, np.ndarray]:
+    def _judge(
+        self, frame: BagFrame, outputs: Mapping[str, np.ndarray], shown: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, float], np.ndarray]:
+        """Judge a recording by itself; returns the row and the recorded depth at colour's size."""
+        hidden = hidden_patches(frame.recorded.shape)
+        scored = RecordedFrame(frame.rgb, frame.recorded, hidden, outputs, shown)
+        flicker = self.recording.add(scored)
+        cells = self.recording.cells(frame.rgb, frame.recorded)
+        judged_frame = judged(frame.index, scored, frame.depth_lr, cells, flicker)
+        row = self.analysis.add(analysis_frame(judged_frame, frame.stamp / 1e9))
+        with_flicker(row, flicker)
+        return row, judged_frame.recorded
+
+    def _classical(self, rgb: np.ndarray, depth_lr: np.ndarray) -> dict[str, UpsampledDepth]:
         if not same_field_of_view(rgb.shape[:2], depth_lr.shape):
             raise InputError(
                 f"depth of {depth_lr.shape[1]}x{depth_lr.shape[0]} does not cover colour of "
@@ -209,16 +257,27 @@ def score(task: Task, node: Source, on_frame: Callable[[Upsampled, Any], None] |
     """Score what ``node`` makes of the bag's frames; as :func:`run_deterministic`."""
     tqdm = require("tqdm", extra="report").tqdm
     reader = FrameReader(task.bag, task.topics, task.protocol, task.settings)
-    main = node.state()["method"]
-    scorer = Scorer(task, main, reader.expected, task.output / "video.mp4")
-    result = Result(scorer.analysis, state=node.state())
+    result = Result(Analysis(["none"]))
+    scorer: Scorer
+
+    def begin() -> None:
+        """With the method that runs, which ``auto`` chooses by the first frame."""
+        nonlocal scorer
+        result.state = node.state()
+        scorer = Scorer(task, result.state["method"], reader.expected, task.output / "video.mp4")
+        result.analysis, result.recording = scorer.analysis, scorer.recording
+
+    begin()
     written = _open_output_bag(task, reader) if task.write_bag is not None else None
     first: int | None = None
-    bar = tqdm(total=reader.expected, unit="frame", desc=f"{main} x{task.protocol.scale:g}", dynamic_ncols=True)
+    doing = "itself" if task.protocol.by_itself else f"x{task.protocol.scale:g}"
+    bar = tqdm(total=reader.expected, unit="frame", desc=doing, dynamic_ncols=True)
 
     def take(done: Upsampled) -> None:
         nonlocal first
-        first = done.frame.stamp if first is None else first
+        if first is None:
+            first = done.frame.stamp
+            begin()
         row = scorer.add(done)
         if row is not None:
             row["inference_ms"] = 1e3 * done.seconds
@@ -284,7 +343,8 @@ def _account(
         )
     if written is not None:
         result.notes += written.notes
-        result.notes.append(f"The upsampled depth was written to {task.write_bag}.")
+        patches = " It is that of input with patches hidden." if task.protocol.by_itself else ""
+        result.notes.append(f"The upsampled depth was written to {task.write_bag}.{patches}")
     if len(result.analysis) == 0 and not result.partial and not node.ended:
         reasons = [*reader.skipped.values(), *node.messages.values()] or ["no frame has a truth"]
         raise DataError(f"{task.bag.path}: no frame could be scored: {reasons[0]}")
@@ -302,8 +362,8 @@ def write_results(
         live: numbers of a live run for metrics.json.
         verdict: on speed, of a live run; without it that of the inference times.
     """
-    analysis = result.analysis
-    figures = analysis.figures() if len(analysis) else {}
+    analysis, recording = result.analysis, result.recording
+    figures = result.table.figures if len(analysis) else {}
     milliseconds = [value for _, value in result.timeline]
     percentiles = _percentiles(milliseconds)
     interval = _frame_interval(analysis)
@@ -322,13 +382,24 @@ def write_results(
         "notes": result.warnings + result.notes,
         "versions": versions(),
     }
+    if recording is not None:
+        content["recording"] = {
+            "verdict": recording_verdict(recording, analysis.methods[0]).text,
+            "standing_share": recording.standing_share,
+            "unmeasured_share": recording.unmeasured_share,
+            "noise_cm": recording.noise(),
+        }
     if live is not None:
         content["live"] = live
     task.output.mkdir(parents=True, exist_ok=True)
     (task.output / "metrics.json").write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
     main = analysis.methods[0]
     facts = [("frames scored", str(len(analysis)))]
-    if figures:
+    parts: dict[str, Any] = {"protocol": _protocol_text(task), "verdicts": [], "warnings": [], "sections": []}
+    if recording is not None:
+        parts = recording_parts(recording, main)
+        facts += parts.pop("facts")
+    elif figures:
         facts += [
             (f"RMSE of {main}", f"{figures[main]['rmse_cm']:.2f} cm"),
             (f"MAE of {main}", f"{figures[main]['mae_cm']:.2f} cm"),
@@ -341,15 +412,20 @@ def write_results(
         verdict = _speed_verdict(percentiles, interval)
     checkpoint = result.state.get("checkpoint")
     ran = f"{main} ({checkpoint})" if checkpoint else main
-    scale = "" if task.topics.reference is not None else f" x{task.protocol.scale:g}"
+    simulated = task.topics.reference is None and recording is None
+    scale = f" x{task.protocol.scale:g}" if simulated else ""
+    title = f"Depth upsampling{scale} of {task.bag.path.name}"
+    if recording is not None:
+        title = f"Depth of {task.bag.path.name}, judged by itself"
+    parts["warnings"] = [*result.warnings, *parts["warnings"]]
+    parts["verdicts"] = [*parts["verdicts"], *([verdict] if verdict is not None else [])]
+    parts["sections"] = [*sections, *parts["sections"]]
     data = ReportData(
-        title=f"Depth upsampling{scale} of {task.bag.path.name}",
+        title=title,
         subtitle=f"{task.bag.path}, {task.bag.duration:.1f} s; {ran} on {result.state.get('device', '?')}",
+        lead=simulation_sentences(task.protocol.camera, task.protocol.scale) if simulated else "",
         analysis=analysis,
-        protocol=_protocol_text(task),
         facts=facts,
-        verdicts=[verdict] if verdict is not None else [],
-        warnings=result.warnings,
         notes=result.notes,
         counts={readable(cause): count for cause, count in result.counts.items()},
         latency=result.timeline,
@@ -358,8 +434,8 @@ def write_results(
         video=task.output / "video.mp4",
         video_caption=result.video_caption,
         cloud=result.cloud,
-        sections=sections,
         configuration=_configuration(task, result),
+        **parts,
     )
     return write_report(data, task.output)
 
@@ -373,7 +449,9 @@ def _configuration(task: Task, result: Result) -> dict[str, Any]:
     """Topics, protocol, what ran, and parameters that differ from the defaults, by readable names."""
     protocol = task.protocol
     rows: dict[str, Any] = {f"{role.replace('_', ' ')} topic": topic for role, topic in task.topics.named().items()}
-    if task.topics.reference is None:
+    if protocol.by_itself:
+        rows["input"] = "depth as recorded, with patches hidden"
+    elif task.topics.reference is None:
         rows["scale"] = protocol.scale
         rows["simulated sensor"] = f"{protocol.camera}: {protocol.sensor.describe()}; seed {protocol.seed}"
     until = "the end" if protocol.duration is None else f"{protocol.start + protocol.duration:g} s"
@@ -400,7 +478,7 @@ def _protocol_text(task: Task) -> str:
     same = "All methods are compared on the same pixels: those where the truth and every method have a depth."
     if task.topics.reference is not None:
         return f"Input is {task.topics.depth}, truth is {task.topics.reference}. {same}"
-    return f"{simulation_sentences(task.protocol.camera, task.protocol.scale)} The truth is the bag's depth. {same}"
+    return f"The truth is the bag's depth. {same}"
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """What a bag gives, frame by frame: pairs as the node makes them, the depth that goes into the network, and the truth.
 
-Two protocols: without a reference the bag's depth is the truth, and what goes in is made from it at a chosen scale;
-with a reference topic the bag's depth goes in as it is and the reference is the truth."""
+Three protocols: without a reference the bag's depth is the truth, and what goes in is made from it at a chosen scale;
+with a reference topic the bag's depth goes in as it is and the reference is the truth; and a recording that is judged
+by itself goes in as it is, but for patches that are hidden (:mod:`stdnet_core.recording`)."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from sensor_msgs.msg import CameraInfo
 
 from stdnet_core.data.sensors import DepthCamera, Sensor, sensor
 from stdnet_core.errors import DataError, InputError
+from stdnet_core.recording import hidden_patches
 from stdnet_core.ros_images import color_of, depth_of
 from stdnet_ros import conversions
 from stdnet_ros.bag_evaluation.bag import Bag, Raw
@@ -41,6 +43,7 @@ class Protocol:
         start: seconds from the bag's begin.
         duration: seconds, None for all.
         stamps: ``header``, or ``record`` to pair by the recorder's times.
+        by_itself: there is no truth; depth goes in as recorded, with patches hidden.
     """
 
     scale: float = 8
@@ -51,6 +54,7 @@ class Protocol:
     start: float = 0.0
     duration: float | None = None
     stamps: str = "header"
+    by_itself: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class BagFrame:
         color_info, depth_info: camera_infos as the node knows them at this time, None without.
         rgb: (H, W, 3) uint8.
         depth_lr: (h, w) metres, NaN invalid; what goes into the pipeline.
-        truth: (H, W) metres, NaN invalid; None when a reference frame is missing.
+        truth: (H, W) metres, NaN invalid; None when a reference frame is missing, or the recording is judged by itself.
+        recorded: (h, w) metres, NaN invalid: depth before patches were hidden; None otherwise.
         raw_color, raw_depth: the messages as recorded.
     """
 
@@ -78,6 +83,7 @@ class BagFrame:
     truth: np.ndarray | None
     raw_color: Raw
     raw_depth: Raw
+    recorded: np.ndarray | None = None
 
 
 class FrameReader:
@@ -167,7 +173,13 @@ class FrameReader:
             color_message, depth_message = self._bag.decode(pair.color), self._bag.decode(pair.depth)
             rgb = color_of(color_message, self._topics.color)
             measured = self._metres(depth_message, self._topics.depth)
-            if self._topics.reference is None:
+            recorded = None
+            if self._protocol.by_itself:
+                self._check_registered(rgb, measured, color_message.header.frame_id, depth_message.header.frame_id)
+                recorded, truth = measured, None
+                low = np.where(hidden_patches(measured.shape), np.float32(np.nan), measured)
+                depth_message = conversions.depth_to_image(low, depth_message.header)
+            elif self._topics.reference is None:
                 self._check_aligned(rgb, measured, self._topics.depth, "the truth")
                 truth = measured
                 low = self._reduce(rgb, measured, color_info)
@@ -184,7 +196,7 @@ class FrameReader:
         self.counts["frames"] += 1
         messages = Pair(color_message, depth_message, pair.color_stamp, pair.depth_stamp)
         yield BagFrame(
-            index, pair.color_stamp, messages, color_info, depth_info, rgb, low, truth, pair.color, pair.depth
+            index, pair.color_stamp, messages, color_info, depth_info, rgb, low, truth, pair.color, pair.depth, recorded
         )
 
     def _metres(self, message: Any, topic: str) -> np.ndarray:
@@ -224,6 +236,24 @@ class FrameReader:
             raise DataError(
                 f"{topic}: {what} is {depth.shape[1]}x{depth.shape[0]} and colour {rgb.shape[1]}x{rgb.shape[0]}; "
                 f"expected one size, aligned pixel by pixel; {hint}"
+            )
+
+    def _check_registered(self, rgb: np.ndarray, depth: np.ndarray, color_frame: str, depth_frame: str) -> None:
+        """What comes out is compared with what went in, so both must be seen from colour's place."""
+        settings = self._settings
+        moved = settings.registration == "reproject" or (
+            settings.registration == "auto" and depth_frame not in ("", color_frame)
+        )
+        if moved or not same_field_of_view(rgb.shape[:2], depth.shape):
+            why = (
+                f"its frame {depth_frame!r} is not colour's {color_frame!r}"
+                if moved
+                else f"{depth.shape[1]}x{depth.shape[0]} does not cover colour of {rgb.shape[1]}x{rgb.shape[0]}"
+            )
+            raise DataError(
+                f"{self._topics.depth} is not registered to colour ({why}), and a recording that is judged by itself "
+                "must be; record the driver's registered depth (aligned_depth_to_color), or run depth_image_proc's "
+                "register_node, or set registration: registered in --params-file if only the frame's name differs"
             )
 
     def _why_no_pairs(self, offset: float | None) -> str:
