@@ -53,7 +53,7 @@ benchmark: setup ## measure the node's own cost and its age under overload; see 
 	$(BIN)/python -m stdnet_ros.benchmark --output benchmark_output
 
 accuracy: setup ## figures of the shipped networks; RENDERED="clips..." REAL="recordings..." add folders of such data
-	$(BIN)/python -m stdnet_core.accuracy $(foreach d,$(RENDERED),--rendered $(d)) $(foreach d,$(REAL),--real $(d)) --json accuracy.json
+	$(BIN)/python -m stdnet_core.accuracy $(foreach d,$(RENDERED),--rendered $(d)) $(foreach d,$(REAL),--real $(d)) --json accuracy.json --markdown accuracy.md --picture accuracy.png
 
 clean: ## remove what the targets made, except .venv
 	rm -rf build install log demo_output soak_output benchmark_output .pytest_cache .ruff_cache *.egg-info

@@ -1,9 +1,9 @@
 """The figures that back a checkpoint: ``python -m stdnet_core.accuracy --checkpoint tiny_causal`` (``make accuracy``).
 
 Runs the methods of this project on every simulated depth camera, at every ratio that occurs, beside what a user has
-without
-them, on three kinds of data that no shipped network was trained on: procedural scenes of other seeds, rendered clips of
-other levels and rooms (the list in ``config/train/heldout_clips.txt``), and recordings, whose own depth is the truth.
+without them, on three kinds of data that no shipped network was trained on: procedural scenes of other seeds, rendered
+clips of other levels and rooms (the list in ``config/train/heldout_clips.txt``), and recordings, whose own depth is the
+truth.
 Procedural scenes need nothing; rendered and real clips are folders of RGB-D sequences, given with ``--rendered`` and
 ``--real``.
 
@@ -362,17 +362,19 @@ def _markdown(
     history: Mapping[str, Any],
 ) -> str:
     """The same as tables, with every method's own figures."""
-    titles = [title.split()[-1] if title == "edge RMSE" else title for title in _FIGURES]
     lines = ["## Summary", "", "```", _summary_lines(rows, summaries), "```", "", "## Matrix", ""]
     lines += ["| | method | " + " | ".join(_FIGURES) + " | RMSE, MAE / best rival |"]
-    lines += ["|" + "---|" * (len(titles) + 3)]
+    lines += ["|" + "---|" * (len(_FIGURES) + 3)]
     for row in rows:
         name = _name(row)
         for method, figures in row.figures.items():
             if method.endswith(ALONE):
                 continue
             cells = " | ".join(_number(figures[figure], 0, 2) for figure in _FIGURES.values())
-            ratios = f"{_number(row.ratio(method, 'rmse_cm'), 0, 3)}, {_number(row.ratio(method, 'mae_cm'), 0, 3)}"
+            ratios = ", ".join(
+                _number(math.nan if row.faultless else row.ratio(method, figure), 0, 3)
+                for figure in ("rmse_cm", "mae_cm")
+            )
             shown = f"**{method}**" if method in methods else method
             lines.append(f"| {name} | {shown} | {cells} | {ratios} |")
             name = ""

@@ -1,10 +1,9 @@
 """Every method on every depth camera: the library of ``python -m stdnet_core.accuracy``.
 
 A *cell* is a camera at a ratio (:mod:`stdnet_core.data.sensors.cell`). In each cell the methods of this project are
-compared
-with the best of their rivals, which is what a user has without it: the raw input with filled holes, interpolation,
-joint bilateral upsampling, and librealsense's filters where they are installed. Methods with a memory are also run
-without it, beginning anew with every frame, which tells what history is worth."""
+compared with the best of their rivals, which is what a user has without it: the raw input with filled holes,
+interpolation, joint bilateral upsampling, and librealsense's filters where they are installed. Methods with a memory
+are also run without it, beginning anew with every frame, which tells what history is worth."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from stdnet_core import metrics
 from stdnet_core.errors import InputError
 from stdnet_core.metric_functions import Pooled
 from stdnet_core.report.colorize import colorize_confidence, colorize_depth, colorize_error
+from stdnet_core.scoring import ScoredFrame, VideoScore
 from stdnet_core.splatting import forward_warp
 
 
@@ -369,3 +370,27 @@ def test_pictures():
     assert error[0, 3].min() == error[0, 3].max() > 50  # unknown is grey, unlike no error
     confidence = colorize_confidence(np.array([[0.0, 1.0]])).astype(int)
     assert confidence[0, 1].sum() > confidence[0, 0].sum()
+
+
+def test_measured_pixels_and_holes_have_figures_of_their_own():
+    target = np.full((6, 8), 2.0, np.float32)
+    target[0] = 0  # no truth
+    measured = np.zeros((6, 8), bool)
+    measured[:, :4] = True
+    output = target.copy()
+    output[:, :4] += 0.01
+    output[:, 4:6] += 0.02
+    output[:, 6:] += 0.04
+    score = VideoScore(["ours"], by_frame=True)
+    frame = ScoredFrame(np.zeros((6, 8, 3), np.uint8), target, {"ours": output}, measured=measured)
+    score.add(frame)
+    figures = score.figures()["ours"]
+    assert figures["measured_mae_cm"] == pytest.approx(1, rel=1e-4)
+    assert figures["measured_rmse_cm"] == pytest.approx(1, rel=1e-4)
+    assert figures["hole_mae_cm"] == pytest.approx(3, rel=1e-4)
+    assert figures["hole_rmse_cm"] == pytest.approx(math.sqrt((4 + 16) / 2), rel=1e-4)
+    alone = score.figures_by_frame()[0]["ours"]
+    assert {name: alone[name] for name in figures} == pytest.approx(figures, nan_ok=True)
+    without = VideoScore(["ours"])
+    without.add(ScoredFrame(frame.rgb, target, {"ours": output}))
+    assert math.isnan(without.figures()["ours"]["hole_mae_cm"])
