@@ -51,8 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         require("matplotlib", extra="report")
     networks = args.checkpoint or [_network_of_auto()]
     names = [checkpoints.load(name)[1].name for name in networks]
-    counts = {name: len(sequences) for name, sequences in _sequences(args).items()}
-    groups = [Group(name, range(count)) for name, count in counts.items()]
+    clips = {name: [s.name for s in sequences] for name, sequences in _sequences(args).items()}
+    groups = [Group(name, range(len(found))) for name, found in clips.items()]
     tasks = judge.tasks_of(groups, args.cell or JUDGED, () if args.no_standing else _standing(args.cell))
     if not tasks:
         raise ConfigError("no cell suits the data: recordings can be looked at by reductions and dToF alone")
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         "checkpoints": names,
         "frames": args.frames,
         "size": list(args.size),
-        "clips": {name: [s.name for s in sequences] for name, sequences in _sequences(args).items()},
+        "clips": clips,
     }
     results = _stored(args.json, settings)
     complete = True

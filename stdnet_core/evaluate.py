@@ -41,11 +41,12 @@ from stdnet_core.evaluation import (
     evaluate_sequence,
     unique_names,
 )
+from stdnet_core.fill import nan_where_invalid
 from stdnet_core.inference import MAX_LATENCY, DepthUpsampler
-from stdnet_core.recording import JudgedFrame, RecordingScore, judge_recording, recording_verdict
+from stdnet_core.recording import JudgedFrame, RecordingScore, judge_recording
 from stdnet_core.report.evaluation_report import EvaluationReport, check_installed, write_index
 from stdnet_core.report.panels import Tile, compose, frame_tiles
-from stdnet_core.report.recording_report import COLUMNS
+from stdnet_core.report.recording_report import COLUMNS, recording_summary
 from stdnet_core.report.writer import Table, table_text
 from stdnet_core.scoring import ScoredFrame, mean_figures
 
@@ -415,10 +416,8 @@ def _judge_recordings(methods: list[str], args: argparse.Namespace, report: dict
     report["skipped"] = list(sequences.left_out)
     chosen = _spread(sequences, args.limit)
     order = _in_question_first(runners, args)
-    main = order[0]
     report["recordings"] = {}
     total = sum(min(len(s), args.max_frames or len(s)) for s in chosen)
-    pages: dict[str, Path] = {}
     with tqdm(total=total, unit="frame", desc="itself", dynamic_ncols=True) as progress:
         for name, sequence in zip(unique_names(s.name for s in chosen), chosen, strict=True):
             score, page = RecordingScore(order), None
@@ -426,58 +425,70 @@ def _judge_recordings(methods: list[str], args: argparse.Namespace, report: dict
                 folder = args.report if len(chosen) == 1 else args.report / _plain_name(name)
                 length = min(len(sequence), args.max_frames or len(sequence))
                 page = EvaluationReport(folder, order, length, _score_device(runners), score)
-
-            def on_frame(judged: JudgedFrame, page: EvaluationReport | None = page) -> None:
-                progress.update()
-                if page is not None:
-                    page.add_judged(judged)
-
-            def write(
-                notices: dict[str, list[str]] | None, name: str = name, page: EvaluationReport | None = page
-            ) -> None:
-                if page is not None and len(page):
-                    milliseconds = 1e3 * runners[main].seconds / max(runners[main].frames, 1)
-                    pages[name] = page.write_recording(name, _settings_of(report), notices, milliseconds)
-
             try:
-                with page or nullcontext():
-                    notices = judge_recording(sequence, runners, score, frames=args.max_frames, on_frame=on_frame)
+                notices = _judge_one(name, sequence, runners, score, args, page, report, progress.update)
             except (DataError, InputError) as error:
                 if not args.skip_bad:
                     raise
                 report["skipped"].append(str(error))
                 continue
-            except KeyboardInterrupt:
-                write(None)
-                raise
-            write(notices)
             report["recordings"][name] = {
                 "figures": score.figures(),
                 "frames": score.frames,
-                "standing_share": score.standing_share,
-                "unmeasured_share": score.unmeasured_share,
-                "noise_cm": score.noise(),
-                "verdict": recording_verdict(score, main).text,
+                **recording_summary(score, order[0]),
                 "notices": notices,
             }
-            print(_recording_text(name, score, main, notices))
+            print(_recording_text(name, score, report["recordings"][name]))
     if not report["recordings"]:
         raise DataError(f"{args.data}: no sequence could be judged; the first problem was: {report['skipped'][0]}")
     for text in report["skipped"]:
         print(f"left out: {text}")
     _write_json(args, report)
-    for page in pages.values():
-        print(f"Open {page.resolve()} in a browser")
+    if args.report:
+        for name in report["recordings"]:
+            folder = args.report if len(chosen) == 1 else args.report / _plain_name(name)
+            print(f"Open {(folder / 'report.html').resolve()} in a browser")
 
 
-def _recording_text(name: str, score: RecordingScore, main: str, notices: Mapping[str, list[str]]) -> str:
+def _judge_one(
+    name: str,
+    sequence: RgbdSequence,
+    runners: dict[str, Runner],
+    score: RecordingScore,
+    args: argparse.Namespace,
+    page: EvaluationReport | None,
+    report: dict[str, Any],
+    progress: Callable[[], Any],
+) -> dict[str, list[str]]:
+    """Judge a recording and write its page, also when it is interrupted; returns what the methods had to say."""
+
+    def on_frame(judged: JudgedFrame) -> None:
+        progress()
+        if page is not None:
+            page.add_judged(judged)
+
+    def write(notices: dict[str, list[str]] | None) -> None:
+        if page is not None and len(page):
+            page.write_recording(name, _settings_of(report), notices, runners[score.methods[0]].ms_per_frame)
+
+    try:
+        with page or nullcontext():
+            notices = judge_recording(sequence, runners, score, frames=args.max_frames, on_frame=on_frame)
+    except KeyboardInterrupt:
+        write(None)
+        raise
+    write(notices)
+    return notices
+
+
+def _recording_text(name: str, score: RecordingScore, result: Mapping[str, Any]) -> str:
     lines = [
         f"{name}: {score.frames} frames, {100 * score.unmeasured_share:.1f} % of the pixels without a measurement, "
         f"{100 * score.standing_share:.1f} % stand still; lengths in cm",
-        table_text(Table(COLUMNS, score.figures())),
-        recording_verdict(score, main).text,
+        table_text(Table(COLUMNS, result["figures"])),
+        result["verdict"],
     ]
-    lines += [f"note: {method}: {text}" for method, texts in notices.items() for text in texts]
+    lines += [f"note: {method}: {text}" for method, texts in result["notices"].items() for text in texts]
     return "\n".join(lines) + "\n"
 
 
@@ -519,11 +530,8 @@ def _score_device(runners: dict[str, Runner]):
 
 
 def _draw(path: Path, frame: EvaluationFrame, depths: Mapping[str, np.ndarray]) -> None:
-    def holes(depth: np.ndarray) -> np.ndarray:
-        return np.where(depth > 0, depth, np.float32(np.nan))
-
     rgb = (frame.rgb * 255).round().astype(np.uint8)
-    tiles = frame_tiles(rgb, holes(frame.depth_lr), dict(depths), holes(frame.target))
+    tiles = frame_tiles(rgb, nan_where_invalid(frame.depth_lr), dict(depths), nan_where_invalid(frame.target))
     columns = 2 + len(depths)
     tiles.insert(columns + 1, Tile("", np.full_like(rgb, 255)))  # errors stand below their depths
     picture = compose(tiles, columns=columns, tile_width=max(rgb.shape[1], 240))

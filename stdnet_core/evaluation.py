@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from stdnet_core.scoring import ScoredFrame, VideoScore
 CLASSICAL = ("nearest", "bilinear", "bicubic", "joint_bilateral", "guided_temporal")
 METHODS = ("model", *CLASSICAL)
 
+_Frame = TypeVar("_Frame")
 _CHUNK = 8  # frames read at once
 _RANGE_PROBES = 16  # frames whose largest depth decides the range of the simulated sensor
 PROTOCOL_RANGES = {"tartanair": tartanair.DEPTH_RANGE_M, "dydtof": dydtof.DEPTH_RANGE_M}
@@ -226,15 +228,55 @@ class Runner:
         """Depth (H, W) of the oldest ready frame and where the method would show it (H, W) bool."""
         return self._ready.popleft()
 
+    @property
+    def ms_per_frame(self) -> float:
+        """Mean time of a frame since :meth:`begin`."""
+        return 1e3 * self.seconds / max(self.frames, 1)
+
     def _take(self, result: UpsampledDepth) -> None:
-        shown = np.isfinite(result.depth)
-        self._ready.append((result.depth, shown if result.supported is None else shown & result.supported))
+        self._ready.append((result.depth, result.shown))
 
     def _timed(self, call: Callable):
         begin = time.perf_counter()
         result = call()
         self.seconds += time.perf_counter() - begin
         return result
+
+
+def run_together(
+    runners: Mapping[str, Runner], frames: Iterable[_Frame], inputs: Callable[[_Frame], tuple[np.ndarray, np.ndarray]]
+) -> Iterator[tuple[_Frame, dict[str, tuple[np.ndarray, np.ndarray]]]]:
+    """Run methods on a sequence from its beginning, each as late as it is.
+
+    Args:
+        runners: by name.
+        frames: anything, one after the other.
+        inputs: colour (H, W, 3) and depth (h, w) of one of them.
+
+    Yields:
+        Each frame with what every method made of it (:meth:`Runner.pop`), once all of them have.
+    """
+    waiting: deque[_Frame] = deque()
+    for runner in runners.values():
+        runner.begin()
+
+    def finished() -> Iterator[tuple[_Frame, dict[str, tuple[np.ndarray, np.ndarray]]]]:
+        while waiting and all(runner.ready for runner in runners.values()):
+            yield waiting.popleft(), {name: runner.pop() for name, runner in runners.items()}
+
+    for frame in frames:
+        waiting.append(frame)
+        for runner in runners.values():
+            runner.step(*inputs(frame))
+        yield from finished()
+    for runner in runners.values():
+        runner.finish()
+    yield from finished()
+
+
+def notices_of(runners: Mapping[str, Runner]) -> dict[str, list[str]]:
+    """What the methods had to say, by method."""
+    return {name: list(runner.upsampler.notices) for name, runner in runners.items() if runner.upsampler.notices}
 
 
 def evaluate_sequence(
@@ -271,49 +313,33 @@ def evaluate_sequence(
     clip_truth = PROTOCOL_CLIPS.get(kind, math.inf) if clip_truth is None else clip_truth
     baseline = runners["bilinear"] if "bilinear" in runners else Runner.classical("bilinear", device)
     everyone = {**runners, "bilinear": baseline}
-    for runner in everyone.values():
-        runner.begin()
     score = VideoScore(list(runners), device, by_frame=by_frame)
-    waiting: deque[EvaluationFrame] = deque()
     kinds_of_flow: set[bool] = set()
     measured = False
-
-    def score_ready() -> None:
-        while waiting and all(runner.ready for runner in everyone.values()):
-            frame = waiting.popleft()
-            results = {name: runner.pop() for name, runner in everyone.items()}
-            scored = ScoredFrame(
-                frame.rgb,
-                frame.target,
-                {name: results[name][0] for name in runners},
-                {name: results[name][1] for name in runners},
-                results["bilinear"][0],
-                frame.flow,
-                _measured(frame),
-            )
-            score.add(scored)
-            if on_frame is not None:
-                on_frame(score.frames - 1, frame, scored)
-
-    for frame in read_frames(sequence, low_resolution, frames=frames, range_m=range_m, clip_truth=clip_truth):
+    source = read_frames(sequence, low_resolution, frames=frames, range_m=range_m, clip_truth=clip_truth)
+    for frame, results in run_together(everyone, source, lambda frame: (frame.rgb, frame.depth_lr)):
         measured = measured or bool((frame.target > 0).any())
         if frame.flow is not None:
             kinds_of_flow.add(frame.true_flow)
-        waiting.append(frame)
-        for runner in everyone.values():
-            runner.step(frame.rgb, frame.depth_lr)
-        score_ready()
-    for runner in everyone.values():
-        runner.finish()
-    score_ready()
+        scored = ScoredFrame(
+            frame.rgb,
+            frame.target,
+            {name: results[name][0] for name in runners},
+            {name: results[name][1] for name in runners},
+            results["bilinear"][0],
+            frame.flow,
+            _measured(frame),
+        )
+        score.add(scored)
+        if on_frame is not None:
+            on_frame(score.frames - 1, frame, scored)
     if not measured:
         raise DataError(f"{sequence.name}: it has no true depth to compare with; evaluation needs some")
 
     figures = score.figures()
     for name, runner in runners.items():
-        figures[name]["ms_per_frame"] = 1e3 * runner.seconds / max(runner.frames, 1)
+        figures[name]["ms_per_frame"] = runner.ms_per_frame
     flow = {(): "none", (True,): "true", (False,): "estimated"}.get(tuple(kinds_of_flow), "mixed")
-    notices = {name: list(runner.upsampler.notices) for name, runner in runners.items() if runner.upsampler.notices}
     return SequenceResult(
         figures,
         score.figures_by_frame(),
@@ -321,7 +347,7 @@ def evaluate_sequence(
         flow,
         range_m if low_resolution.simulated and isinstance(low_resolution.sensor.measurement, Dtof) else None,
         clip_truth if math.isfinite(clip_truth) else None,
-        notices,
+        notices_of(runners),
     )
 
 

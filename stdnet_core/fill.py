@@ -32,6 +32,11 @@ def valid_depth(depth):
         return (depth > 0) & (depth < np.inf)
 
 
+def nan_where_invalid(depth: np.ndarray) -> np.ndarray:
+    """Depth as pictures take it: float32 metres, NaN where there is no measurement."""
+    return np.where(valid_depth(depth), depth, np.float32(np.nan)).astype(np.float32, copy=False)
+
+
 @overload
 def fill_invalid(depth: np.ndarray) -> np.ndarray: ...
 @overload

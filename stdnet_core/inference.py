@@ -74,6 +74,12 @@ class UpsampledDepth:
     stamp: Any = None
     supported: np.ndarray | None = None
 
+    @property
+    def shown(self) -> np.ndarray:
+        """(H, W) bool, where there is a depth and a measurement supports it."""
+        known = np.isfinite(self.depth)
+        return known if self.supported is None else known & self.supported
+
 
 @dataclass(frozen=True)
 class _Pending:

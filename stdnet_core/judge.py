@@ -162,7 +162,6 @@ class Judge:
         groups: the clips.
         networks: files or names of checkpoints.
         device: of networks and figures.
-        rivals: also run :data:`RIVALS`.
     """
 
     def __init__(self, groups: Iterable[Group], networks: Sequence[str], device: str = "auto") -> None:

@@ -27,6 +27,7 @@ from stdnet_core.cli import positive_int, require, run_cli
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import ConfigError, DataError, InputError
 from stdnet_core.evaluation import unique_names
+from stdnet_core.fill import nan_where_invalid
 from stdnet_core.inference import MAX_LATENCY, METHODS, DepthUpsampler, UpsampledDepth
 from stdnet_core.prediction_input import VIDEO_SUFFIXES, InputFrame, InputVideo, from_sequence, from_video
 from stdnet_core.report.colorize import colorize_depth
@@ -185,8 +186,10 @@ class _Writer:
         if not self._args.no_preview:
             _write_image(self._folder / "preview" / f"{name}.png", colorize_depth(depth, *self._limits)[..., ::-1])
         if self._video is not None:
-            truth = None if frame.truth is None else _nan_holes(frame.truth)
-            tiles = frame_tiles(frame.rgb, _nan_holes(frame.depth), {self.method: depth}, truth, limits=self._limits)
+            truth = None if frame.truth is None else nan_where_invalid(frame.truth)
+            tiles = frame_tiles(
+                frame.rgb, nan_where_invalid(frame.depth), {self.method: depth}, truth, limits=self._limits
+            )
             self._video.add(compose(tiles, tile_width=min(_TILE_WIDTH, frame.rgb.shape[1])))
         self.frames += 1
         self._valid += int(valid.sum())
@@ -295,10 +298,6 @@ def _prepare(folder: Path, wanted: list[str], overwrite: bool) -> None:
             (folder / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be written to ({error.strerror}); give another --output") from error
-
-
-def _nan_holes(depth: np.ndarray) -> np.ndarray:
-    return np.where(depth > 0, depth, np.float32(np.nan))
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:

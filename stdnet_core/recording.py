@@ -7,17 +7,18 @@ change by the sensor's noise and not more. None of this knows a sensor's bias, w
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
 
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.errors import DataError, InputError
-from stdnet_core.evaluation import Runner
-from stdnet_core.filtering.noise import NoiseCurve
+from stdnet_core.evaluation import Runner, notices_of, run_together
+from stdnet_core.fill import nan_where_invalid, valid_depth
+from stdnet_core.filtering.noise import DISTANCE_EDGES_M, NoiseCurve
 from stdnet_core.flow import estimate_flow
 from stdnet_core.frames import Geometry
 
@@ -36,8 +37,6 @@ FIGURES = (
 )
 BEYOND_NOISE = 3.0
 """Deviations of the sensor's noise beyond which a measured pixel counts as changed, and 2 mm more."""
-NOISE_EDGES_M = np.geomspace(0.2, 25.6, 15)
-"""Distances between two of these have one noise."""
 
 _CHUNK = 8  # frames read at once
 _TILE = 10  # hidden squares lie in tiles of a tenth of the width,
@@ -55,6 +54,7 @@ _EDGE_MARGIN = 3  # pixels without depth around which edges are not looked for
 _LEAST_STANDING = 0.01  # share of pixels
 
 
+@cache
 def hidden_patches(depth_size: tuple[int, int]) -> np.ndarray:
     """Which depth pixels are hidden: squares of three sizes, a twentieth to an eightieth of the width, in fixed places.
 
@@ -64,7 +64,7 @@ def hidden_patches(depth_size: tuple[int, int]) -> np.ndarray:
         depth_size: (h, w).
 
     Returns:
-        (h, w) bool; about a twelfth of the pixels.
+        (h, w) bool, not to be written to; about a twelfth of the pixels.
     """
     height, width = depth_size
     tile = max(4, round(width / _TILE))
@@ -78,6 +78,7 @@ def hidden_patches(depth_size: tuple[int, int]) -> np.ndarray:
                 side = max(1, round(tile / part))
                 row, column = top + int(down * (tile - side)), left + int(right * (tile - side))
                 hidden[row : row + side, column : column + side] = True
+    hidden.setflags(write=False)
     return hidden
 
 
@@ -127,7 +128,7 @@ class Cells:
 
     def spread_depth(self, depth: np.ndarray) -> np.ndarray:
         """The same for depth: metres with NaN where invalid."""
-        return self.spread(np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(np.nan)).astype(np.float32))
+        return self.spread(nan_where_invalid(depth))
 
 
 @dataclass(frozen=True)
@@ -296,28 +297,28 @@ class _SensorNoise:
 
     def __init__(self) -> None:
         self._plain = NoiseCurve()
-        bins = len(NOISE_EDGES_M) - 1
+        bins = len(DISTANCE_EDGES_M) - 1
         self._changes = np.zeros((bins, len(_CHANGE_EDGES) + 1), np.int64)
         self._pixels = np.zeros(bins, np.int64)
 
     def observe(self, depth: np.ndarray) -> None:
         """Take a frame (h, w) in metres, 0 or NaN invalid, into account."""
-        known = np.isfinite(depth) & (depth > 0)
+        known = valid_depth(depth)
         inverse = np.divide(1, depth, out=np.zeros(depth.shape, np.float32), where=known)
         self._plain.observe(inverse)
-        self._pixels += np.histogram(depth[known], NOISE_EDGES_M)[0]
+        self._pixels += np.histogram(depth[known], DISTANCE_EDGES_M)[0]
 
     def observe_change(self, before: np.ndarray, now: np.ndarray) -> None:
         """Take depths (n,) of pixels that stand still in two frames into account."""
         change = np.abs(before - now) / np.minimum(before, now)
-        distance = np.clip(np.digitize(now, NOISE_EDGES_M) - 1, 0, len(self._changes) - 1)
+        distance = np.clip(np.digitize(now, DISTANCE_EDGES_M) - 1, 0, len(self._changes) - 1)
         size = np.digitize(change, _CHANGE_EDGES)
         width = self._changes.shape[1]
         counts = np.bincount(distance * width + size, minlength=self._changes.size)
         self._changes += counts.reshape(self._changes.shape)
 
     def relative(self) -> np.ndarray:
-        """Deviation as a share of depth, between :data:`NOISE_EDGES_M`."""
+        """Deviation as a share of depth, between :data:`DISTANCE_EDGES_M`."""
         upper = np.append(_CHANGE_EDGES, _CHANGE_EDGES[-1])
         total = self._changes.sum(1)
         place = (np.cumsum(self._changes, 1) >= _QUANTILE * total[:, None]).argmax(1)
@@ -326,15 +327,15 @@ class _SensorNoise:
 
     def deviation(self, depth: np.ndarray) -> np.ndarray:
         """Metres, of depths (n,) in metres."""
-        place = np.clip(np.digitize(depth, NOISE_EDGES_M) - 1, 0, len(NOISE_EDGES_M) - 2)
+        place = np.clip(np.digitize(depth, DISTANCE_EDGES_M) - 1, 0, len(DISTANCE_EDGES_M) - 2)
         return self.relative()[place] * depth
 
     def table(self) -> dict[str, float]:
         """Range of distances -> deviation in cm in its middle, of distances with a hundredth of the pixels or more."""
-        middle = np.sqrt(NOISE_EDGES_M[1:] * NOISE_EDGES_M[:-1])
+        middle = np.sqrt(DISTANCE_EDGES_M[1:] * DISTANCE_EDGES_M[:-1])
         enough = self._pixels >= max(1, 0.01 * self._pixels.sum())
         return {
-            f"{NOISE_EDGES_M[i]:.1f} to {NOISE_EDGES_M[i + 1]:.1f} m": 100 * float(share * middle[i])
+            f"{DISTANCE_EDGES_M[i]:.1f} to {DISTANCE_EDGES_M[i + 1]:.1f} m": 100 * float(share * middle[i])
             for i, share in enumerate(self.relative())
             if enough[i]
         }
@@ -411,107 +412,39 @@ def judge_recording(
     Raises:
         DataError: the sequence cannot be read or has no depth.
     """
-    count = min(frames or len(sequence), len(sequence))
-    for runner in runners.values():
-        runner.begin()
-    waiting: deque[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = deque()
-
-    def score_ready() -> None:
-        while waiting and all(runner.ready for runner in runners.values()):
-            rgb, recorded, hidden, given = waiting.popleft()
-            results = {name: runner.pop() for name, runner in runners.items()}
-            frame = RecordedFrame(
-                rgb,
-                recorded,
-                hidden,
-                {name: depth for name, (depth, _) in results.items()},
-                {name: shown for name, (_, shown) in results.items()},
-            )
-            flicker = score.add(frame)
-            if on_frame is not None:
-                on_frame(judged(score.frames - 1, frame, given, score.cells(rgb, recorded), flicker))
-
     measured = False
+    for (rgb, recorded, given), results in run_together(
+        runners, _recorded_frames(sequence, frames), lambda frame: (frame[0], frame[2])
+    ):
+        measured = measured or bool((recorded > 0).any())
+        frame = RecordedFrame(
+            rgb,
+            recorded,
+            hidden_patches(recorded.shape),
+            {name: depth for name, (depth, _) in results.items()},
+            {name: shown for name, (_, shown) in results.items()},
+        )
+        flicker = score.add(frame)
+        if on_frame is not None:
+            on_frame(judged(score.frames - 1, frame, given, score.cells(rgb, recorded), flicker))
+    if not measured:
+        raise DataError(f"{sequence.name}: it has no depth at all; judging it needs some")
+    return notices_of(runners)
+
+
+def _recorded_frames(sequence: RgbdSequence, frames: int | None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Colour (H, W, 3) uint8, depth (h, w) metres as recorded, and with patches hidden; 0 where invalid."""
+    count = min(frames or len(sequence), len(sequence))
     for start in range(0, count, _CHUNK):
         clip = sequence.clip(start, min(_CHUNK, count - start))
         depth = clip.depth * clip.valid if clip.depth_lr is None else clip.depth_lr
         for i in range(len(clip)):
             rgb = (clip.rgb[i].permute(1, 2, 0).contiguous().numpy() * 255).round().astype(np.uint8)
             recorded = depth[i, 0].numpy()
-            measured = measured or bool((recorded > 0).any())
-            hidden = hidden_patches(recorded.shape)
-            given = np.where(hidden, np.float32(0), recorded)
-            waiting.append((rgb, recorded, hidden, given))
-            for runner in runners.values():
-                runner.step(rgb, given)
-            score_ready()
-    for runner in runners.values():
-        runner.finish()
-    score_ready()
-    if not measured:
-        raise DataError(f"{sequence.name}: it has no depth at all; judging it needs some")
-    return {name: list(runner.upsampler.notices) for name, runner in runners.items() if runner.upsampler.notices}
+            yield rgb, recorded, np.where(hidden_patches(recorded.shape), np.float32(0), recorded)
 
 
 def judged(index: int, frame: RecordedFrame, given: np.ndarray, cells: Cells, flicker: dict[str, float]) -> JudgedFrame:
     """A scored frame with what is drawn of it."""
     compared = cells.spread(frame.hidden) & cells.centres
     return JudgedFrame(index, frame, given, cells.spread_depth(frame.recorded), compared, flicker)
-
-
-@dataclass(frozen=True)
-class RecordingVerdict:
-    """``kind``: ``good``, ``mixed`` or ``bad``; ``text``: a sentence or more on it."""
-
-    kind: str
-    text: str
-
-
-_ALIKE = 0.05  # relative difference between figures that are as good
-_CHANGED = 0.05  # share of measured pixels changed beyond noise
-
-
-def recording_verdict(score: RecordingScore, method: str) -> RecordingVerdict:
-    """Whether a method does good on a recording.
-
-    Three things are compared: RMSE and MAE where depth was hidden, with the best of the other methods, and flicker of
-    what stands still, with that of the recording. ``good`` if none of them is worse by more than 5 %; ``bad`` if one is
-    and none is better by more than 5 %, or if more than 5 % of the measured pixels change beyond noise; else
-    ``mixed``."""
-    table = score.figures()
-    ours, recorded = table[method], table[AS_RECORDED]["flicker_cm"]
-    ratios, hidden, parts = [], [], []
-    for figure, label in (("hidden_rmse_cm", "RMSE"), ("hidden_mae_cm", "MAE")):
-        others = {
-            name: row[figure]
-            for name, row in table.items()
-            if name not in (method, AS_RECORDED) and math.isfinite(row[figure])
-        }
-        text = f"{label} {ours[figure]:.2f} cm"
-        if others:
-            best = min(others, key=others.get)
-            text += f" ({best}: {others[best]:.2f})"
-            ratios.append(_ratio(ours[figure], others[best]))
-        hidden.append(text)
-    if math.isfinite(ours["hidden_mae_cm"]):
-        parts.append(f"where measured depth was hidden, its errors are {' and '.join(hidden)}")
-    if score.stands and math.isfinite(ours["flicker_cm"]):
-        parts.append(f"what stands still flickers by {ours['flicker_cm']:.2f} cm a frame (as recorded: {recorded:.2f})")
-        ratios.append(_ratio(ours["flicker_cm"], recorded))
-    if math.isfinite(ours["holes_filled"]):
-        parts.append(f"{_percent(ours['holes_filled'])} of the pixels without a measurement get a depth")
-    if math.isfinite(ours["changed_share"]):
-        parts.append(f"{_percent(ours['changed_share'])} of the measured ones change by more than the sensor's noise")
-    if not parts:
-        return RecordingVerdict("mixed", f"{method}: this recording tells nothing.")
-    worse, better = (any(sign * (ratio - 1) > _ALIKE for ratio in ratios) for sign in (1, -1))
-    harm = ours["changed_share"] > _CHANGED or (worse and not better)
-    return RecordingVerdict("bad" if harm else "mixed" if worse else "good", f"{method}: {'; '.join(parts)}.")
-
-
-def _ratio(ours: float, other: float) -> float:
-    return ours / other if other > 0 else math.inf if ours > 0 else 1.0
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

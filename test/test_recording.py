@@ -25,8 +25,8 @@ from stdnet_core.recording import (
     RecordingScore,
     hidden_patches,
     judge_recording,
-    recording_verdict,
 )
+from stdnet_core.report.recording_report import recording_verdict
 
 H, W = 120, 160
 NOTHING_HIDDEN = np.zeros((H, W), bool)

@@ -14,6 +14,8 @@ import numpy as np
 
 LAG = 8
 """Pixels from the middle of a second difference to its ends."""
+DISTANCE_EDGES_M = np.geomspace(0.2, 25.6, 15)
+"""Distances between two of these have one deviation."""
 
 _BLOCK = 16  # pixels of a block's side
 _STEP = 2  # every second pixel of a block is looked at, on each axis
@@ -24,7 +26,6 @@ _QUANTILES = (0.2, 0.4)
 _LARGEST_SPREAD = 1.5  # of the higher quantile over the lower, where there is nothing but noise
 _FAULTLESS = 1e-4  # relative deviation below which an image is taken for faultless
 _FOLLOW = 0.2  # share of a new estimate
-_EDGES = np.geomspace(0.2, 25.6, 15)  # m; distances between these have one deviation
 _TABLE = 1024  # entries, over inverse depths from 0 to that of the nearest distance
 
 
@@ -43,7 +44,7 @@ class NoiseCurve:
     @property
     def distances(self) -> np.ndarray:
         """Metres."""
-        return np.sqrt(_EDGES[1:] * _EDGES[:-1])
+        return np.sqrt(DISTANCE_EDGES_M[1:] * DISTANCE_EDGES_M[:-1])
 
     def observe(self, inverse: np.ndarray) -> None:
         """Take a frame (h, w) of inverse depth in 1/m, 0 where invalid, into account."""
@@ -51,19 +52,19 @@ class NoiseCurve:
         if deviation.size < _LEAST_BLOCKS:
             return
         if np.quantile(deviation / level, _QUANTILES[0]) < _FAULTLESS:
-            curve = np.zeros(len(_EDGES) - 1)
+            curve = np.zeros(len(DISTANCE_EDGES_M) - 1)
         else:
             curve = _by_distance(deviation, 1 / level)
         if curve is None:
             return
         self._curve = curve if self._curve is None else self._curve + _FOLLOW * (curve - self._curve)
-        at = np.linspace(0, 1 / _EDGES[0], _TABLE)
+        at = np.linspace(0, 1 / DISTANCE_EDGES_M[0], _TABLE)
         with np.errstate(divide="ignore"):
             self._table = np.interp(-np.log(at), np.log(self.distances), self._curve).astype(np.float32)
 
     def deviation(self, inverse: np.ndarray) -> np.ndarray:
         """Deviation of each inverse depth (h, w) in 1/m."""
-        index = (inverse * np.float32((_TABLE - 1) * _EDGES[0])).astype(np.int32)
+        index = (inverse * np.float32((_TABLE - 1) * DISTANCE_EDGES_M[0])).astype(np.int32)
         return self._table.take(np.minimum(index, _TABLE - 1, out=index))
 
 
@@ -102,8 +103,8 @@ def _median(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def _by_distance(deviation: np.ndarray, distance: np.ndarray) -> np.ndarray | None:
     """The curve through the distances that have enough blocks; None if none has."""
-    curve = np.full(len(_EDGES) - 1, np.nan)
-    number = np.digitize(distance, _EDGES) - 1
+    curve = np.full(len(DISTANCE_EDGES_M) - 1, np.nan)
+    number = np.digitize(distance, DISTANCE_EDGES_M) - 1
     for i in range(len(curve)):
         inside = deviation[number == i]
         if len(inside) >= _LEAST_BLOCKS:

@@ -12,6 +12,7 @@ import torch
 
 from stdnet_core.cli import require
 from stdnet_core.data.sensors.arguments import simulation_sentences
+from stdnet_core.fill import nan_where_invalid
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
 from stdnet_core.report.preview import PreviewVideo
 from stdnet_core.report.recording_report import REFERENCE, analysis_frame, recording_parts, with_flicker
@@ -76,7 +77,7 @@ class EvaluationReport:
     def add(self, index: int, frame: EvaluationFrame, scored: ScoredFrame) -> None:
         """Take the next frame with what was scored of it."""
         rgb = (frame.rgb * 255).round().astype(np.uint8)
-        truth, low = _nan_holes(frame.target), _nan_holes(frame.depth_lr)
+        truth, low = nan_where_invalid(frame.target), nan_where_invalid(frame.depth_lr)
         self._analysis.add(
             AnalysisFrame(
                 index,
@@ -105,7 +106,6 @@ class EvaluationReport:
         configuration: Mapping[str, Any],
         notices: Mapping[str, Sequence[str]] | None,
         milliseconds: float,
-        warnings: Sequence[str] = (),
     ) -> Path:
         """Write the report of a recording; returns its HTML file.
 
@@ -114,31 +114,11 @@ class EvaluationReport:
             configuration: settings by name.
             notices: what methods had to say, None if it was interrupted.
             milliseconds: a frame of the method that the report is about.
-            warnings: what makes its figures doubtful.
         """
-        self._video.close()
         analysis = self._analysis
         parts = recording_parts(self._recording, analysis.methods[0])
-        warnings = [f"WARNING: {text}" for text in warnings]
-        if notices is None:
-            warnings.append(f"Interrupted: this report covers the first {len(analysis)} frames.")
-        parts["warnings"] = [*warnings, *parts["warnings"]]
-        parts["facts"] = [
-            ("frames scored", str(len(analysis))),
-            *parts["facts"],
-            ("time per frame", f"{milliseconds:.0f} ms"),
-        ]
-        data = ReportData(
-            title=f"Depth of {name}, judged by itself",
-            subtitle=str(configuration.get("data", "")),
-            analysis=analysis,
-            notes=[f"{method}: {text}" for method, texts in (notices or {}).items() for text in texts],
-            video=self._video.path,
-            video_caption=self._video.caption,
-            configuration={"sequence": name, **configuration},
-            **parts,
-        )
-        return write_report(data, self._folder)
+        parts["facts"] = [*parts["facts"], ("time per frame", f"{milliseconds:.0f} ms")]
+        return self._write(f"Depth of {name}, judged by itself", {"sequence": name, **configuration}, notices, parts)
 
     def write(
         self,
@@ -157,18 +137,12 @@ class EvaluationReport:
             result: figures of the whole sequence, None if it was interrupted.
             warnings: what makes its figures doubtful.
         """
-        self._video.close()
         analysis = self._analysis
         main = analysis.methods[0]
-        warnings, notes = [f"WARNING: {text}" for text in warnings], []
-        facts, protocol = [("frames scored", str(len(analysis)))], "All methods see the same input."
         camera = configuration.get("low-resolution depth: sensor")
-        lead = "" if camera is None else simulation_sentences(camera, scale)
-        if result is None:
-            warnings.append(f"Interrupted: this report covers the first {len(analysis)} frames.")
-        else:
+        protocol, facts = "All methods see the same input.", []
+        if result is not None:
             protocol = f"{protocol} {_FLOWS.get(result.flow, '')}".strip()
-            notes = [f"{method}: {text}" for method, texts in result.notices.items() for text in texts]
         if len(analysis):
             figures = analysis.figures()[main]
             facts += [
@@ -179,18 +153,40 @@ class EvaluationReport:
             ]
         if result is not None:
             facts.append(("time per frame", f"{result.figures[main]['ms_per_frame']:.0f} ms"))
+        parts = {
+            "lead": "" if camera is None else simulation_sentences(camera, scale),
+            "protocol": protocol,
+            "facts": facts,
+        }
+        configuration = {"sequence": name, "scale": scale, **configuration}
+        notices = None if result is None else result.notices
+        return self._write(f"Depth upsampling x{scale} of {name}", configuration, notices, parts, warnings)
+
+    def _write(
+        self,
+        title: str,
+        configuration: Mapping[str, Any],
+        notices: Mapping[str, Sequence[str]] | None,
+        parts: dict[str, Any],
+        warnings: Sequence[str] = (),
+    ) -> Path:
+        """Write what is alike in both reports; without ``notices`` the run was interrupted."""
+        self._video.close()
+        frames = len(self._analysis)
+        lines = [f"WARNING: {text}" for text in warnings]
+        if notices is None:
+            lines.append(f"Interrupted: this report covers the first {frames} frames.")
+        parts["warnings"] = [*lines, *parts.get("warnings", ())]
+        parts["facts"] = [("frames scored", str(frames)), *parts["facts"]]
         data = ReportData(
-            title=f"Depth upsampling x{scale} of {name}",
+            title=title,
             subtitle=str(configuration.get("data", "")),
-            lead=lead,
-            analysis=analysis,
-            protocol=protocol,
-            facts=facts,
-            warnings=warnings,
-            notes=notes,
+            analysis=self._analysis,
+            notes=[f"{method}: {text}" for method, texts in (notices or {}).items() for text in texts],
             video=self._video.path,
             video_caption=self._video.caption,
-            configuration={"sequence": name, "scale": scale, **configuration},
+            configuration=configuration,
+            **parts,
         )
         return write_report(data, self._folder)
 
@@ -229,7 +225,3 @@ def write_index(
     page = Overview(title, source, list(columns), rows, notes, warnings)
     write_overview(page, folder / "index.html")
     return folder / "index.html"
-
-
-def _nan_holes(depth: np.ndarray) -> np.ndarray:
-    return np.where(depth > 0, depth, np.float32(np.nan))

@@ -6,14 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from stdnet_core.recording import AS_RECORDED, JudgedFrame, RecordingScore, recording_verdict
+from stdnet_core.fill import nan_where_invalid
+from stdnet_core.recording import AS_RECORDED, JudgedFrame, RecordingScore
 from stdnet_core.report.analysis import AnalysisFrame
 from stdnet_core.report.writer import Column, Section, Table, Verdict
 
 REFERENCE = "recorded"
 """What stands in the place of the truth."""
+_ALIKE = 0.05  # relative difference between figures that are as good
+_CHANGED = 0.05  # share of measured pixels changed beyond noise
+
 COLUMNS = (
     Column("hidden_rmse_cm", "hidden RMSE", 1, False, "RMSE in patches of measured depth that were hidden"),
     Column("hidden_mae_cm", "hidden MAE", 1, False, "mean absolute error there"),
@@ -52,7 +54,7 @@ def analysis_frame(judged: JudgedFrame, stamp: float | None = None) -> AnalysisF
         judged.index,
         stamp,
         frame.rgb,
-        _nan_holes(given),
+        nan_where_invalid(given),
         frame.outputs,
         judged.recorded,
         shown=frame.shown,
@@ -67,11 +69,62 @@ def with_flicker(row: dict[str, float], flicker: Mapping[str, float]) -> None:
         row[f"{method} flicker_cm"] = value
 
 
+def recording_verdict(score: RecordingScore, method: str) -> Verdict:
+    """Whether a method does good on a recording.
+
+    Three things are compared: RMSE and MAE where depth was hidden, with the best of the other methods, and flicker of
+    what stands still, with that of the recording. ``good`` if none of them is worse by more than 5 %; ``bad`` if one is
+    and none is better by more than 5 %, or if more than 5 % of the measured pixels change beyond noise; else
+    ``mixed``."""
+    table = score.figures()
+    ours, recorded = table[method], table[AS_RECORDED]["flicker_cm"]
+    ratios, hidden, parts = [], [], []
+    for figure, label in (("hidden_rmse_cm", "RMSE"), ("hidden_mae_cm", "MAE")):
+        others = {
+            name: row[figure]
+            for name, row in table.items()
+            if name not in (method, AS_RECORDED) and math.isfinite(row[figure])
+        }
+        text = f"{label} {ours[figure]:.2f} cm"
+        if others:
+            best = min(others, key=others.get)
+            text += f" ({best}: {others[best]:.2f})"
+            ratios.append(_ratio(ours[figure], others[best]))
+        hidden.append(text)
+    if math.isfinite(ours["hidden_mae_cm"]):
+        parts.append(f"where measured depth was hidden, its errors are {' and '.join(hidden)}")
+    if score.stands and math.isfinite(ours["flicker_cm"]):
+        parts.append(f"what stands still flickers by {ours['flicker_cm']:.2f} cm a frame (as recorded: {recorded:.2f})")
+        ratios.append(_ratio(ours["flicker_cm"], recorded))
+    if math.isfinite(ours["holes_filled"]):
+        parts.append(f"{_percent(ours['holes_filled'])} of the pixels without a measurement get a depth")
+    if math.isfinite(ours["changed_share"]):
+        parts.append(f"{_percent(ours['changed_share'])} of the measured ones change by more than the sensor's noise")
+    if not parts:
+        return Verdict("mixed", f"{method}: this recording tells nothing.")
+    worse, better = (any(sign * (ratio - 1) > _ALIKE for ratio in ratios) for sign in (1, -1))
+    harm = ours["changed_share"] > _CHANGED or (worse and not better)
+    return Verdict("bad" if harm else "mixed" if worse else "good", f"{method}: {'; '.join(parts)}.")
+
+
+def _ratio(ours: float, other: float) -> float:
+    return ours / other if other > 0 else math.inf if ours > 0 else 1.0
+
+
+def recording_summary(score: RecordingScore, method: str) -> dict[str, Any]:
+    """Verdict on a method, and what was found out about the recording, for a JSON file."""
+    return {
+        "verdict": recording_verdict(score, method).text,
+        "standing_share": score.standing_share,
+        "unmeasured_share": score.unmeasured_share,
+        "noise_cm": score.noise(),
+    }
+
+
 def recording_parts(score: RecordingScore, method: str) -> dict[str, Any]:
     """Verdict, table, facts, sections, warnings and protocol for a report on ``method``."""
     figures = score.figures()
     ours, recorded = figures[method], figures[AS_RECORDED]
-    verdict = recording_verdict(score, method)
     warnings = []
     if score.frames > 1 and not score.stands:
         warnings.append(
@@ -88,7 +141,7 @@ def recording_parts(score: RecordingScore, method: str) -> dict[str, Any]:
         ("stands still", _percent(score.standing_share)),
     ]
     return {
-        "verdicts": [Verdict(verdict.kind, verdict.text)],
+        "verdicts": [recording_verdict(score, method)],
         "table": Table(COLUMNS, figures),
         "facts": facts,
         "warnings": warnings,
@@ -108,11 +161,6 @@ def recording_parts(score: RecordingScore, method: str) -> dict[str, Any]:
             )
         ],
     }
-
-
-def _nan_holes(depth: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return np.where(depth > 0, depth, np.float32(np.nan))
 
 
 def _centimetres(value: float) -> str:

@@ -9,7 +9,7 @@ from stdnet_core.cli import require
 from stdnet_core.data.sensors.arguments import add_sensor_arguments, ratio_argument, sensor_from
 from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.errors import ConfigError, DataError
-from stdnet_core.recording import recording_verdict
+from stdnet_core.report.recording_report import recording_verdict
 from stdnet_core.report.writer import table_text
 from stdnet_core.ros_images import depth_of
 from stdnet_ros.bag_evaluation.bag import Bag

@@ -18,12 +18,19 @@ from stdnet_core.cli import require
 from stdnet_core.data.sensors.arguments import simulation_sentences
 from stdnet_core.errors import DataError, InputError
 from stdnet_core.inference import DepthUpsampler, UpsampledDepth
-from stdnet_core.recording import RecordedFrame, RecordingScore, hidden_patches, judged, recording_verdict
+from stdnet_core.recording import RecordedFrame, RecordingScore, hidden_patches, judged
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
 from stdnet_core.report.cloud import back_project, render_cloud, without_margins
 from stdnet_core.report.figures import encode_png
 from stdnet_core.report.preview import PreviewVideo
-from stdnet_core.report.recording_report import COLUMNS, REFERENCE, analysis_frame, recording_parts, with_flicker
+from stdnet_core.report.recording_report import (
+    COLUMNS,
+    REFERENCE,
+    analysis_frame,
+    recording_parts,
+    recording_summary,
+    with_flicker,
+)
 from stdnet_core.report.versions import versions
 from stdnet_core.report.writer import ReportData, Section, Table, Verdict, accuracy_of, write_report
 from stdnet_ros.bag_evaluation.bag import Bag
@@ -165,10 +172,8 @@ class Scorer:
         outputs = {name: others[name].depth for name in self.analysis.methods[1:]}
         outputs[self._main] = done.depth
         if self.recording is not None:
-            shown = {name: np.isfinite(depth) for name, depth in outputs.items()}
-            for name in self.analysis.methods[1:]:
-                if others[name].supported is not None:
-                    shown[name] &= others[name].supported
+            shown = {name: others[name].shown for name in self.analysis.methods[1:]}
+            shown[self._main] = np.isfinite(done.depth)
             row, truth = self._judge(frame, outputs, shown)
         else:
             row, truth = self._compare(frame, outputs, others["bilinear"].depth), frame.truth
@@ -257,27 +262,23 @@ def score(task: Task, node: Source, on_frame: Callable[[Upsampled, Any], None] |
     """Score what ``node`` makes of the bag's frames; as :func:`run_deterministic`."""
     tqdm = require("tqdm", extra="report").tqdm
     reader = FrameReader(task.bag, task.topics, task.protocol, task.settings)
-    result = Result(Analysis(["none"]))
-    scorer: Scorer
 
-    def begin() -> None:
-        """With the method that runs, which ``auto`` chooses by the first frame."""
-        nonlocal scorer
-        result.state = node.state()
-        scorer = Scorer(task, result.state["method"], reader.expected, task.output / "video.mp4")
-        result.analysis, result.recording = scorer.analysis, scorer.recording
+    def begin() -> tuple[Scorer, Result]:
+        state = node.state()
+        scorer = Scorer(task, state["method"], reader.expected, task.output / "video.mp4")
+        return scorer, Result(scorer.analysis, state=state, recording=scorer.recording)
 
-    begin()
+    scorer, result = begin()
     written = _open_output_bag(task, reader) if task.write_bag is not None else None
     first: int | None = None
     doing = "itself" if task.protocol.by_itself else f"x{task.protocol.scale:g}"
     bar = tqdm(total=reader.expected, unit="frame", desc=doing, dynamic_ncols=True)
 
     def take(done: Upsampled) -> None:
-        nonlocal first
+        nonlocal first, scorer, result
         if first is None:
             first = done.frame.stamp
-            begin()
+            scorer, result = begin()  # with the method that auto has taken for this frame
         row = scorer.add(done)
         if row is not None:
             row["inference_ms"] = 1e3 * done.seconds
@@ -383,12 +384,7 @@ def write_results(
         "versions": versions(),
     }
     if recording is not None:
-        content["recording"] = {
-            "verdict": recording_verdict(recording, analysis.methods[0]).text,
-            "standing_share": recording.standing_share,
-            "unmeasured_share": recording.unmeasured_share,
-            "noise_cm": recording.noise(),
-        }
+        content["recording"] = recording_summary(recording, analysis.methods[0])
     if live is not None:
         content["live"] = live
     task.output.mkdir(parents=True, exist_ok=True)
