@@ -279,7 +279,12 @@ def _report(results: Mapping[str, Any], tasks: Sequence[Task], methods: Sequence
     history = {method: judge.history_gain(results, moving, method) for method in methods}
     history |= {f"{method}, standing": judge.history_gain(results, still, method) for method in methods if still}
     history = {name: gain for name, gain in history.items() if gain["cells"]}
-    text = "\n\n".join([_matrix(rows, methods), _summary_lines(rows, summaries), _history_lines(history)])
+    kinds = {
+        kind: {method: judge.summarize(chosen, method) for method in methods}
+        for kind, chosen in judge.by_kind(rows).items()
+    }
+    parts = [_matrix(rows, methods), _kind_lines(kinds), _summary_lines(rows, summaries), _history_lines(history)]
+    text = "\n\n".join(part for part in parts if part)
     summary = {
         "methods": {
             method: {"mean": s.mean, "worst": {f: {"ratio": r, "where": w} for f, (r, w) in s.worst.items()}}
@@ -287,7 +292,7 @@ def _report(results: Mapping[str, Any], tasks: Sequence[Task], methods: Sequence
         },
         "history": history,
     }
-    markdown = _markdown(rows, methods, summaries, history)
+    markdown = _markdown(rows, methods, kinds, summaries, history)
     return {"rows": rows, "text": text, "summary": summary, "history": history, "markdown": markdown}
 
 
@@ -321,6 +326,24 @@ def _name(row: Row) -> str:
 
 def _number(value: float, width: int, digits: int) -> str:
     return f"{value:{width}.{digits}f}" if math.isfinite(value) else f"{'-':>{width}}"
+
+
+def _kind_lines(kinds: Mapping[str, Mapping[str, judge.Summary]]) -> str:
+    first = max(map(len, kinds), default=0)
+    lines = ["By kind of camera: geometric mean (worst) of the ratios to the best rival"] if kinds else []
+    for kind, summaries in kinds.items():
+        for method, summary in summaries.items():
+            values = ", ".join(
+                f"{title} {_number(mean, 0, 2)} ({_number(worst, 0, 2)})"
+                for title, mean, worst in _means_and_worst(summary)
+            )
+            lines.append(f"  {kind:{first}}  {method}: {values}")
+    return "\n".join(lines)
+
+
+def _means_and_worst(summary: judge.Summary) -> Iterator[tuple[str, float, float]]:
+    for title, figure in (("RMSE", "rmse_cm"), ("MAE", "mae_cm"), ("flicker", "flicker_cm")):
+        yield title, summary.mean[figure], summary.worst[figure][0]
 
 
 def _summary_lines(rows: Sequence[Row], summaries: Mapping[str, judge.Summary]) -> str:
@@ -358,11 +381,20 @@ def _history_lines(history: Mapping[str, Any]) -> str:
 def _markdown(
     rows: Sequence[Row],
     methods: Sequence[str],
+    kinds: Mapping[str, Mapping[str, judge.Summary]],
     summaries: Mapping[str, judge.Summary],
     history: Mapping[str, Any],
 ) -> str:
     """The same as tables, with every method's own figures."""
-    lines = ["## Summary", "", "```", _summary_lines(rows, summaries), "```", "", "## Matrix", ""]
+    lines = ["## Summary", "", "```", _summary_lines(rows, summaries), "```", "", "## By kind of camera", ""]
+    lines += ["Geometric means of the ratios to the best rival, and the worst.", ""]
+    lines += ["| | method | RMSE | worst | MAE | worst | flicker | worst |", "|" + "---|" * 8]
+    for kind, of_methods in kinds.items():
+        for method, summary in of_methods.items():
+            pairs = _means_and_worst(summary)
+            cells = " | ".join(f"{_number(mean, 0, 2)} | {_number(worst, 0, 2)}" for _, mean, worst in pairs)
+            lines.append(f"| {kind} | {method} | {cells} |")
+    lines += ["", "## Matrix", ""]
     lines += ["| | method | " + " | ".join(_FIGURES) + " | RMSE, MAE / best rival |"]
     lines += ["|" + "---|" * (len(_FIGURES) + 3)]
     for row in rows:

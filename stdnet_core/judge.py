@@ -308,6 +308,26 @@ def _geometric_mean(values: Iterable[float]) -> float:
     return math.exp(sum(math.log(max(value, 1e-9)) for value in known) / len(known))
 
 
+_KINDS = {
+    "stereo": "stereo",
+    "phase_tof": "phase time of flight",
+    "dtof": "direct time of flight",
+    "phone_lidar": "phone lidar",
+    "reduction": "reductions",
+}
+
+
+def by_kind(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Rows with an error to speak of, by kind of camera, fine or coarse depth, region, and recordings apart."""
+    kinds: dict[str, list[Row]] = {}
+    for row in rows:
+        if not row.faultless:
+            depth = f"under x{SPLIT_BELOW}, {row.region}" if row.cell.ratio < SPLIT_BELOW else f"from x{SPLIT_BELOW} on"
+            recorded = ", of recordings" if row.group == "real" else ""
+            kinds.setdefault(f"{_KINDS[row.cell.sensor.family]} {depth}{recorded}", []).append(row)
+    return kinds
+
+
 @dataclass(frozen=True)
 class Summary:
     """One line on a method.
@@ -322,12 +342,12 @@ class Summary:
 
 
 def summarize(rows: Iterable[Row], method: str) -> Summary:
-    """Worst row and geometric mean of a method's RMSE and MAE in ratios to the best rival.
+    """Worst row and geometric mean of a method's RMSE, MAE and flicker in ratios to the best rival.
 
     Rows in which the best rival has no error are left out; what a method does there is told apart."""
     mean, worst = {}, {}
     judged = [row for row in rows if method in row.figures and not row.faultless]
-    for figure in ("rmse_cm", "mae_cm"):
+    for figure in ("rmse_cm", "mae_cm", "flicker_cm"):
         ratios = [(row.ratio(method, figure), f"{row.cell} {row.group} {row.region}") for row in judged]
         ratios = [(ratio, where) for ratio, where in ratios if math.isfinite(ratio)]
         mean[figure] = _geometric_mean(ratio for ratio, _ in ratios)

@@ -80,6 +80,7 @@ def test_every_method_in_every_cell_that_suits_the_data(done, files):
         f"{name}{still}" for name in ("untrained", "guided_temporal") for still in ("", ", standing")
     }
     text = (files / "one.md").read_text()
+    assert "| stereo under x4, holes | guided_temporal |" in text
     assert "area@8" in text
     assert "realsense_d435@1" in text
     for name in ("one.png", "one_history.png"):
@@ -204,6 +205,24 @@ def test_a_bad_cell_is_named_and_faultless_ones_do_not_count():
     summary = judge.summarize(rows, "ours")
     assert summary.mean["rmse_cm"] == pytest.approx(1)
     assert summary.worst["rmse_cm"] == (pytest.approx(2), "median@8 rendered all")
+
+
+def test_kinds_of_cameras_are_summed_up_apart():
+    names = ("oakd@2", "area@8", "median@8", "dtof_paper@8", "exact@1")
+    tasks = [Task(Cell.parse(name), "rendered", 0) for name in names] + [Task(Cell.parse("area@8"), "real", 0)]
+    figures = {"ours": (2.0, 1.0), "bilinear": (1.0, 1.0)}
+    results = {task.key: result(figures) for task in tasks}
+    results[tasks[0].key] = result(figures, "measured_")
+    results[tasks[2].key] = result({"ours": (0.5, 1.0), "bilinear": (1.0, 1.0)})
+    results[tasks[4].key] = result({"ours": (3.0, 3.0), "bilinear": (0.0, 0.0)}, "measured_")
+    kinds = judge.by_kind(judge.rows_of(results, tasks))
+    assert {kind: [str(row.cell) for row in rows] for kind, rows in kinds.items()} == {
+        "stereo under x4, measured": ["oakd@2"],
+        "reductions from x4 on": ["area@8", "median@8"],
+        "direct time of flight from x4 on": ["dtof_paper@8"],
+        "reductions from x4 on, of recordings": ["area@8"],
+    }
+    assert judge.summarize(kinds["reductions from x4 on"], "ours").mean["rmse_cm"] == pytest.approx(1)
 
 
 def test_history_gain_is_with_over_without():
