@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stdnet_core.errors import CheckpointError, ConfigError
-from stdnet_core.model import ModelConfig, STDNet
+from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, STDNet, build, network_config
 
 FORMAT = "stdnet-1"
 
@@ -31,15 +31,15 @@ class CheckpointInfo:
 
     Attributes:
         config: the model's configuration.
-        scales: upsampling factors it was trained for, ascending.
+        scales: upsampling factors it was trained for, ascending; none for a recurrent network, which takes any ratio.
         depth_range: metres that depths are divided by; None: each clip by its own range
-            (:func:`stdnet_core.normalization.clip_depth_range`).
+            (:func:`stdnet_core.normalization.clip_depth_range`), or a recurrent network, which takes metres.
         provenance: how it was trained (configuration, seed, steps, data), JSON values.
         metrics: measured accuracy, JSON values.
         name: file name without its ending.
     """
 
-    config: ModelConfig
+    config: ModelConfig | RecurrentConfig
     scales: tuple[int, ...]
     depth_range: float | None
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -48,11 +48,23 @@ class CheckpointInfo:
 
     def __post_init__(self) -> None:
         scales = tuple(sorted(set(self.scales)))
+        if self.recurrent:
+            if scales or self.depth_range is not None:
+                raise CheckpointError(
+                    "a recurrent network takes any ratio and metres: give no scales and no depth_range"
+                )
+            object.__setattr__(self, "scales", scales)
+            return
         if not scales or any(not isinstance(s, int) or s < 4 or s % 4 for s in scales):
             raise CheckpointError(f"scales are {self.scales!r}; give multiples of 4, at least one")
         object.__setattr__(self, "scales", scales)
         if self.depth_range is not None and not self.depth_range > 0:
             raise CheckpointError(f"depth_range is {self.depth_range!r}; give positive metres or None")
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the network is a :class:`stdnet_core.model.RecurrentNet`."""
+        return isinstance(self.config, RecurrentConfig)
 
 
 def available() -> list[str]:
@@ -81,7 +93,9 @@ def resolve(path_or_name: str | Path) -> Path:
     )
 
 
-def save(path: str | Path, model: STDNet, info: CheckpointInfo, dtype: torch.dtype | None = None) -> None:
+def save(
+    path: str | Path, model: STDNet | RecurrentNet, info: CheckpointInfo, dtype: torch.dtype | None = None
+) -> None:
     """Write a checkpoint; the file appears whole or not at all.
 
     Args:
@@ -104,7 +118,7 @@ def save(path: str | Path, model: STDNet, info: CheckpointInfo, dtype: torch.dty
     temporary.replace(path)
 
 
-def load(path_or_name: str | Path) -> tuple[STDNet, CheckpointInfo]:
+def load(path_or_name: str | Path) -> tuple[STDNet | RecurrentNet, CheckpointInfo]:
     """Read a checkpoint of this project.
 
     Args:
@@ -137,7 +151,7 @@ def load(path_or_name: str | Path) -> tuple[STDNet, CheckpointInfo]:
         )
     try:
         info = CheckpointInfo(
-            config=ModelConfig.from_dict(json.loads(metadata["config"])),
+            config=network_config(json.loads(metadata["config"])),
             scales=tuple(json.loads(metadata["scales"])),
             depth_range=json.loads(metadata["depth_range"]),
             provenance=json.loads(metadata.get("provenance", "{}")),
@@ -151,8 +165,8 @@ def load(path_or_name: str | Path) -> tuple[STDNet, CheckpointInfo]:
     return _build(info.config, state, path), info
 
 
-def _build(config: ModelConfig, state: dict[str, Tensor], path: Path) -> STDNet:
-    model = STDNet(config)  # not on the meta device, where initialisation costs seconds
+def _build(config: ModelConfig | RecurrentConfig, state: dict[str, Tensor], path: Path) -> STDNet | RecurrentNet:
+    model = build(config)  # not on the meta device, where initialisation costs seconds
     expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in state.items()}
     if expected != found:

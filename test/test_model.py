@@ -157,7 +157,7 @@ def test_batched_pass_equals_the_sum_over_frames(direction, neighbors, frames):
         torch.testing.assert_close(actual[:, t], expected if others else y[:, t])
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "live"])
 @pytest.mark.parametrize("frames", [1, 2])
 def test_short_clips(preset, frames):
     narrow = dict(TINY, channels=4)

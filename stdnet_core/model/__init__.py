@@ -1,6 +1,24 @@
-"""The network of the paper, and nothing else."""
+"""The networks: the paper's, and the recurrent one for any depth camera."""
 
-from stdnet_core.model.config import PRESETS, ModelConfig
+from torch import nn
+
+from stdnet_core.model.config import PRESETS, ModelConfig, network_config
+from stdnet_core.model.recurrent import RecurrentConfig, RecurrentNet
 from stdnet_core.model.stdnet import StageDifferences, STDNet, STDNetOutput
 
-__all__ = ["PRESETS", "ModelConfig", "STDNet", "STDNetOutput", "StageDifferences"]
+__all__ = [
+    "PRESETS",
+    "ModelConfig",
+    "RecurrentConfig",
+    "RecurrentNet",
+    "STDNet",
+    "STDNetOutput",
+    "StageDifferences",
+    "build",
+    "network_config",
+]
+
+
+def build(config: ModelConfig | RecurrentConfig) -> nn.Module:
+    """The network of a configuration."""
+    return RecurrentNet(config) if isinstance(config, RecurrentConfig) else STDNet(config)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from stdnet_core.errors import ConfigError
+from stdnet_core.model.recurrent.config import ARCHITECTURE, RecurrentConfig
 
 Direction = Literal["forward", "backward"]
 
@@ -110,15 +111,15 @@ class ModelConfig:
         return sum(self.prediction_parts)
 
     @classmethod
-    def preset(cls, name: str, **overrides: Any) -> ModelConfig:
-        """The named preset, with fields overridden.
+    def preset(cls, name: str, **overrides: Any) -> ModelConfig | RecurrentConfig:
+        """The named preset, with fields overridden. ``live`` is the recurrent network's, all others are STDNet's.
 
         Raises:
             ConfigError: no such preset or field.
         """
         if name not in PRESETS:
             raise ConfigError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
-        return cls.from_dict({**dataclasses.asdict(PRESETS[name]), **overrides})
+        return network_config({**PRESETS[name].to_dict(), **overrides})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -140,7 +141,7 @@ class ModelConfig:
 
 _COMPACT = dict(output="guided_kernel", depth_features="local", uncertainty=True, max_offset=16.0)
 
-PRESETS: dict[str, ModelConfig] = {
+PRESETS: dict[str, ModelConfig | RecurrentConfig] = {
     "base": ModelConfig(),
     "small": ModelConfig(
         channels=32, head_channels=32, trunk_blocks=3, reconstruction_blocks=3, fusion_blocks=1, **_COMPACT
@@ -157,5 +158,18 @@ PRESETS: dict[str, ModelConfig] = {
         passes=("forward", "forward"),
         **_COMPACT,
     ),
+    "live": RecurrentConfig(),
 }
-"""``base`` is the paper's network; the others are this project's, narrower and with a scale-free output."""
+"""``base`` is the paper's network; ``live`` is the recurrent one, for any depth camera; the others are the paper's made
+narrower, with a scale-free output."""
+
+
+def network_config(values: dict[str, Any]) -> ModelConfig | RecurrentConfig:
+    """The configuration of a network from plain values (JSON, YAML), which say by ``architecture`` if it is recurrent.
+
+    Raises:
+        ConfigError: an unknown field or an invalid value.
+    """
+    if values.get("architecture") == ARCHITECTURE:
+        return RecurrentConfig.from_dict(values)
+    return ModelConfig.from_dict(values)

@@ -1,0 +1,66 @@
+"""Configuration of the recurrent network."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from stdnet_core.errors import ConfigError
+
+ARCHITECTURE = "recurrent"
+"""What ``architecture`` says in the plain values of its configurations."""
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """What is built; the defaults are the network that ships.
+
+    Attributes:
+        channels: width of the features at H/4.
+        channels_8, channels_16: at H/8, where the state lives, and at H/16.
+        blocks: residual blocks of the encoders at H/8 and H/16.
+        temporal_difference: False leaves the difference to the state before out (ablation).
+    """
+
+    channels: int = 24
+    channels_8: int = 48
+    channels_16: int = 64
+    blocks: int = 2
+    temporal_difference: bool = True
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("channels", 4, 256),
+            ("channels_8", 4, 512),
+            ("channels_16", 4, 512),
+            ("blocks", 0, 16),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise ConfigError(f"model.{name} is {value!r}; it must be a whole number from {low} to {high}")
+        if not isinstance(self.temporal_difference, bool):
+            raise ConfigError(f"model.temporal_difference is {self.temporal_difference!r}; it must be true or false")
+
+    causal = True
+    """No output depends on a later frame."""
+    uncertainty = True
+    """It predicts the scale of its error."""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RecurrentConfig:
+        """Build from plain values (JSON, YAML), with or without ``architecture``.
+
+        Raises:
+            ConfigError: an unknown field or an invalid value.
+        """
+        values = {name: value for name, value in values.items() if name != "architecture"}
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"unknown model setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {"architecture": ARCHITECTURE, **dataclasses.asdict(self)}

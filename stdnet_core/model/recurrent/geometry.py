@@ -1,0 +1,148 @@
+"""Where depth's cells lie on colour's pixels, for any ratio of their sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+STRIDE = 4
+"""Colour pixels to a pixel of the working grid."""
+INVALID = -1e4
+"""Logit of what must have no weight."""
+
+
+@dataclass(frozen=True)
+class CellGeometry:
+    """Cells of equal size that cover an image.
+
+    Attributes:
+        size: (H, W) of the image, multiples of :data:`STRIDE`; may go beyond the cells, whose last ones then go on.
+        cells: (h, w).
+        ratio: pixels of a cell on each axis (rows, columns), at least 1, whole or not.
+        device: of the indices.
+    """
+
+    size: tuple[int, int]
+    cells: tuple[int, int]
+    ratio: tuple[float, float]
+    device: torch.device
+
+    def _index(self, axis: int, step: int) -> Tensor:
+        """Cell of the centre of each pixel of ``step`` pixels."""
+        places = torch.arange(self.size[axis] // step, dtype=torch.float32, device=self.device)
+        at = (places + 0.5) * (step / self.ratio[axis])
+        return at.floor().long().clamp(0, self.cells[axis] - 1)
+
+    @cached_property
+    def pixel_index(self) -> tuple[Tensor, Tensor]:
+        """Row and column of the cell that each pixel's centre lies in."""
+        return self._index(0, 1), self._index(1, 1)
+
+    def take_blocks(self, depth: Tensor, moves: tuple[tuple[int, int], ...]) -> list[Tensor]:
+        """Depth (N, 1, h, w) of the cell of each pixel, moved by whole (rows, columns); each as :func:`blocks` has it.
+
+        Rows and columns are gathered in the order of the blocks, which is faster than to reorder the image."""
+        rows, columns = (index.unflatten(0, (-1, STRIDE)).T.flatten() for index in self.pixel_index)
+        taken, gathered = [], {}
+        for row, column in moves:
+            if row not in gathered:
+                gathered[row] = depth.index_select(-2, (rows + row).clamp(0, self.cells[0] - 1))
+            image = gathered[row].index_select(-1, (columns + column).clamp(0, self.cells[1] - 1))
+            image = image.unflatten(-1, (STRIDE, -1)).unflatten(-3, (STRIDE, -1))  # (N, 1, 4, H/4, 4, W/4)
+            taken.append(image.transpose(-2, -3).flatten(1, 3))
+        return taken
+
+    @cached_property
+    def working_index(self) -> tuple[Tensor, Tensor]:
+        """Row and column of the cell that the centre of each pixel of the working grid lies in."""
+        return self._index(0, STRIDE), self._index(1, STRIDE)
+
+    def working_place(self, axis: int) -> Tensor:
+        """Place of the centre of each pixel of the working grid in its cell, in cells from the cell's centre."""
+        places = torch.arange(self.size[axis] // STRIDE, dtype=torch.float32, device=self.device)
+        at = (places + 0.5) * (STRIDE / self.ratio[axis])
+        return (at - (self.working_index[axis] + 0.5)).clamp(-1, 1)
+
+    def averaging(self, axis: int) -> Tensor:
+        """(cells, working pixels): weights that average an axis of the working grid over each cell."""
+        count = self.size[axis] // STRIDE
+        width = self.ratio[axis] / STRIDE
+        first = torch.arange(self.cells[axis], dtype=torch.float32, device=self.device)[:, None] * width
+        pixel = torch.arange(count, dtype=torch.float32, device=self.device)[None]
+        overlap = (torch.minimum(first + width, pixel + 1) - torch.maximum(first, pixel)).clamp(min=0)
+        return overlap / overlap.sum(1, keepdim=True).clamp(min=1e-6)
+
+    def average(self, image: Tensor) -> Tensor:
+        """(N, C, H/4, W/4) averaged over the cells: (N, C, h, w)."""
+        return torch.matmul(torch.matmul(self.averaging(0), image), self.averaging(1).T)
+
+    def bilinear(self, depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Depth (N, 1, h, w) interpolated at the pixels over the valid ones of the four cells around.
+
+        Returns:
+            Depth, and the weight of what was valid, 0 to 1; (N, 1, H, W) each.
+        """
+        stacked = torch.cat((depth * valid, valid), 1)
+        for axis in (0, 1):
+            places = torch.arange(self.size[axis], dtype=torch.float32, device=self.device)
+            at = ((places + 0.5) / self.ratio[axis] - 0.5).clamp(0, self.cells[axis] - 1)
+            low = at.floor().long()
+            high = (low + 1).clamp(max=self.cells[axis] - 1)
+            fraction = at - low
+            if axis == 0:
+                fraction = fraction[:, None]
+            first, second = stacked.index_select(2 + axis, low), stacked.index_select(2 + axis, high)
+            stacked = first + (second - first) * fraction
+        weighted, weight = stacked.chunk(2, 1)
+        return weighted / weight.clamp(min=1e-6), weight
+
+
+def take(image: Tensor, index: tuple[Tensor, Tensor], rows: int = 0, columns: int = 0) -> Tensor:
+    """``image`` (N, C, h, w) at the cells of an index, moved by whole cells; the border goes on."""
+    row = (index[0] + rows).clamp(0, image.shape[-2] - 1)
+    column = (index[1] + columns).clamp(0, image.shape[-1] - 1)
+    return image.index_select(-2, row).index_select(-1, column)
+
+
+def neighbors(image: Tensor) -> list[Tensor]:
+    """The 3x3 values around each pixel of (N, C, h, w), row by row, replicated at the border (views of one tensor)."""
+    height, width = image.shape[-2:]
+    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    return [padded[..., r : r + height, c : c + width] for r in range(3) for c in range(3)]
+
+
+def blocks(image: Tensor) -> Tensor:
+    """(N, 1, H, W) -> (N, 16, H/4, W/4)."""
+    return F.pixel_unshuffle(image, STRIDE)
+
+
+def masked_mean(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over dimension 1 of what is valid, and the share that is."""
+    share = valid.mean(1, keepdim=True)
+    return (values * valid).mean(1, keepdim=True) / share.clamp(min=1e-6), share
+
+
+def fill(depth: Tensor, share: Tensor, levels: int = 7) -> Tensor:
+    """Fill holes of (N, 1, h, w) from coarser and coarser means of what is around; ``share`` is 0 in holes.
+
+    Each level has pixels twice as large; a hole takes the interpolated value of the finest level that has one."""
+    means, shares = [depth], [share]
+    while min(means[-1].shape[-2:]) > 1 and len(means) < levels:
+        height, width = means[-1].shape[-2:]
+        pad = (0, width % 2, 0, height % 2)
+        weighted = F.avg_pool2d(F.pad(means[-1] * shares[-1], pad), 2)
+        weight = F.avg_pool2d(F.pad(shares[-1], pad), 2)
+        means.append(weighted / weight.clamp(min=1e-8))
+        shares.append(weight)
+    last = (means[-1] * shares[-1]).mean((-2, -1), keepdim=True)
+    last = last / shares[-1].mean((-2, -1), keepdim=True).clamp(min=1e-8)
+    filled = torch.where(shares[-1] > 1e-7, means[-1], last)
+    for mean, weight in zip(means[-2::-1], shares[-2::-1], strict=True):
+        coarse = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
+        coarse = coarse[..., : mean.shape[-2], : mean.shape[-1]]
+        filled = torch.where(weight > 1e-7, mean, coarse)
+    return filled

@@ -1,0 +1,494 @@
+"""The recurrent network: any depth camera, causal, one state carried from frame to frame.
+
+The spatial and temporal differences of the paper in a compact form. Features live on the working grid (H/4) and below;
+the state of the frame before is aligned by optical flow, and the temporal difference is that between the aligned
+features and those of this frame (eq. 5). What comes out is a weighted mean of depths that were measured or known
+before, so that it cannot leave what was measured around a pixel by more than a share of the local spread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stdnet_core.errors import InputError
+from stdnet_core.model.blocks import ResidualBlock, conv3x3
+from stdnet_core.model.recurrent.config import RecurrentConfig
+from stdnet_core.model.recurrent.geometry import (
+    INVALID,
+    STRIDE,
+    CellGeometry,
+    blocks,
+    fill,
+    masked_mean,
+    neighbors,
+    take,
+)
+
+MULTIPLE = 16
+"""Height and width that the network takes are multiples of it."""
+_CELL = 4.0  # pixels of a cell from which the coarse estimate weighs depth's own cells
+_COARSE = 15  # candidates of the coarse estimate
+_FINE = 16  # of each pixel
+_FINE_PRIORS = (1.0, -4.0, -4.0, -4.0, -4.0, 0.0, -1.0)  # of the own measurement, those beside, interpolated, before
+_LEAST = 1e-3  # metres
+_ROUGH = 0.01  # second difference of inverse depth, in its own units, that counts as strong noise
+_BAND = 4800  # pixels of the working grid that are made finer at a time: their images stay in the processor's cache
+_LEAST_LOGIT = -40.0  # below the highest; smaller weights would be denormal numbers, which are slow
+_PRIOR_SIGMA = 0.6  # of the spatial part of joint bilateral upsampling, in cells
+_COLOUR_STRENGTH = 50.0  # of its colour part: 1 / (2 * 0.1^2)
+
+
+@dataclass(frozen=True)
+class RecurrentState:
+    """What a frame leaves for the next one.
+
+    Attributes:
+        depth: output (N, 1, H, W) in metres; 0 everywhere before the first frame.
+        rgb: mean colour on the working grid (N, 3, H/4, W/4).
+        hidden: features (N, C, H/8, W/8).
+    """
+
+    depth: Tensor
+    rgb: Tensor
+    hidden: Tensor
+
+
+@dataclass(frozen=True)
+class RecurrentOutput:
+    """What the network says about a frame, or about a clip where there is one more dimension, (N, T, ...).
+
+    Attributes:
+        depth: (N, 1, H, W) metres.
+        log_scale: logarithm of the scale (metres) of the Laplace distribution of the error, (N, 1, H, W).
+    """
+
+    depth: Tensor
+    log_scale: Tensor
+
+
+def squash(ratio: Tensor) -> Tensor:
+    """Relative differences of 0.1 % to 100 % brought to like sizes, with their sign."""
+    size = (200.0 * ratio).abs()
+    return torch.copysign((size + (size.square() + 1).sqrt()).log() * 0.33, ratio)  # asinh, which is slow
+
+
+class RecurrentNet(nn.Module):
+    """One step a frame: :meth:`step`."""
+
+    def __init__(self, config: RecurrentConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or RecurrentConfig()
+        c4, c8, c16 = config.channels, config.channels_8, config.channels_16
+        self.stem = nn.Conv2d(self.inputs, 2 * c4, 1)
+        self.stem2 = conv3x3(2 * c4, c4)
+        self.encode4 = ResidualBlock(c4)
+        self.down8 = conv3x3(c4, c8, 2)
+        self.merge8 = nn.Conv2d(4 * c8, c8, 1)
+        self.encode8 = nn.Sequential(*(ResidualBlock(c8) for _ in range(config.blocks)))
+        self.down16 = conv3x3(c8, c16, 2)
+        self.encode16 = nn.Sequential(*(ResidualBlock(c16) for _ in range(config.blocks)))
+        self.context = nn.Linear(c16, c16)
+        self.up8 = nn.Conv2d(c16, c8, 1)
+        self.decode8 = ResidualBlock(c8)
+        self.gate = nn.Conv2d(2 * c8, c8, 1)
+        self.up4 = nn.Conv2d(c8, c4, 1)
+        self.decode4 = ResidualBlock(c4)
+        # coarse: logits of the candidates, strength of colour, residual, two gains of the innovation
+        self.coarse_head = conv3x3(c4, _COARSE + 4)
+        # fine: logits of the candidates and the error's scale for each of 16 pixels, strength of colour
+        self.refine = conv3x3(c4 + 4, 2 * c4)
+        self.fine_head = nn.Conv2d(2 * c4, 16 * (_FINE + 1), 1)
+        self.colour_head = nn.Conv2d(2 * c4, 1, 1)
+        for head in (self.coarse_head, self.fine_head, self.colour_head):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+        with torch.no_grad():
+            self.fine_head.bias[16 * _FINE :] = -3.0
+
+    inputs = 48 + 32 + 3 + 4 + 3 + 3 + 16 + 3 + 2
+    """colour, measurements and where they are, spatial differences, far and near, place in the cell and ratio, density,
+    noise and distance, the previous depth, and how it fits."""
+
+    def start(self, rgb: Tensor) -> RecurrentState:
+        """The state before the first frame of (N, 3, H, W)."""
+        n, _, height, width = rgb.shape
+        c8 = self.config.channels_8
+        return RecurrentState(
+            rgb.new_zeros(n, 1, height, width),
+            rgb.new_zeros(n, 3, height // STRIDE, width // STRIDE),
+            rgb.new_zeros(n, c8, height // 8, width // 8),
+        )
+
+    def forward(self, rgb: Tensor, depth: Tensor, flow: Tensor, ratio: tuple[float, float]) -> RecurrentOutput:
+        """A clip from its beginning, frame by frame.
+
+        Args:
+            rgb: (N, T, 3, H, W) in 0..1; H and W multiples of 16.
+            depth: (N, T, 1, h, w) metres, 0 invalid.
+            flow: (N, T, 2, H/4, W/4), see :meth:`step`; the first frame's is not used.
+            ratio: pixels of a cell of depth on each axis (rows, columns).
+
+        Raises:
+            InputError: shapes do not fit each other.
+        """
+        state, outputs = self.start(rgb[:, 0]), []
+        for frame in range(rgb.shape[1]):
+            output, state = self.step(rgb[:, frame], depth[:, frame], flow[:, frame], state, ratio)
+            outputs.append(output)
+        depths, scales = zip(*((o.depth, o.log_scale) for o in outputs), strict=True)
+        return RecurrentOutput(torch.stack(depths, 1), torch.stack(scales, 1))
+
+    def step(
+        self, rgb: Tensor, depth: Tensor, flow: Tensor, state: RecurrentState, ratio: tuple[float, float]
+    ) -> tuple[RecurrentOutput, RecurrentState]:
+        """The next frame.
+
+        Args:
+            rgb: (N, 3, H, W) in 0..1; H and W multiples of 16.
+            depth: (N, 1, h, w) metres, 0 invalid.
+            flow: (N, 2, H/4, W/4) pixels (x, y) of the image: from each place of this frame to where it was before.
+            state: of the frame before.
+            ratio: pixels of a cell of depth on each axis (rows, columns).
+
+        Raises:
+            InputError: shapes do not fit each other.
+        """
+        _check(rgb, depth, flow, ratio)
+        geometry = CellGeometry(tuple(rgb.shape[-2:]), tuple(depth.shape[-2:]), ratio, rgb.device)
+        valid = (depth > 0).to(rgb.dtype)
+        measured, *native = geometry.take_blocks(depth, ((0, 0), (0, -1), (-1, 0), (1, 0), (0, 1)))
+        is_measured = (measured > 0).to(rgb.dtype)
+        smooth, smooth_weight = geometry.bilinear(depth, valid)
+        smooth, smooth_weight = blocks(smooth), blocks(smooth_weight)
+        coarse_ratio = min(ratio)
+        if coarse_ratio < _CELL:
+            base, share = masked_mean(measured, is_measured)
+        else:
+            base, share = masked_mean(smooth, smooth_weight)
+        base = fill(base, share).clamp(min=_LEAST)
+        rgb_blocks = F.pixel_unshuffle(rgb, STRIDE)
+        rgb4 = rgb_blocks.unflatten(1, (3, 16)).mean(2)
+
+        # What was known, where it lies now.
+        warped, known = self._warp(state.depth, flow, STRIDE)
+        warped_blocks = blocks(warped)
+        known = blocks(known) * (warped_blocks > 0)
+        known = known.to(rgb.dtype)
+        aligned, _ = self._warp(state.rgb, flow, 1)
+        hidden, _ = self._warp(state.hidden, F.avg_pool2d(flow, 2), 0.5)
+        previous, previous_share = masked_mean(warped_blocks, known)
+        previous = torch.where(previous_share > 0, previous, base)
+        # A frame without any measurement goes on from what was known.
+        base = torch.where(share.amax((-2, -1), keepdim=True) > 0, base, previous)
+        both = known * is_measured
+        log_base = base.log()
+        log_measured = measured.clamp(min=_LEAST).log() - log_base
+        log_previous = warped_blocks.clamp(min=_LEAST).log() - log_base
+        innovation, innovation_share = masked_mean((log_measured - log_previous).clamp(-0.2, 0.2), both)
+        around = F.avg_pool2d(innovation * innovation_share, 5, 1, 2) / F.avg_pool2d(innovation_share, 5, 1, 2).clamp(
+            min=1e-6
+        )
+        photometric = (rgb4 - aligned).abs().mean(1, keepdim=True) * (previous_share > 0)
+
+        # The farthest and the nearest around.
+        weight = (share > 0).to(rgb.dtype)
+        far5, near5 = _extremes(base, weight, 5)
+        pooled_far = F.max_pool2d(far5, 4, ceil_mode=True)
+        pooled_near = -F.max_pool2d(-near5, 4, ceil_mode=True)
+        far17 = _upsample(F.max_pool2d(pooled_far, 3, 1, 1), base)
+        near17 = _upsample(-F.max_pool2d(-pooled_near, 3, 1, 1), base)
+
+        differences = [log_base - _upsample(F.avg_pool2d(log_base, k, ceil_mode=True), base) for k in (2, 4, 8)]
+        extremes = [e.clamp(min=_LEAST).log() - log_base for e in (far5, near5, far17, near17)]
+        inputs = torch.cat(
+            (
+                rgb_blocks - 0.5,
+                squash(log_measured) * is_measured,
+                is_measured,
+                *map(squash, differences),
+                *map(squash, extremes),
+                *self._place(geometry, base, ratio),
+                share,
+                F.avg_pool2d(share, 9, 1, 4),
+                log_base * 0.33,
+                squash(log_previous) * known,
+                previous_share,
+                squash(innovation) * innovation_share,
+                photometric * 4,
+                self._noise(depth, valid, geometry),
+            ),
+            1,
+        )
+        features4, features8 = self._trunk(inputs, hidden)
+
+        # The coarse estimate.
+        head = self.coarse_head(features4).float()
+        logits, strength, residual, gain, gain_around = head.split((_COARSE, 1, 1, 1, 1), 1)
+        correction = (0.5 + gain).clamp(0, 1) * innovation + gain_around.clamp(-1, 1) * (around - innovation)
+        correction = correction.exp()
+        cells, prior = self._cells(depth, valid, base, share, geometry, rgb4, strength)
+        previous_fits = torch.where(previous_share > 0, 0.0, INVALID)
+        candidates = torch.cat((*cells, base, previous * correction, far5, near5, far17, near17), 1)
+        extra = torch.cat(
+            (torch.full_like(base, -1.0), previous_fits - 2.0, *(torch.full_like(base, -6.0) for _ in range(4))), 1
+        )
+        weights = torch.softmax(logits + torch.cat((prior, extra), 1), 1)
+        coarse = (weights * candidates).sum(1, keepdim=True)
+        spread = (far5 - near5).clamp(min=0) + 0.002 * base
+        coarse = (coarse + 0.25 * torch.tanh(residual) * spread).clamp(min=_LEAST)
+
+        fine, log_scale = self._fine(
+            features4, coarse, measured, is_measured, smooth, smooth_weight, native,
+            warped_blocks * correction, known, rgb_blocks, rgb4,
+        )  # fmt: skip
+        output = RecurrentOutput(F.pixel_shuffle(fine, STRIDE), F.pixel_shuffle(log_scale, STRIDE))
+        return output, RecurrentState(output.depth, rgb4, features8)
+
+    def _trunk(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        act = F.leaky_relu
+        first = [torch.addmm(self.stem.bias[:, None], self.stem.weight.flatten(1), one) for one in inputs.flatten(2)]
+        first = torch.stack(first) if len(first) > 1 else first[0][None]  # as fast as a convolution that reorders first
+        x = act(self.stem2(act(first.unflatten(2, inputs.shape[-2:]), 0.1)), 0.1)
+        x4 = _residual(self.encode4, x)
+        x8 = act(self.down8(x4), 0.1)
+        # Spatial and temporal differences (eq. 1 and 5).
+        sigma = (x8 - _upsample(F.avg_pool2d(x8, 2, ceil_mode=True), x8)).abs()
+        phi = (x8 - hidden).abs() if self.config.temporal_difference else torch.zeros_like(x8)
+        x8 = act(self.merge8(torch.cat((x8, sigma, hidden, phi), 1)), 0.1)
+        for block in self.encode8:
+            x8 = _residual(block, x8)
+        x16 = act(self.down16(_normalized(x8)), 0.1)
+        for block in self.encode16:
+            x16 = _residual(block, x16)
+        x16 = _normalized(x16)
+        x16 = x16 + self.context(x16.mean((-2, -1)))[..., None, None]
+        x8 = _normalized(_residual(self.decode8, _normalized(x8) + _upsample(self.up8(x16), x8)))
+        gate = torch.sigmoid(self.gate(torch.cat((x8, hidden), 1)))
+        x8 = hidden + gate * (x8 - hidden)
+        x4 = _residual(self.decode4, x4 + _upsample(self.up4(x8), x4))
+        return x4, x8
+
+    @staticmethod
+    def _warp(image: Tensor, flow: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+        """``image`` where it lies now, and where it was inside; ``factor``: its pixels in one of the flow."""
+        height, width = image.shape[-2:]
+        if factor == STRIDE:
+            flow = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
+        y = torch.arange(height, dtype=flow.dtype, device=flow.device)[:, None]
+        x = torch.arange(width, dtype=flow.dtype, device=flow.device)[None]
+        unit = STRIDE / factor if factor != STRIDE else 1.0  # image pixels in one of ``image``
+        at_x = (x + flow[:, 0] / unit + 0.5) * (2.0 / width) - 1.0
+        at_y = (y + flow[:, 1] / unit + 0.5) * (2.0 / height) - 1.0
+        grid = torch.stack((at_x, at_y), -1)
+        inside = ((at_x.abs() < 1) & (at_y.abs() < 1)).unsqueeze(1)
+        warped = F.grid_sample(image, grid.to(image.dtype), mode="bilinear", padding_mode="border", align_corners=False)
+        return warped, inside.to(image.dtype)
+
+    @staticmethod
+    def _place(geometry: CellGeometry, like: Tensor, ratio: tuple[float, float]) -> list[Tensor]:
+        row = geometry.working_place(0)[None, None, :, None].expand_as(like)
+        column = geometry.working_place(1)[None, None, None, :].expand_as(like)
+        size = torch.log2(torch.full_like(like, min(ratio))) * 0.33
+        return [row, column, size]
+
+    @staticmethod
+    def _noise(depth: Tensor, valid: Tensor, geometry: CellGeometry) -> Tensor:
+        """How rough measured depth is, around each pixel and over the frame: logarithms of mean second differences of
+        inverse depth, which are 0 on a plane; (N, 2, H/4, W/4)."""
+        inverse = valid / depth.clamp(min=_LEAST)
+        rough, known = [], []
+        for axis in (-1, -2):
+            if depth.shape[axis] < 3:
+                rough.append(torch.full_like(depth, 1.0))
+                known.append(torch.zeros_like(depth))
+                continue
+            n = depth.shape[axis] - 2
+            parts = [inverse.narrow(axis, i, n) for i in range(3)]
+            ok = valid.narrow(axis, 0, n) * valid.narrow(axis, 1, n) * valid.narrow(axis, 2, n)
+            second = (parts[0] - 2 * parts[1] + parts[2]).abs() / parts[1].clamp(min=1e-6)
+            pad = (1, 1, 0, 0) if axis == -1 else (0, 0, 1, 1)
+            rough.append(F.pad(torch.where(ok > 0, second.clamp(max=1.0), torch.ones_like(second)), pad, value=1.0))
+            known.append(F.pad(ok, pad))
+        least, some = torch.minimum(*rough), torch.maximum(*known)
+        capped = least.clamp(max=_ROUGH) * some  # an edge counts no more than strong noise does
+        overall = capped.sum((-2, -1), keepdim=True) / some.sum((-2, -1), keepdim=True).clamp(min=1)
+        around = F.avg_pool2d(capped, 5, 1, 2) / F.avg_pool2d(some, 5, 1, 2).clamp(min=1e-3)
+        levels = [(level + 1e-5).log() * 0.35 + 2.5 for level in (around, overall.expand_as(around))]
+        return take(torch.cat(levels, 1), geometry.working_index)
+
+    def _cells(
+        self,
+        depth: Tensor,
+        valid: Tensor,
+        base: Tensor,
+        share: Tensor,
+        geometry: CellGeometry,
+        rgb4: Tensor,
+        strength: Tensor,
+    ) -> tuple[list[Tensor], Tensor]:
+        """The 3x3 cells around each pixel of the working grid, and logits of joint bilateral upsampling from them."""
+        strength = _COLOUR_STRENGTH * torch.exp(strength.clamp(-6, 3))
+        if min(geometry.ratio) < _CELL:
+            cells = neighbors(base)
+            weights = neighbors(share)
+            colours = neighbors(rgb4)
+            rows = columns = [base.new_full((1, 1, 1, 1), float(o)) for o in (-1, 0, 1)]
+        else:
+            colour = geometry.average(rgb4)
+            stacked = torch.cat((depth, valid, colour), 1)
+            index = geometry.working_index
+            taken = [take(stacked, index, r, c) for r in (-1, 0, 1) for c in (-1, 0, 1)]
+            cells, weights, colours = [t[:, :1] for t in taken], [t[:, 1:2] for t in taken], [t[:, 2:] for t in taken]
+            rows = [o - geometry.working_place(0)[None, None, :, None] for o in (-1, 0, 1)]
+            columns = [o - geometry.working_place(1)[None, None, None, :] for o in (-1, 0, 1)]
+        spatial = 1 / (2 * _PRIOR_SIGMA**2)
+        logits = []
+        for number in range(9):
+            distance = (rows[number // 3].square() + columns[number % 3].square()) * spatial
+            change = (rgb4 - colours[number]).square().sum(1, keepdim=True)
+            logit = -distance - strength * change
+            logits.append(torch.where(weights[number] > 0, logit, torch.full_like(logit, INVALID)))
+        return cells, torch.cat(logits, 1)
+
+    def _fine(
+        self,
+        features: Tensor,
+        coarse: Tensor,
+        measured: Tensor,
+        is_measured: Tensor,
+        smooth: Tensor,
+        smooth_weight: Tensor,
+        native: list[Tensor],
+        previous: Tensor,
+        known: Tensor,
+        rgb_blocks: Tensor,
+        rgb4: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Depth and the error's scale of the 16 pixels of each pixel of the working grid."""
+        log_coarse = coarse.log()
+        mean, share = masked_mean((measured.clamp(min=_LEAST).log() - log_coarse).clamp(-1, 1), is_measured)
+        before, _ = masked_mean((previous.clamp(min=_LEAST).log() - log_coarse).clamp(-1, 1), known)
+        jump = torch.stack(neighbors(log_coarse), 0)
+        seen = torch.cat((squash(mean) * share, squash(before), squash(jump.amax(0) - log_coarse),
+                          squash(jump.amin(0) - log_coarse)), 1)  # fmt: skip
+        x = F.leaky_relu(self.refine(torch.cat((features, seen.to(features.dtype)), 1)), 0.1)
+        strength = _COLOUR_STRENGTH * torch.exp(self.colour_head(x).float().clamp(-6, 3))
+        images = _FineImages(
+            x, strength, rgb_blocks, rgb4, neighbors(rgb4), [*neighbors(coarse), measured, *native, smooth, previous],
+            [measured, *native, smooth_weight, known],
+        )  # fmt: skip
+        rows = x.shape[-2]
+        step = rows if torch.is_grad_enabled() else max(1, _BAND // (len(x) * x.shape[-1]))
+        bands = [self._weigh(images.rows(top, top + step)) for top in range(0, rows, step)]
+        fine, log_scale = (torch.cat(parts, -2) if len(parts) > 1 else parts[0] for parts in zip(*bands, strict=True))
+        return fine, log_scale.clamp(-12, 3) + fine.detach().clamp(min=_LEAST).log()
+
+    def _weigh(self, images: _FineImages) -> tuple[Tensor, Tensor]:
+        """Weighted mean of the candidates, and the logarithm of the error's scale in depths."""
+        # as a product of matrices: what is wanted is (candidate, pixel of 16, h, w), each image in one piece
+        x = images.features
+        matrix, bias = self.fine_head.weight.flatten(1), self.fine_head.bias[:, None]
+        products = [torch.addmm(bias, matrix, one) for one in x.flatten(2).contiguous()]
+        head = torch.stack(products).float() if len(products) > 1 else products[0][None].float()
+        logits = head.unflatten(2, x.shape[-2:]).unflatten(1, (_FINE + 1, 16)).unbind(1)
+        centred = [p - q for p, q in zip(images.rgb_blocks.split(16, 1), images.rgb4.split(1, 1), strict=True)]
+        own = sum(c.square() for c in centred)
+        distances = _block_distances(own) / (2 * _PRIOR_SIGMA**2)  # (9, 16, 1, 1)
+        scores = []
+        for number, colour in enumerate(images.colours):
+            change = own
+            if number != 4:
+                other = (colour - images.rgb4).split(1, 1)
+                change = own + sum(o.square() for o in other)
+                for c, o in zip(centred, other, strict=True):
+                    change = torch.addcmul(change, c, o, value=-2)
+            scores.append(torch.addcmul(logits[number] - distances[number], images.strength, change, value=-1))
+        for number, (usable, prior) in enumerate(zip(images.usable, _FINE_PRIORS, strict=True), start=9):
+            scores.append(torch.where(usable > 0, logits[number] + prior, INVALID))
+        highest = scores[0]
+        for score in scores[1:]:
+            highest = torch.maximum(highest, score)
+        highest = highest.detach()
+        total, fine = torch.zeros_like(highest), torch.zeros_like(highest)
+        for score, value in zip(scores, images.values, strict=True):
+            weight = torch.exp((score - highest).clamp(min=_LEAST_LOGIT))
+            total = total + weight
+            fine = torch.addcmul(fine, weight, value.expand_as(weight))
+        return fine / total, logits[_FINE]
+
+
+@dataclass(frozen=True)
+class _FineImages:
+    """What the pixels of the working grid are made finer from, (N, C, h, w) each.
+
+    Attributes:
+        features: the head's.
+        strength: of the colour distance.
+        rgb_blocks, rgb4: colour of the 16 pixels of each, and its mean.
+        colours: mean colours of the 3x3 around.
+        values: the candidates' depths.
+        usable: above 0 where one beyond the first nine can be used.
+    """
+
+    features: Tensor
+    strength: Tensor
+    rgb_blocks: Tensor
+    rgb4: Tensor
+    colours: list[Tensor]
+    values: list[Tensor]
+    usable: list[Tensor]
+
+    def rows(self, top: int, bottom: int) -> _FineImages:
+        """Some rows of all images."""
+
+        def cut(image: Tensor) -> Tensor:
+            return image[..., top:bottom, :]
+
+        lists = ([cut(image) for image in images] for images in (self.colours, self.values, self.usable))
+        return _FineImages(cut(self.features), cut(self.strength), cut(self.rgb_blocks), cut(self.rgb4), *lists)
+
+
+def _check(rgb: Tensor, depth: Tensor, flow: Tensor, ratio: tuple[float, float]) -> None:
+    height, width = rgb.shape[-2:]
+    if height % MULTIPLE or width % MULTIPLE:
+        raise InputError(f"colour is {width}x{height}; pad it to multiples of {MULTIPLE} pixels")
+    if depth.ndim != 4 or depth.shape[1] != 1 or len(depth) != len(rgb):
+        raise InputError(f"depth has shape {tuple(depth.shape)}; expected ({len(rgb)}, 1, h, w)")
+    wanted = (len(rgb), 2, height // STRIDE, width // STRIDE)
+    if tuple(flow.shape) != wanted:
+        raise InputError(f"flow has shape {tuple(flow.shape)}; expected {wanted}")
+    if min(ratio) < 1:
+        raise InputError(f"depth is finer than colour (ratio {ratio}); bring it to colour's size first")
+
+
+def _block_distances(like: Tensor) -> Tensor:
+    """(9, 16, 1, 1): squared distance of the 16 pixels of a working pixel to the centres of the 3x3 around, in working
+    pixels."""
+    inside = (torch.arange(STRIDE, dtype=torch.float32, device=like.device) + 0.5) / STRIDE - 0.5
+    offset = torch.arange(-1, 2, dtype=torch.float32, device=like.device)
+    axis = (offset[:, None] - inside).square()  # (3, 4)
+    return (axis[:, None, :, None] + axis[None, :, None, :]).reshape(9, 16, 1, 1)
+
+
+def _extremes(depth: Tensor, weight: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """Farthest and nearest of what is measured in a window; ``depth`` itself where nothing is."""
+    far = F.max_pool2d(depth * weight, window, 1, window // 2)
+    near = -F.max_pool2d(-torch.where(weight > 0, depth, torch.full_like(depth, 1e6)), window, 1, window // 2)
+    return torch.where(far > 0, far, depth), torch.where(near < 1e5, near, depth)
+
+
+def _normalized(features: Tensor) -> Tensor:
+    """Features (N, C, h, w) whose root mean square over the channels is 1 in each pixel."""
+    return features * torch.rsqrt(features.square().mean(1, keepdim=True) + 1e-6)
+
+
+def _residual(block: ResidualBlock, features: Tensor) -> Tensor:
+    """A residual block that sees normalised features, so that depth in layers does not make them grow."""
+    return features + block.conv2(torch.relu(block.conv1(_normalized(features))))
+
+
+def _upsample(image: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(image, size=like.shape[-2:], mode="bilinear", align_corners=False)
