@@ -1,7 +1,8 @@
-"""Engines: what executes the streaming network for :class:`stdnet_core.inference.DepthUpsampler`.
+"""Engines: what executes a network for :class:`stdnet_core.inference.DepthUpsampler`.
 
-An engine sees one prepared frame at a time: sizes that fit the scale, depth without holes and normalised. Frames are
-numpy arrays on both sides, so that each engine can bring them to its device in its own way."""
+Frames are numpy arrays on both sides, so that each engine can bring them to its device in its own way. STDNet's engines
+see prepared frames: sizes that fit the scale, depth without holes and normalised. The recurrent network's take depth as
+the camera delivers it."""
 
 from __future__ import annotations
 
@@ -13,13 +14,16 @@ import numpy as np
 import torch
 
 from stdnet_core.devices import Placement
-from stdnet_core.model import STDNet
+from stdnet_core.frames import pad_colour
+from stdnet_core.model import RecurrentNet, STDNet
+from stdnet_core.model.recurrent import MULTIPLE, RecurrentState
+from stdnet_core.optical_flow import FlowEstimator
 from stdnet_core.streaming import StreamingSTDNet, StreamOutput
 
 
 @dataclass(frozen=True)
 class EngineOutput:
-    """What an engine returns for a frame, normalised like its input.
+    """What an engine returns for a frame, normalised like its input; metres from the recurrent network.
 
     Attributes:
         depth: (H, W) float32.
@@ -82,6 +86,61 @@ class TorchEngine:
         pinned = torch.empty(array.shape, dtype=tensor(array[:0]).dtype, pin_memory=True)
         np.copyto(pinned.numpy(), array)
         return pinned.to(self._device, non_blocking=True)
+
+
+class RecurrentEngine(Protocol):
+    """Runs the recurrent network, whatever executes it."""
+
+    def step(self, rgb: np.ndarray, depth: np.ndarray, ratio: tuple[float, float]) -> EngineOutput:
+        """Take rgb (H, W, 3), uint8 or float32 in 0..1, and depth (h, w) in metres, 0 invalid, whose cells are
+        ``ratio`` (rows, columns) pixels large; return this frame's depth and error scale (H, W) in metres."""
+
+    def reset(self) -> None:
+        """Forget everything; the next step begins a new clip."""
+
+
+class RecurrentTorchEngine:
+    """The recurrent network in PyTorch; see :class:`RecurrentEngine`.
+
+    Args:
+        model: copied, as its device may change.
+        placement: device, and precision of the convolutions.
+    """
+
+    def __init__(self, model: RecurrentNet, placement: Placement) -> None:
+        self._placement = placement
+        self._model = copy.deepcopy(model).to(placement.device, memory_format=torch.channels_last).eval()
+        self._flow = FlowEstimator()
+        self._state: RecurrentState | None = None
+
+    @torch.inference_mode()
+    def step(self, rgb: np.ndarray, depth: np.ndarray, ratio: tuple[float, float]) -> EngineOutput:
+        """See :class:`RecurrentEngine`."""
+        height, width = rgb.shape[:2]
+        padded = pad_colour(rgb, (-(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE))
+        flow = tensor(self._flow.step(as_bytes(padded)))[None].to(self._placement.device)
+        colour = unit_range(tensor(padded).to(self._placement.device)).permute(2, 0, 1)[None].contiguous()
+        measured = tensor(depth)[None, None].to(self._placement.device)
+        if self._state is None:
+            self._state = self._model.start(colour)
+        reduced = self._placement.dtype != torch.float32
+        with torch.autocast(self._placement.device.type, self._placement.dtype, enabled=reduced):
+            output, self._state = self._model.step(colour, measured, flow, self._state, ratio)
+        depth_out, log_scale = output.depth, output.log_scale
+        return EngineOutput(
+            depth_out[0, 0, :height, :width].float().cpu().numpy(),
+            log_scale[0, 0, :height, :width].float().exp().cpu().numpy(),
+        )
+
+    def reset(self) -> None:
+        """See :class:`RecurrentEngine`."""
+        self._flow.reset()
+        self._state = None
+
+
+def as_bytes(rgb: np.ndarray) -> np.ndarray:
+    """Colour as uint8."""
+    return rgb if rgb.dtype == np.uint8 else (rgb * 255).round().astype(np.uint8)
 
 
 def _download(output: StreamOutput) -> EngineOutput:

@@ -305,7 +305,7 @@ def _evaluate_scale(
     alone = len(chosen) == len(args.scale) == 1
     info = runners["model"].upsampler.info if "model" in runners else None
     known = set() if info is None else set(_trained_on(info.provenance, place.rstrip("/").rpartition("/")[2]))
-    warnings = [] if info is None or scale in info.scales else [_scale_warning(scale, info.scales)]
+    warnings = [] if info is None or info.recurrent or scale in info.scales else [_scale_warning(scale, info.scales)]
     with tqdm(total=total, unit="frame", desc=f"x{scale:g}", dynamic_ncols=True) as progress:
         for number, (name, sequence) in enumerate(zip(unique_names(s.name for s in chosen), chosen, strict=True)):
             low = LowResolution(scale, simulated, _sensor(args), args.seed + number)

@@ -3,7 +3,8 @@
 The file holds one step of the stream: frame number, colour, depth and the state in; depth and the next state out. It
 consists of standard operators (opset 18; the deformable convolution is GridSample and MatMul) and of fixed sizes. With
 a latency there is a second file, ``model.tail.onnx``, that gives the last frames when a stream ends. What is written is
-run with ONNX Runtime and compared with PyTorch before the command says that it is done. See docs/export.md."""
+run with ONNX Runtime and compared with PyTorch before the command says that it is done. Recurrent networks are exported
+by :mod:`stdnet_core.recurrent_export`. See docs/export.md."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ import copy
 import io
 import json
 import logging
+import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -116,11 +118,7 @@ def export_onnx(model: STDNet, info: CheckpointInfo, path: str | Path, size: Exp
         ConfigError: latency out of range or a wrong file name.
         StdnetError: a package for the export is missing.
     """
-    path = Path(path)
-    if path.suffix != ".onnx":
-        raise ConfigError(f"the output {path} must end in .onnx")
-    for package in ("onnx", "onnxscript"):
-        require(package, extra="export")
+    path = prepare_output(path)
     model = copy.deepcopy(model).float().cpu().eval()
     step = FixedStep(model, latency, size.rgb, size.depth)
     state = list(step.initial_state())
@@ -131,9 +129,8 @@ def export_onnx(model: STDNet, info: CheckpointInfo, path: str | Path, size: Exp
     elif model.config.stages == 2:
         result_names.append("disagreement")
     state_names = [STATE_PREFIX + t.name for t in step.layout]
-    metadata = _metadata(model, info, latency)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(
+    metadata = export_metadata(model, info, FORMAT, latency)
+    write_onnx(
         path,
         _StepGraph(step),
         (frame, torch.rand(size.rgb), torch.rand(size.depth), state),
@@ -144,11 +141,28 @@ def export_onnx(model: STDNet, info: CheckpointInfo, path: str | Path, size: Exp
     if latency:
         tail = FixedTail(model, latency, size.rgb, size.depth)
         names = [f"{name}_{i}" for i in range(latency) for name in result_names]
-        _write(tail_path(path), _TailGraph(tail), (frame, state), ["frame", *state_names], names, metadata)
+        write_onnx(tail_path(path), _TailGraph(tail), (frame, state), ["frame", *state_names], names, metadata)
     return path
 
 
-def _metadata(model: STDNet, info: CheckpointInfo, latency: int) -> dict[str, str]:
+def prepare_output(path: str | Path) -> Path:
+    """The path to write to, with its folder made and the packages for the export there.
+
+    Raises:
+        ConfigError: it does not end in ``.onnx``.
+        StdnetError: a package for the export is missing.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise ConfigError(f"the output {path} must end in .onnx")
+    for package in ("onnx", "onnxscript"):
+        require(package, extra="export")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def export_metadata(model: nn.Module, info: CheckpointInfo, file_format: str, latency: int = 0) -> dict[str, str]:
+    """What every exported file says about its network; all but the format and the fingerprint are JSON."""
     values = {
         "config": info.config.to_dict(),
         "scales": list(info.scales),
@@ -158,18 +172,30 @@ def _metadata(model: STDNet, info: CheckpointInfo, latency: int) -> dict[str, st
         "latency": latency,
     }
     texts = {key: json.dumps(value) for key, value in values.items()}
-    return {"format": FORMAT, "fingerprint": model_fingerprint(model), **texts}
+    return {"format": file_format, "fingerprint": model_fingerprint(model), **texts}
 
 
-def _write(
+def write_onnx(
     path: Path,
     graph: nn.Module,
     arguments: tuple,
     inputs: list[str],
     outputs: list[str],
     metadata: dict[str, str],
+    *,
+    translations: dict[Callable, Callable] | None = None,
+    grad: bool = False,
 ) -> None:
-    with warnings.catch_warnings(), _quiet(), torch.no_grad():
+    """Trace a module and write it; the file appears whole or not at all.
+
+    Args:
+        path: of the file, in a folder that exists.
+        arguments: of the module, tensors of the sizes that the file is for.
+        inputs, outputs: names in the file.
+        translations: ONNX of PyTorch operators that its exporter does not know.
+        grad: trace as in training, for modules that cut the image into bands when no gradients are wanted.
+    """
+    with warnings.catch_warnings(), _quiet(), torch.set_grad_enabled(grad):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             graph.eval(),
@@ -179,6 +205,7 @@ def _write(
             input_names=inputs,
             output_names=outputs,
             verbose=False,
+            custom_translation_table=translations,
         )
     for node in program.model.graph:
         node.metadata_props.clear()  # source lines of every operator: larger than the weights of a small model
@@ -263,7 +290,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; ``arguments`` default to those of the process."""
     args = _parser().parse_args(arguments)
     model, info = checkpoints.load(args.checkpoint)
-    size = ExportSize(args.size[1], args.size[0], args.scale or info.scales[-1])
+    if info.recurrent:
+        from stdnet_core.recurrent_export import run
+
+        run(model, info, args)
+        return
+    if args.scale is not None and args.scale != int(args.scale):
+        raise ConfigError(f"scale is {args.scale:g}; STDNet takes whole ones, multiples of {WORKING_STRIDE}")
+    size = ExportSize(args.size[1], args.size[0], int(args.scale or info.scales[-1]))
     if size.scale not in info.scales:
         raise ConfigError(
             f"{args.checkpoint} was trained for x{', x'.join(map(str, info.scales))}, not for x{size.scale}; "
@@ -290,6 +324,16 @@ def _size(text: str) -> tuple[int, int]:
     return width, height
 
 
+def _scale(text: str) -> float:
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = 0.0
+    if not 1 <= scale < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return scale
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m stdnet_core.export", description="Export the streaming network as an ONNX file and check it."
@@ -297,7 +341,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", help="a .safetensors file or the name of a shipped checkpoint")
     parser.add_argument("--format", choices=["onnx"], default="onnx", help="file format (default: %(default)s)")
     parser.add_argument("--size", type=_size, default=(320, 240), help="colour, WIDTHxHEIGHT (default: 320x240)")
-    parser.add_argument("--scale", type=int, help="upsampling factor (default: the checkpoint's largest)")
+    parser.add_argument(
+        "--scale",
+        type=_scale,
+        help="upsampling factor; any number from 1 on for recurrent networks (default: the checkpoint's largest, or 1)",
+    )
     parser.add_argument("--latency", type=int, default=0, help="frames to wait for, 0 to 8 (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, help="file to write, ending in .onnx")
     parser.add_argument("--frames", help="also check on recorded frames: KIND:PATH as for stdnet_core.predict")

@@ -161,3 +161,19 @@ def measured_nearby(valid_lr: np.ndarray, height: int, width: int) -> np.ndarray
         return np.ones((height, width), bool)
     weight = cv2.resize(valid_lr.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     return weight > 1e-4
+
+
+def measured_within(valid_lr: np.ndarray, size: tuple[int, int], pixels: float) -> np.ndarray:
+    """Pixels of the high-resolution image that are near a measurement.
+
+    Args:
+        valid_lr: (h, w) bool, cells of equal size that cover the image.
+        size: (H, W) of the image.
+        pixels: of the image, up to which distance from a measured cell a pixel is near.
+
+    Returns:
+        (H, W) bool.
+    """
+    cell = size[0] / valid_lr.shape[0]
+    distance = cv2.distanceTransform((~valid_lr).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+    return measured_here(distance * np.float32(cell) <= pixels, *size)

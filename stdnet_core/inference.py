@@ -29,14 +29,23 @@ from stdnet_core.confidence import (
     within_tolerance,
 )
 from stdnet_core.devices import Placement, place
-from stdnet_core.engine import Engine, EngineOutput, TorchEngine, tensor, unit_range
+from stdnet_core.engine import (
+    Engine,
+    EngineOutput,
+    RecurrentEngine,
+    RecurrentTorchEngine,
+    TorchEngine,
+    as_bytes,
+    tensor,
+    unit_range,
+)
 from stdnet_core.errors import CheckpointError, ConfigError, InputError
-from stdnet_core.fill import fill_invalid, measured_here, measured_nearby
+from stdnet_core.fill import fill_invalid, measured_here, measured_nearby, measured_within
 from stdnet_core.filtering import GuidedTemporalFilter
 from stdnet_core.filtering.upsampling import upsample
 from stdnet_core.frames import DepthRange, Geometry, cells_fit, check_rgb, pad_colour, to_metres
-from stdnet_core.model import STDNet
-from stdnet_core.onnx_engine import OnnxEngine
+from stdnet_core.model import RecurrentNet, STDNet
+from stdnet_core.onnx_engine import OnnxEngine, RecurrentOnnxEngine, open_engine
 
 METHODS = ("auto", "stdnet", "guided_temporal", "joint_bilateral", "bilinear", "nearest", "bicubic")
 BACKENDS = ("torch", "onnxruntime")
@@ -44,13 +53,12 @@ MAX_LATENCY = 8
 
 _JOINT_BILATERAL_SCALES = tuple(range(1, 65))
 _LEAST_SCALE = 4
-"""Ratio of colour to depth below which ``auto`` takes the filter, where no network says at which scale it begins."""
+"""Ratio of colour to depth below which ``auto`` takes the filter, unless the network says at which scale it begins."""
 _SUPPORTED_LEVEL = 5
-"""What the filter fills farther than 32 pixels from a measurement is a guess."""
-_CUDA_WEIGHTS = ("base", "small", "tiny")
-_CPU_WEIGHTS = ("tiny_causal", "tiny")
-_CPU_WEIGHTS_THAT_WAIT = ("tiny", "tiny_causal")
-"""What ``auto`` looks for. A network that sees later frames is worth its price on a CPU where it may wait for them."""
+_SUPPORTED_DISTANCE = 32.0
+"""What is filled farther than 32 pixels from a measurement of fine depth is a guess."""
+_WEIGHTS = ("live",)
+"""What ``auto`` looks for first."""
 _NOTICES_KEPT = 50
 
 _log = logging.getLogger(__name__)
@@ -99,7 +107,7 @@ class DepthUpsampler:
             shipped one that suits device and latency (joint bilateral upsampling if none ships). None: a classical
             method. The classical methods do not read it.
         method: ``auto`` (the network if there is a checkpoint, else ``joint_bilateral``; but ``guided_temporal`` where
-            depth is finer than all that the network was trained for), ``stdnet``, ``guided_temporal``,
+            depth is less than 4 times coarser than colour), ``stdnet``, ``guided_temporal``,
             ``joint_bilateral``, ``bilinear``, ``nearest`` or ``bicubic``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
@@ -134,7 +142,7 @@ class DepthUpsampler:
 
     def __init__(
         self,
-        checkpoint: str | Path | tuple[STDNet, CheckpointInfo] | None = None,
+        checkpoint: str | Path | tuple[STDNet | RecurrentNet, CheckpointInfo] | None = None,
         *,
         method: str = "auto",
         device: str = "auto",
@@ -153,14 +161,15 @@ class DepthUpsampler:
         self._mask_unsupported = mask_unsupported
         exported = _load_exported(checkpoint, method, device, latency) if backend == "onnxruntime" else None
         self._placement = place("cpu" if exported is not None else device, precision)
-        loaded = _load(checkpoint, method, self._placement.device, latency) if exported is None else None
+        loaded = _load(checkpoint, method) if exported is None else None
         self.info: CheckpointInfo | None = None
         if exported is not None:
-            self.info = replace(exported.info, scales=(exported.scale,))
+            recurrent = exported.info.recurrent
+            self.info = exported.info if recurrent else replace(exported.info, scales=(exported.scale,))
         elif loaded is not None:
             self.info = loaded[1]
         self._range = DepthRange(None if self.info is None else self.info.depth_range)
-        self._engine: Engine | None = exported
+        self._engine: Engine | RecurrentEngine | None = exported
         self._filter: GuidedTemporalFilter | None = None
         self._automatic = method == "auto" and exported is None
         if self._placement.reason and (loaded is not None or self._placement.fallback):
@@ -170,7 +179,10 @@ class DepthUpsampler:
             if latency and self.info.config.causal:
                 self._note("latency", f"latency {latency}: the network is causal and gains nothing by waiting; using 0")
                 network_latency = 0
-            self._engine = TorchEngine(loaded[0], network_latency, self._placement)
+            if self.info.recurrent:
+                self._engine = RecurrentTorchEngine(loaded[0], self._placement)
+            else:
+                self._engine = TorchEngine(loaded[0], network_latency, self._placement)
         self._latencies = {"stdnet": network_latency}
         self._usual = "stdnet" if self._engine is not None else "joint_bilateral" if method == "auto" else method
         self.reset()
@@ -181,9 +193,13 @@ class DepthUpsampler:
         return cls(name, **settings)
 
     @classmethod
-    def from_model(cls, model: STDNet, info: CheckpointInfo, **settings: Any) -> DepthUpsampler:
+    def from_model(cls, model: STDNet | RecurrentNet, info: CheckpointInfo, **settings: Any) -> DepthUpsampler:
         """A network that is in memory, e.g. from training or ``load_released``. It is moved to the device."""
         return cls((model, info), **settings)
+
+    @property
+    def _recurrent(self) -> bool:
+        return self.info is not None and self.info.recurrent
 
     @property
     def placement(self) -> Placement:
@@ -230,9 +246,12 @@ class DepthUpsampler:
         metres = to_metres(depth, self._max_depth)
         geometry = self._check_geometry(rgb.shape[:2], metres.shape)
         cells = geometry.to_grid(metres)
-        if self.method != "stdnet":
-            classical_method = self._filtered if self._filter is not None else self._classical
-            result = classical_method(rgb, cells, geometry, stamp)
+        if self.method != "stdnet" or self._recurrent:
+            if self.method == "stdnet":
+                run = self._recurrently
+            else:
+                run = self._filtered if self._filter is not None else self._classical
+            result = run(rgb, cells, geometry, stamp)
             self._geometry = geometry
             return result
         try:
@@ -244,7 +263,7 @@ class DepthUpsampler:
 
     def flush(self) -> list[UpsampledDepth]:
         """End the stream: the frames held back, oldest first. The next frame begins a new stream."""
-        if self.method == "stdnet":
+        if self.method == "stdnet" and not self._recurrent:
             self._collect_rest()
         results = list(self._ready)
         self.reset()
@@ -296,7 +315,7 @@ class DepthUpsampler:
                 f"{_text(size)} and {_text(depth_size)}; call reset() when sizes change"
             )
         self._choose_method(Geometry.native(size, depth_size))
-        if self.method == "stdnet":
+        if self.method == "stdnet" and not self._recurrent:
             geometry = Geometry.choose(size, depth_size, self.info.scales)
         elif self.method == "joint_bilateral":
             geometry = Geometry.choose(size, depth_size, _JOINT_BILATERAL_SCALES)
@@ -313,18 +332,19 @@ class DepthUpsampler:
         return geometry
 
     def _choose_method(self, geometry: Geometry) -> None:
-        """Method ``auto``: not the network where it would have to bring depth to a coarser grid first."""
+        """Method ``auto``: under x4 the filter, which recordings of real cameras prefer to every network so far."""
         if not self._automatic:
             return
-        least = _LEAST_SCALE if self.info is None else min(self.info.scales)
+        scales = () if self.info is None else self.info.scales
+        least = min(scales, default=_LEAST_SCALE)
         filtering = geometry.ratio < least and not cells_fit(geometry.size, geometry.depth_size, least)
         self._use("guided_temporal" if filtering else self._usual)
         if filtering:
+            other = "method stdnet runs the network" if self._recurrent else f"{self._usual} is for coarser depth"
             self._note(
                 "filter",
                 f"depth of {_text(geometry.depth_size)} is nearly as fine as colour of {_text(geometry.size)}: method "
-                f"auto runs guided_temporal, which takes noise out and fills holes; {self._usual} is for depth that is "
-                f"{least} times coarser or more",
+                f"auto runs guided_temporal, which takes noise out and fills holes ({other})",
             )
 
     def _advance(self, rgb: np.ndarray, cells: np.ndarray, geometry: Geometry, stamp: Any) -> None:
@@ -390,8 +410,7 @@ class DepthUpsampler:
 
     def _filtered(self, rgb: np.ndarray, depth: np.ndarray, geometry: Geometry, stamp: Any) -> UpsampledDepth:
         """Denoise and fill on depth's own grid, then go to colour's size."""
-        colour = rgb if rgb.dtype == np.uint8 else (rgb * 255).round().astype(np.uint8)
-        colour = pad_colour(colour, geometry.covered)
+        colour = pad_colour(as_bytes(rgb), geometry.covered)
         native = depth.shape == geometry.covered
         guide = colour if native else cv2.resize(colour, depth.shape[::-1], interpolation=cv2.INTER_AREA)
         filtered = self._filter.step(guide, depth)
@@ -403,6 +422,18 @@ class DepthUpsampler:
             result = np.divide(1, inverse, out=np.zeros_like(inverse), where=inverse > 0)
         near = (filtered.depth > 0) & (filtered.origin <= _SUPPORTED_LEVEL)
         return self._mask(result[:height, :width], filter_confidence(filtered, geometry), near, geometry, stamp)
+
+    def _recurrently(self, rgb: np.ndarray, depth: np.ndarray, geometry: Geometry, stamp: Any) -> UpsampledDepth:
+        """A step of the recurrent network, which takes depth as it is."""
+        ratio = tuple(c / d for c, d in zip(geometry.covered, depth.shape, strict=True))
+        output = self._engine.step(pad_colour(rgb, geometry.covered), depth, ratio)
+        height, width = geometry.size
+        metres = output.depth[:height, :width]
+        confidence = within_tolerance(metres, output.error_scale[:height, :width])
+        measured = depth > 0
+        if geometry.ratio < _LEAST_SCALE and not measured.all():  # holes of fine depth are filled
+            measured = measured_within(measured, geometry.covered, _SUPPORTED_DISTANCE)
+        return self._mask(metres, confidence, measured, geometry, stamp)
 
     def _mask(
         self, depth: np.ndarray, confidence: np.ndarray, measured: np.ndarray, geometry: Geometry, stamp: Any
@@ -456,8 +487,8 @@ def _check_settings(method: str, latency: int, max_depth: float | None, edge_fil
 
 
 def _load(
-    checkpoint: str | Path | tuple[STDNet, CheckpointInfo] | None, method: str, device: torch.device, latency: int
-) -> tuple[STDNet, CheckpointInfo] | None:
+    checkpoint: str | Path | tuple[STDNet | RecurrentNet, CheckpointInfo] | None, method: str
+) -> tuple[STDNet | RecurrentNet, CheckpointInfo] | None:
     """The network to run, or None for a classical method."""
     if method not in ("auto", "stdnet") or (checkpoint is None and method == "auto"):
         return None
@@ -466,8 +497,7 @@ def _load(
     if checkpoint not in (None, "auto"):
         return checkpoints.load(checkpoint)
     shipped = checkpoints.available()
-    preferred = _CUDA_WEIGHTS if device.type == "cuda" else _CPU_WEIGHTS_THAT_WAIT if latency else _CPU_WEIGHTS
-    for name in (*preferred, *shipped):
+    for name in (*_WEIGHTS, *shipped):
         if name in shipped:
             return checkpoints.load(name)
     if method == "stdnet":
@@ -478,7 +508,7 @@ def _load(
     return None
 
 
-def _load_exported(checkpoint: object, method: str, device: str, latency: int) -> OnnxEngine:
+def _load_exported(checkpoint: object, method: str, device: str, latency: int) -> OnnxEngine | RecurrentOnnxEngine:
     """The engine of an exported network.
 
     Raises:
@@ -492,7 +522,7 @@ def _load_exported(checkpoint: object, method: str, device: str, latency: int) -
             "python -m stdnet_core.export"
         )
     providers = ["CPUExecutionProvider"]
-    engine = OnnxEngine(checkpoint, providers=["CUDAExecutionProvider", *providers] if "cuda" in device else providers)
+    engine = open_engine(checkpoint, providers=["CUDAExecutionProvider", *providers] if "cuda" in device else providers)
     if latency != engine.latency:
         raise ConfigError(f"{checkpoint} was exported with latency {engine.latency}, not {latency}; give its latency")
     return engine

@@ -85,14 +85,14 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "auto",
         "How depth is upsampled. auto: the network if model is set or weights ship with the package, else "
         "joint_bilateral; but guided_temporal, which denoises depth and fills its holes at its own resolution, where "
-        "depth is less than 4 times coarser than colour (RealSense, OAK-D, Kinect).",
+        "depth is less than 4 times coarser than colour (RealSense, OAK-D, Kinect). stdnet takes such depth, too.",
         choices=("auto", "stdnet", "guided_temporal", "joint_bilateral", "bilinear", "bicubic", "nearest"),
     ),
     ParameterSpec(
         "model",
         "auto",
-        "Checkpoint: a name that ships with the package, a .safetensors file, or auto for the shipped one that "
-        "suits the device and latency_frames.",
+        "Checkpoint: a name that ships with the package, a .safetensors file, or auto for the shipped live, which "
+        "takes depth of any ratio.",
     ),
     ParameterSpec(
         "device",

@@ -152,7 +152,7 @@ class Pipeline:
     def warm_up(self) -> None:
         """Run one small frame, so that the first real one does not pay for loading kernels."""
         info = self._upsampler.info
-        scale = _CLASSICAL_WARM_UP_SCALE if info is None else min(info.scales)
+        scale = _CLASSICAL_WARM_UP_SCALE if info is None else min(info.scales, default=_CLASSICAL_WARM_UP_SCALE)
         size = _WARM_UP_CELLS * scale
         cells = np.ones((_WARM_UP_CELLS, _WARM_UP_CELLS), np.float32)
         self._upsampler.step(np.zeros((size, size, 3), np.uint8), cells)

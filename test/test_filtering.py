@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.filtering import GuidedTemporalFilter
 from stdnet_core.filtering.filling import fill_holes
 from stdnet_core.filtering.motion import MotionEstimator, follow_camera
@@ -15,6 +16,7 @@ from stdnet_core.filtering.noise import NoiseCurve
 from stdnet_core.filtering.smoothing import smooth
 from stdnet_core.filtering.upsampling import upsample
 from stdnet_core.inference import DepthUpsampler
+from stdnet_core.model import ModelConfig, STDNet
 
 H, W = 160, 224
 
@@ -318,6 +320,14 @@ def test_frames_without_anything_and_changes_of_size():
 # --- in DepthUpsampler -----------------------------------------------------------------------------------------------
 
 
+def network_of_scales():
+    """An untrained STDNet, which interpolates, made for x4, x8 and x16."""
+    config = ModelConfig.preset("tiny_causal", channels=4, head_channels=4)
+    model = STDNet(config)
+    model.zero_init_heads()
+    return model, CheckpointInfo(config, (4, 8, 16), None)
+
+
 @pytest.mark.parametrize(
     ("colour", "depth", "method"),
     [
@@ -331,7 +341,7 @@ def test_frames_without_anything_and_changes_of_size():
     ],
 )
 def test_auto_does_not_take_fine_depth_to_a_coarser_grid(colour, depth, method):
-    upsampler = DepthUpsampler("auto", device="cpu")
+    upsampler = DepthUpsampler(network_of_scales(), device="cpu")
     result = upsampler.step(texture(*colour), np.full(depth, 2.0, np.float32))
     assert upsampler.method == method
     assert result.depth.shape == colour
@@ -343,16 +353,28 @@ def test_auto_does_not_take_fine_depth_to_a_coarser_grid(colour, depth, method):
 
 
 def test_the_network_itself_can_still_be_asked_for():
-    upsampler = DepthUpsampler("auto", method="stdnet", device="cpu")
+    upsampler = DepthUpsampler(network_of_scales(), method="stdnet", device="cpu")
     upsampler.step(texture(64, 96), np.full((64, 96), 2.0, np.float32))
     assert upsampler.method == "stdnet"
     assert any("resampled to 24x16" in text for text in upsampler.notices)
 
 
 def test_a_ratio_of_7_5_goes_to_the_next_finer_grid():
-    upsampler = DepthUpsampler("auto", device="cpu")
+    upsampler = DepthUpsampler(network_of_scales(), device="cpu")
     upsampler.step(texture(240, 360), np.full((32, 48), 2.0, np.float32))
     assert any("resampled to 90x60 and upsampled x4" in text for text in upsampler.notices)
+
+
+@pytest.mark.parametrize("depth", [(120, 160), (80, 107), (30, 40), (16, 21), (4, 5)])
+def test_the_recurrent_network_takes_every_ratio_as_it_is(depth):
+    automatic = DepthUpsampler("auto", device="cpu")
+    automatic.step(texture(120, 160), np.full(depth, 2.0, np.float32))
+    assert automatic.method == ("guided_temporal" if depth[0] > 30 else "stdnet")
+    upsampler = DepthUpsampler("auto", method="stdnet", device="cpu")
+    result = upsampler.step(texture(120, 160), np.full(depth, 2.0, np.float32))
+    assert not upsampler.geometry.resampled
+    assert not upsampler.notices
+    assert result.depth == pytest.approx(2.0, abs=1e-3)
 
 
 def test_far_from_any_measurement_nothing_is_shown():
