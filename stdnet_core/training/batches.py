@@ -21,14 +21,15 @@ from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.sensors import Sensor, sensor, simulate
 from stdnet_core.fill import fill_invalid
 from stdnet_core.normalization import clip_depth_range
-from stdnet_core.training.config import NormalizationConfig, SensorMixture, TrainConfig
+from stdnet_core.training.config import NormalizationConfig, SensorMixture, TrainConfig, is_recurrent
 from stdnet_core.training.draw import between, choose, plan_batch, sample_rng
 from stdnet_core.training.pool import Pool
+from stdnet_core.training.recurrent_batches import VideoBatchBuilder
 
 Batch = dict[str, Any]
 """``rgb`` (B, T, 3, H, W) 0..1; ``depth`` (B, T, 1, H, W) normalised; ``valid`` (B, T, 1, H, W) bool: where to learn;
 ``depth_lr`` (B, T, 1, h, w) normalised, hole-free; ``depth_range`` (B, 1, 1, 1, 1) metres; ``scale`` int; ``index`` of
-the batch; ``names`` of the clips."""
+the batch; ``names`` of the clips. Those of recurrent networks: :class:`VideoBatchBuilder`."""
 
 _WHOLE_NUMBERS = {"dtof.jitter_bins", "dtof.bins"}
 
@@ -88,7 +89,7 @@ def network_input(depth_lr: Tensor, config: NormalizationConfig, gain: Tensor | 
 
 
 class BatchBuilder:
-    """Builds batch ``index`` of a run, or one process's share of it.
+    """Builds batch ``index`` of a run of STDNet, or one process's share of it.
 
     Args:
         config: of the run.
@@ -154,7 +155,8 @@ class BatchStream(IterableDataset):
     """Batches from ``start`` on, without end; loader workers take turns, so the order does not depend on them."""
 
     def __init__(self, config: TrainConfig, device: str, rank: int, processes: int, start: int) -> None:
-        self.builder = BatchBuilder(config, device, rank, processes)
+        builder = VideoBatchBuilder if is_recurrent(config) else BatchBuilder
+        self.builder: BatchBuilder | VideoBatchBuilder = builder(config, device, rank, processes)
         self.start = start
 
     def __iter__(self) -> Iterator[Batch]:

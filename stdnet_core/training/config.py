@@ -19,6 +19,8 @@ from stdnet_core.data.sensors.cell import Cell
 from stdnet_core.data.sensors.holes import Holes
 from stdnet_core.data.sensors.presets import preset
 from stdnet_core.errors import ConfigError
+from stdnet_core.model import PRESETS, ModelConfig, RecurrentConfig
+from stdnet_core.training.recurrent_loss import RecurrentLossConfig
 
 _MULTIPLE = 16
 """Crop sizes are multiples of the largest scale, so that one crop serves every scale."""
@@ -78,12 +80,60 @@ class NormalizationConfig:
 
 
 @dataclass
+class RatioCrops:
+    """Crops of the batches whose ratio is ``from_ratio`` or more."""
+
+    from_ratio: float = 1.0
+    sides: list[int] = field(default_factory=lambda: [128, 160, 192])
+    """Pixels, multiples of 16; height and width are drawn from them for each batch, one after the other."""
+
+
+def _video_crops() -> list[RatioCrops]:
+    return [RatioCrops(), RatioCrops(7.5, [160, 192, 224]), RatioCrops(30.0, [240, 256])]
+
+
+@dataclass
+class VideoDataConfig:
+    """How recurrent networks see the sources: video of depth cameras at their own ratios."""
+
+    crops: list[RatioCrops] = field(default_factory=_video_crops)
+    """In place of ``data.crops``: coarse depth needs large ones, or there are few cells in them. The last entry that
+    the ratio reaches counts."""
+    standing: float = 0.2
+    """Share of the clips in which the camera stands still before a still scene: the first frame again and again."""
+    standing_noise: float = 1.5
+    """Standard deviation of the noise of colour in them, of 255."""
+    gained: float = 0.5
+    """Share of the clips whose depth is multiplied by a number from ``gain``, after the scene has been brought into
+    the range of its camera."""
+    gain: list[float] = field(default_factory=lambda: [0.5, 1.2])
+    """Bounds of that number, log-uniform."""
+    varied: float = 0.7
+    """Share of the clips whose camera has parameters of its own (:func:`stdnet_core.data.sensors.variation.varied`)."""
+    smoothed: float = 0.3
+    """Share of the stereo clips whose depth went through a median filter in the camera."""
+    recorded: float = 0.15
+    """Share of the clips whose truth has itself been seen by one of ``recorded_by``, with its noise and holes, as that
+    of a recording has: where cameras that reduce (families ``reduction`` and ``dtof``) look at it at ratios from 4
+    on."""
+    recorded_by: dict[str, float] = field(
+        default_factory=lambda: {"realsense_d435": 1.0, "kinect_v1": 1.0, "oakd": 1.0}
+    )
+    """Name of a camera -> relative probability."""
+
+
+@dataclass
 class DataConfig:
     root: str | None = "${oc.env:STDNET_DATA,null}"
     """For use in the sources, as ``folder:${data.root}/...``."""
     sources: list[SourceConfig] = field(default_factory=lambda: [SourceConfig()])
     scales: dict[int, float] = field(default_factory=lambda: {4: 1.0, 8: 2.0, 16: 1.0})
-    """Scale of a batch -> relative probability."""
+    """Scale of a batch -> relative probability (STDNet)."""
+    cells: dict[str, float] = field(default_factory=dict)
+    """Cameras at ratios that a recurrent network is trained for, ``CAMERA@RATIO`` -> relative probability; in place of
+    ``scales``, ``sensors`` and ``normalization``. All clips of a batch have one ratio, each a camera of its own."""
+    video: VideoDataConfig = field(default_factory=VideoDataConfig)
+    """Of recurrent networks."""
     crops: list[str] = field(default_factory=lambda: ["96", "128", "160"])
     """Sizes of HR crops in pixels, ``SIDE`` or ``HEIGHTxWIDTH``, multiples of 16; one is drawn for each batch."""
     lengths: list[int] = field(default_factory=lambda: [3, 4])
@@ -141,7 +191,8 @@ class ValidationConfig:
     sources: list[SourceConfig] = field(default_factory=lambda: [SourceConfig("synthetic:900001,4,128x128,5")])
     cells: list[str] = field(default_factory=list)
     """Cameras at ratios that are measured, ``CAMERA@RATIO``; empty: those of the judge
-    (:data:`stdnet_core.data.sensors.cell.JUDGED`) with a ratio of ``data.scales``."""
+    (:data:`stdnet_core.data.sensors.cell.JUDGED`) with a ratio of ``data.scales``, and all of them for a recurrent
+    network."""
     every: int = 500
     """Steps between validations; 0: at the end alone."""
     clips: int = 2
@@ -175,7 +226,7 @@ class TrainConfig:
     seed: int = 0
     base: str | None = None
     model: dict[str, Any] = field(default_factory=lambda: {"preset": "tiny"})
-    """``preset`` and any field of ModelConfig."""
+    """``preset`` and any field of ModelConfig, or of RecurrentConfig for the preset ``live``."""
     init: str | None = None
     """Checkpoint (file or shipped name) whose weights a fresh run starts from; it may have other passes."""
     loss: dict[str, Any] = field(
@@ -187,7 +238,7 @@ class TrainConfig:
         }
     )
     """Any field of LossConfig. Beside the paper's terms: both stages are to be of use, edges sharp, depth steady, and
-    the confidence true."""
+    the confidence true. For a recurrent network any field of RecurrentLossConfig, whose defaults are then those."""
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     val: ValidationConfig = field(default_factory=ValidationConfig)
@@ -212,6 +263,7 @@ def load_config(
     yaml = require("yaml", extra="train")
     merged = omegaconf.OmegaConf.structured(TrainConfig)
     where = "the defaults"
+    losses: set[str] = set()
     try:
         for file in _chain(path):
             where = str(file)
@@ -219,6 +271,7 @@ def load_config(
             if not isinstance(layer, omegaconf.DictConfig):
                 raise ConfigError(f"{file} holds no keys; it must be a YAML mapping such as 'optim: {{lr: 1e-3}}'")
             _replace_whole(merged, layer)
+            losses |= set(layer.get("loss") or {})
             merged.merge_with(layer)
         where = "the overrides"
         for override in overrides:
@@ -229,8 +282,12 @@ def load_config(
             layer = omegaconf.OmegaConf.from_dotlist([override])
             if "." in key and isinstance(layer, omegaconf.DictConfig):
                 _replace_whole(merged, layer)
+            losses |= set(layer.get("loss") or {})
             merged.merge_with(layer)
         merged.base = None
+        if is_recurrent(merged):
+            given = {name: merged.loss[name] for name in merged.loss if name in losses}
+            merged.loss = {**dataclasses.asdict(RecurrentLossConfig()), **given}
         config = omegaconf.OmegaConf.to_object(merged)
         if check_root and _needs_root(omegaconf, merged):
             raise ConfigError(
@@ -254,7 +311,13 @@ def _needs_root(omegaconf: Any, merged: Any) -> bool:
     return merged.data.root is None and any("${data.root}" in source for source in sources)
 
 
-_WHOLE = (("data", "scales"), ("data", "strides"), ("data", "sensors", "presets"))
+_WHOLE = (
+    ("data", "scales"),
+    ("data", "cells"),
+    ("data", "strides"),
+    ("data", "sensors", "presets"),
+    ("data", "video", "recorded_by"),
+)
 """Mappings of probabilities: one given replaces the default instead of being merged into it."""
 
 
@@ -340,13 +403,44 @@ def validation_key(config: TrainConfig) -> str:
     plain = public_configuration(config)
     scales = [scale for scale, weight in plain["data"]["scales"].items() if weight > 0]
     asked = {k: v for k, v in plain["val"].items() if k not in ("every", "pictures")}
-    what = [
+    what: list[Any] = [
         asked,
         sorted(scales),
         plain["data"]["normalization"]["mode"],
         plain["data"]["normalization"]["depth_range"],
     ]
+    if is_recurrent(config):  # it takes any ratio, and metres
+        what = [asked, "recurrent"]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_recurrent(config: TrainConfig) -> bool:
+    """Whether the network of a run is a :class:`stdnet_core.model.RecurrentNet`."""
+    return isinstance(PRESETS.get(config.model.get("preset", "tiny")), RecurrentConfig)
+
+
+def model_config(config: TrainConfig) -> ModelConfig | RecurrentConfig:
+    """The network's configuration of a run.
+
+    Raises:
+        ConfigError: no such preset or field.
+    """
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.model.items()}
+    return ModelConfig.preset(values.pop("preset", "tiny"), **values)
+
+
+def trained_cells(config: DataConfig) -> dict[Cell, float]:
+    """Cells that a recurrent network is trained for, with their weights.
+
+    Raises:
+        ConfigError: no such camera or ratio.
+    """
+    cells: dict[Cell, float] = {}
+    for text, weight in config.cells.items():
+        if weight:
+            cell = Cell.parse(text)
+            cells[cell] = cells.get(cell, 0.0) + weight
+    return cells
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -411,13 +505,18 @@ def validate(config: TrainConfig) -> None:
         for name, pair in getattr(data.sensors, table_name).items():
             check_value_name(name)
             _bounds(f"data.sensors.{table_name}.{name}", pair, positive=table_name == "log_uniform")
+    _validate_cells(config)
     known = {scale for scale, weight in data.scales.items() if weight > 0}
     for cell in map(Cell.parse, val.cells):
-        if cell.ratio not in known:
+        if cell.ratio not in known and not is_recurrent(config):
             raise ConfigError(f"val.cells has {cell}, but data.scales trains for {sorted(known)} alone")
     for name, value, low, high in (
         ("data.zoom_out", data.zoom_out, 0, 1),
         ("data.sensors.imperfect", data.sensors.imperfect, 0, 1),
+        ("data.video.standing", data.video.standing, 0, 1),
+        ("data.video.standing_noise", data.video.standing_noise, 0, 255),
+        ("data.video.gained", data.video.gained, 0, 1),
+        ("data.video.recorded", data.video.recorded, 0, 1),
         ("data.batch_size", data.batch_size, 1, 1 << 16),
         ("data.pixel_budget", data.pixel_budget, 0, 1 << 40),
         ("data.workers", data.workers, 0, 64),
@@ -444,6 +543,38 @@ def validate(config: TrainConfig) -> None:
         raise ConfigError("optim.weight_decay is for adam and adamw; set it to 0, or optim.name to adamw")
     if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
         raise ConfigError(f"optim.betas is {list(optim.betas)}; give two numbers from 0 to below 1")
+
+
+def _validate_cells(config: TrainConfig) -> None:
+    """What recurrent networks alone are trained with."""
+    cells, video = config.data.cells, config.data.video
+    if is_recurrent(config) != bool(cells):
+        raise ConfigError(
+            "data.cells is empty, but a recurrent network is trained with the cameras named there; give e.g. "
+            "data.cells={realsense_d435@1: 1, dtof_paper@8: 1}"
+            if not cells
+            else "data.cells is for recurrent networks alone; set model.preset to live, or remove data.cells"
+        )
+    for text in cells:
+        Cell.parse(text)
+    for name in video.recorded_by:
+        preset(name)
+    for name, table in (("data.cells", cells), ("data.video.recorded_by", video.recorded_by)):
+        if table and (any(not weight >= 0 for weight in table.values()) or not sum(table.values()) > 0):
+            raise ConfigError(f"{name} is {dict(table)}; give non-negative weights, at least one of them positive")
+    if video.recorded and not video.recorded_by:
+        raise ConfigError("data.video.recorded_by is empty; name cameras, or set data.video.recorded to 0")
+    _bounds("data.video.gain", video.gain, positive=True)
+    starts = [crops.from_ratio for crops in video.crops]
+    if not starts or starts != sorted(set(starts)) or starts[0] > 1:
+        raise ConfigError(
+            f"data.video.crops has entries from the ratios {starts}; they must rise, the first from 1 or less"
+        )
+    for crops in video.crops:
+        if not crops.sides or any(side < _MULTIPLE or side % _MULTIPLE for side in crops.sides):
+            raise ConfigError(
+                f"data.video.crops has sides {list(crops.sides)}; give multiples of {_MULTIPLE} pixels, at least one"
+            )
 
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from stdnet_core.training.config import DataConfig, parse_size
+from stdnet_core.training.config import DataConfig, parse_size, trained_cells
 
 _BATCH = 0
 _SAMPLE = 1
@@ -25,14 +25,14 @@ class BatchPlan:
 
     Attributes:
         index: number of the batch in the run, from 0.
-        scale: upsampling factor.
+        scale: upsampling factor, whole for STDNet; the ratio of the depth cameras for a recurrent network.
         height, width: of the HR crops in pixels.
         length: frames.
         clips: clips over all processes.
     """
 
     index: int
-    scale: int
+    scale: float
     height: int
     width: int
     length: int
@@ -48,11 +48,32 @@ def plan_batch(config: DataConfig, seed: int, index: int, *, processes: int = 1,
     scale = choose(rng, config.scales)
     height, width = parse_size(config.crops[rng.integers(len(config.crops))])
     length = int(config.lengths[rng.integers(len(config.lengths))])
+    clips = _clips(config, height * width * length, processes, accumulate)
+    return BatchPlan(index, int(scale), height, width, length, clips)
+
+
+def plan_video_batch(
+    config: DataConfig, seed: int, index: int, *, processes: int = 1, accumulate: int = 1
+) -> BatchPlan:
+    """The plan of batch ``index`` of a recurrent network, as :func:`plan_batch` makes that of STDNet's."""
+    rng = np.random.default_rng([seed, index, _BATCH])
+    ratios: dict[float, float] = {}
+    for cell, weight in trained_cells(config).items():
+        ratios[cell.ratio] = ratios.get(cell.ratio, 0.0) + weight
+    ratio = choose(rng, ratios)
+    sides = [crops.sides for crops in config.video.crops if crops.from_ratio <= ratio][-1]
+    height, width = (int(sides[rng.integers(len(sides))]) for _ in range(2))
+    length = int(config.lengths[rng.integers(len(config.lengths))])
+    clips = _clips(config, height * width * length, processes, accumulate)
+    return BatchPlan(index, ratio, height, width, length, clips)
+
+
+def _clips(config: DataConfig, pixels: int, processes: int, accumulate: int) -> int:
+    """Clips of a batch over all processes, where each holds so many pixels."""
     clips = config.batch_size
     if config.pixel_budget:
-        clips = max(1, round(config.pixel_budget / (height * width * length)))
-    clips = max(1, clips // accumulate)
-    return BatchPlan(index, int(scale), height, width, length, math.ceil(clips / processes) * processes)
+        clips = max(1, round(config.pixel_budget / pixels))
+    return math.ceil(max(1, clips // accumulate) / processes) * processes
 
 
 def sample_rng(seed: int, index: int, sample: int) -> np.random.Generator:

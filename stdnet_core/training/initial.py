@@ -10,18 +10,19 @@ from torch import Tensor
 
 from stdnet_core import checkpoints
 from stdnet_core.errors import ConfigError
-from stdnet_core.model import ModelConfig, STDNet
+from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, STDNet
 
 _PASS = re.compile(r"^(stages\.\d+\.temporal\.)(\d+)\.")
 _MERGE = re.compile(r"^stages\.\d+\.reconstruction\.0\.weight$")
 
 
-def initialize(model: STDNet, checkpoint: str) -> None:
+def initialize(model: STDNet | RecurrentNet, checkpoint: str) -> None:
     """Copy a checkpoint's weights into a network.
 
     The networks may differ in their passes, so that a causal network can be the start of a bidirectional one: pass i
     takes the weights of the checkpoint's pass i, or of its last one, and the merging convolution does not yet look at
-    passes that the checkpoint did not have. All else about the two networks must be equal.
+    passes that the checkpoint did not have. All else about the two networks must be equal; recurrent networks have no
+    passes.
 
     Args:
         model: changed in place.
@@ -32,6 +33,12 @@ def initialize(model: STDNet, checkpoint: str) -> None:
         ConfigError: its network differs in more than its passes.
     """
     source, info = checkpoints.load(checkpoint)
+    if info.recurrent != isinstance(model.config, RecurrentConfig):
+        there, here = ("recurrent", "STDNet") if info.recurrent else ("STDNet", "recurrent")
+        raise ConfigError(
+            f"init: the network of {checkpoint} is another one ({there}; the run's is {here}); choose a checkpoint of "
+            "the same preset"
+        )
     theirs, ours = dataclasses.asdict(info.config), dataclasses.asdict(model.config)
     differing = [name for name in ours if name != "passes" and ours[name] != theirs[name]]
     if differing:
@@ -41,7 +48,8 @@ def initialize(model: STDNet, checkpoint: str) -> None:
             f"init: the network of {checkpoint} is another one ({there}; the run's has {here}); set these under "
             "'model' as in the checkpoint, or choose a checkpoint of the same preset"
         )
-    model.load_state_dict(_adapt(source.state_dict(), info.config, model))
+    state = source.state_dict()
+    model.load_state_dict(state if info.recurrent else _adapt(state, info.config, model))
 
 
 def _adapt(state: dict[str, Tensor], config: ModelConfig, model: STDNet) -> dict[str, Tensor]:

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from stdnet_core import checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.training import state as run_state
-from stdnet_core.training.config import TrainConfig, public_configuration
+from stdnet_core.training.config import TrainConfig, is_recurrent, public_configuration
 from stdnet_core.training.module import TrainingDiverged, TrainingModule
-from stdnet_core.training.validation import Validator, table
+from stdnet_core.training.validation import Validator, make_validator, table
 
 LOG_FILE = "log.jsonl"
 
@@ -61,7 +61,7 @@ class Keeper(Callback):
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._interrupt)
         if trainer.is_global_zero:
-            self.validator = Validator(self.config)
+            self.validator = make_validator(self.config)
             truncate_log(self.output / LOG_FILE, module.step)
             self.board = SummaryWriter(self.output / "tensorboard", purge_step=module.step + 1)
             self.bar = tqdm(
@@ -198,10 +198,14 @@ class Keeper(Callback):
 
     def _write_weights(self, name: str, module: TrainingModule) -> None:
         normalization = self.config.data.normalization
+        scales = tuple(scale for scale, weight in self.config.data.scales.items() if weight > 0)
+        depth_range = normalization.depth_range if normalization.mode == "fixed" else None
+        if is_recurrent(self.config):  # any ratio, and metres
+            scales, depth_range = (), None
         info = CheckpointInfo(
             config=module.average.config,
-            scales=tuple(s for s, weight in self.config.data.scales.items() if weight > 0),
-            depth_range=normalization.depth_range if normalization.mode == "fixed" else None,
+            scales=scales,
+            depth_range=depth_range,
             provenance={
                 "step": module.step,
                 "training_seconds": round(module.seconds),

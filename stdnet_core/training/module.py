@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from stdnet_core.errors import ConfigError, StdnetError
 from stdnet_core.losses import LossConfig, STDNetLoss
-from stdnet_core.model import ModelConfig, STDNet
+from stdnet_core.model import RecurrentConfig, STDNet, build
 from stdnet_core.training.batches import Batch
-from stdnet_core.training.config import TrainConfig, validation_key
+from stdnet_core.training.config import TrainConfig, model_config, validation_key
 from stdnet_core.training.initial import initialize
 from stdnet_core.training.muon import Muon
+from stdnet_core.training.recurrent_loss import RecurrentLoss, RecurrentLossConfig
 from stdnet_core.training.schedule import ema_decay, learning_rate
 from stdnet_core.training.state import RunState, capture, restore_optimizer, restore_weights
 
@@ -27,25 +28,25 @@ class TrainingDiverged(StdnetError):
     """The loss or the gradient is not finite; the message says since when and where to look."""
 
 
-def model_config(config: TrainConfig) -> ModelConfig:
-    """The network's configuration of a run."""
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.model.items()}
-    return ModelConfig.preset(values.pop("preset", "tiny"), **values)
+def loss_config(config: TrainConfig) -> LossConfig | RecurrentLossConfig:
+    """The loss's configuration of a run; the uncertainty of a network that predicts none has no weight.
 
-
-def loss_config(config: TrainConfig) -> LossConfig:
-    """The loss's configuration of a run; the uncertainty of a network that predicts none has no weight."""
+    Raises:
+        ConfigError: the loss of the run's network has no such setting, or a value is no number or out of range.
+    """
+    model = model_config(config)
     values = dict(config.loss)
-    if not model_config(config).uncertainty:
+    if not model.uncertainty:
         values["uncertainty_weight"] = 0.0
-    known = [field.name for field in dataclasses.fields(LossConfig)]
+    kind = RecurrentLossConfig if isinstance(model, RecurrentConfig) else LossConfig
+    known = [field.name for field in dataclasses.fields(kind)]
     for name, value in values.items():
         if name not in known:
             raise ConfigError(f"loss has no setting {name!r}; it has {', '.join(known)}")
-        kind = str if name == "spatial_weight_form" else int | float | bool | list
-        if not isinstance(value, kind):
+        allowed = str if name == "spatial_weight_form" else int | float | bool | list
+        if not isinstance(value, allowed):
             raise ConfigError(f"loss.{name} is {value!r}, which is no number")
-    return LossConfig(**values)
+    return kind(**values)
 
 
 class Learner(nn.Module):
@@ -55,14 +56,21 @@ class Learner(nn.Module):
         super().__init__()
         model = model_config(config)
         loss = loss_config(config)
-        self.model = STDNet(model)
-        self.loss = STDNetLoss(loss, model.channels, model.neighbors)
-        if config.optim.zero_init_heads:
+        self.model = build(model)
+        self.loss: STDNetLoss | RecurrentLoss
+        if isinstance(loss, RecurrentLossConfig):
+            self.loss = RecurrentLoss(loss)
+        else:
+            self.loss = STDNetLoss(loss, model.channels, model.neighbors)
+        if config.optim.zero_init_heads and isinstance(self.model, STDNet):  # the recurrent network's always are
             self.model.zero_init_heads()
         self.model.to(memory_format=torch.channels_last)  # convolutions are faster on every device
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The loss's terms for a batch."""
+        if isinstance(self.loss, RecurrentLoss):
+            output = self.model(batch["rgb"], batch["depth_lr"], batch["flow"], tuple(batch["ratio"]))
+            return self.loss(output, batch["depth"], batch["valid"], batch.get("measured"))
         output = self.model(
             rgb=batch["rgb"],
             depth_lr=batch["depth_lr"],
@@ -186,10 +194,11 @@ class TrainingModule(lightning.LightningModule):
         batch = self.last_batch or {}
         inputs = [
             f"{name} {float(batch[name].min()):.3g} to {float(batch[name].max()):.3g}"
-            for name in ("rgb", "depth_lr", "depth", "depth_range")
+            for name in ("rgb", "depth_lr", "depth", "depth_range", "flow")
             if name in batch
         ]
-        bad_inputs = [n for n in ("rgb", "depth_lr", "depth") if n in batch and not torch.isfinite(batch[n]).all()]
+        tensors = [name for name in ("rgb", "depth_lr", "depth", "flow") if name in batch]
+        bad_inputs = [name for name in tensors if not torch.isfinite(batch[name]).all()]
         cause = (
             f"the data are not finite ({', '.join(bad_inputs)}): look at these clips"
             if bad_inputs

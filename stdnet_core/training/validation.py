@@ -1,9 +1,10 @@
-"""Accuracy during training, on clips that are not trained on: the judge's cells, against the better of bilinear and
-joint bilateral interpolation."""
+"""Accuracy during training, on clips that are not trained on: the judge's cells, against the best of what a user has
+without the network."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -16,14 +17,17 @@ from stdnet_core import classical
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.sensors.camera import simulate
 from stdnet_core.data.sensors.cell import JUDGED, Cell, scene_gain
+from stdnet_core.fill import fill_invalid
 from stdnet_core.scoring import cell_score
 from stdnet_core.training.batches import network_input, supported
-from stdnet_core.training.config import SourceConfig, TrainConfig, parse_size
+from stdnet_core.training.config import SourceConfig, TrainConfig, is_recurrent, parse_size
 from stdnet_core.training.pool import limit_depth, open_sequences
+from stdnet_core.training.recurrent_batches import clip_flow, geometry_of, supported_pixels
 
 FLAT = 0.02
 """Neighbouring depths that differ by more than this fraction make an edge."""
-RIVALS = ("bilinear", "joint_bilateral")
+FAULTLESS_CM = 0.01
+"""Where the best rival is better than this, there is nothing to be better than, and no ratio is told."""
 _CLIPS_IN_TURN = 4  # times as many clips are there as each cell is measured on
 
 
@@ -32,7 +36,9 @@ class Case:
     """One clip seen by one camera, ready for the network; tensors as in :mod:`stdnet_core.training.batches`, B = 1.
 
     Attributes:
-        rivals: depth (T, 1, H, W) in metres of each of :data:`RIVALS`.
+        depth_range: metres, (1, 1, 1, 1, 1); 1 for a recurrent network.
+        rivals: depth (T, 1, H, W) in metres of each of them.
+        flow, ratio: as in :class:`stdnet_core.training.recurrent_batches.VideoBatchBuilder`, for a recurrent network.
     """
 
     source: str
@@ -41,6 +47,8 @@ class Case:
     depth_lr: Tensor
     depth_range: Tensor
     rivals: dict[str, Tensor]
+    flow: Tensor | None = None
+    ratio: tuple[float, float] | None = None
 
 
 class Validator:
@@ -84,10 +92,7 @@ class Validator:
         return clips
 
     def _case(self, label: str, clip: RgbdClip, cell: Cell) -> Case:
-        gain = scene_gain(clip.depth, cell.sensor)
-        clip = dataclasses.replace(clip, depth=clip.depth * gain)
-        focal_px = None if clip.intrinsics is None else float(clip.intrinsics[0, 0])
-        low = simulate(cell.sensor, clip.depth, clip.rgb, cell.ratio, focal_px=focal_px)
+        clip, low = self._seen(clip, cell)
         clip = dataclasses.replace(clip, valid=clip.valid & supported(low, cell.ratio))
         depth_lr, depth_range = network_input(low[None], self.config.data.normalization)
         filled = (depth_lr * depth_range)[0]
@@ -96,6 +101,21 @@ class Validator:
             "joint_bilateral": classical.joint_bilateral(clip.rgb, filled, scale=cell.ratio),
         }
         return Case(label, cell, clip, depth_lr, depth_range, rivals)
+
+    @staticmethod
+    def _seen(clip: RgbdClip, cell: Cell) -> tuple[RgbdClip, Tensor]:
+        """The clip, brought into the camera's range, and what the camera makes of it: (T, 1, h, w) metres."""
+        clip = dataclasses.replace(clip, depth=clip.depth * scene_gain(clip.depth, cell.sensor))
+        focal_px = None if clip.intrinsics is None else float(clip.intrinsics[0, 0])
+        return clip, simulate(cell.sensor, clip.depth, clip.rgb, cell.ratio, focal_px=focal_px)
+
+    def _predict(self, model: nn.Module, case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Depth (T, 1, H, W) in metres of the network, and of the same network without its history: every frame as a
+        clip of its own."""
+        rgb, low = case.clip.rgb[None].to(device), case.depth_lr.to(device)
+        predicted = (model(rgb=rgb, depth_lr=low).depth.float().cpu() * case.depth_range)[0]
+        alone = model(rgb=rgb.transpose(0, 1), depth_lr=low.transpose(0, 1)).depth.float().cpu()[:, 0]
+        return predicted, alone * case.depth_range[0]
 
     @torch.no_grad()
     def run(
@@ -111,18 +131,72 @@ class Validator:
         pictures = []
         spread = max(1, len(self.cases) // max(1, self.config.val.pictures))
         for number, case in enumerate(self.cases):
-            rgb, low = case.clip.rgb[None].to(device), case.depth_lr.to(device)
-            predicted = (model(rgb=rgb, depth_lr=low).depth.float().cpu() * case.depth_range)[0]
-            # Every frame as a clip of its own: the same network without its history.
-            alone = model(rgb=rgb.transpose(0, 1), depth_lr=low.transpose(0, 1)).depth.float().cpu()[:, 0]
+            predicted, alone = self._predict(model, case, device)
             rows.setdefault(f"{case.source} {case.cell}", []).append(
-                errors(case, {"model": predicted, "alone": alone * case.depth_range[0], **case.rivals})
+                errors(case, {"model": predicted, "alone": alone, **case.rivals})
             )
             if self.config.val.pictures and number % spread == spread // 2:
                 pictures.append(draw(case, predicted))
         figures = {name: summarize(values) for name, values in rows.items()}
-        score = cell_score([(f["rmse_ratio"], f["mae_ratio"]) for f in figures.values()])
-        return figures, score, stack(pictures) if pictures else None
+        return figures, score_of(figures.values()), stack(pictures) if pictures else None
+
+
+class VideoValidator(Validator):
+    """Fixed cases for a recurrent network: each camera at the ratio that it is judged at, holes included."""
+
+    def _case(self, label: str, clip: RgbdClip, cell: Cell) -> Case:
+        clip, low = self._seen(clip, cell)
+        geometry = geometry_of(clip, low, cell.ratio)
+        clip = dataclasses.replace(clip, valid=clip.valid & supported_pixels(low, geometry))
+        return Case(
+            label,
+            cell,
+            clip,
+            low[None],
+            torch.ones(1, 1, 1, 1, 1),
+            rivals_of(clip, low, geometry.ratio),
+            clip_flow(clip.rgb)[None],
+            geometry.ratio,
+        )
+
+    def _predict(self, model: nn.Module, case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
+        rgb, low, flow = (tensor.to(device) for tensor in (case.clip.rgb[None], case.depth_lr, case.flow))
+        predicted = model(rgb, low, flow, case.ratio).depth.float().cpu()[0]
+        frames = (tensor.transpose(0, 1) for tensor in (rgb, low, torch.zeros_like(flow)))
+        return predicted, model(*frames, case.ratio).depth.float().cpu()[:, 0]
+
+
+def make_validator(config: TrainConfig) -> Validator:
+    """The validator of a run's network."""
+    return VideoValidator(config) if is_recurrent(config) else Validator(config)
+
+
+def rivals_of(clip: RgbdClip, low: Tensor, ratio: tuple[float, float]) -> dict[str, Tensor]:
+    """Depth (T, 1, H, W) in metres that a user has without the network, from what a camera measured with holes filled:
+    its nearest cell, bilinear interpolation and, at whole ratios, joint bilateral upsampling.
+
+    Args:
+        low: (T, 1, h, w) metres, 0 invalid.
+        ratio: pixels of a cell (rows, columns).
+    """
+    filled = fill_invalid(low)
+    height, width = clip.frame_size
+    covered = tuple(round(cells * pixels) for cells, pixels in zip(low.shape[-2:], ratio, strict=True))
+    rivals = {
+        name: upsample(filled, covered)[..., :height, :width].contiguous()
+        for name, upsample in (("nearest", classical.nearest), ("bilinear", classical.bilinear))
+    }
+    if ratio[0] == ratio[1] == int(ratio[0]):
+        rivals["joint_bilateral"] = classical.joint_bilateral(clip.rgb, filled, scale=int(ratio[0]))
+    return rivals
+
+
+def score_of(figures: Iterable[dict[str, float]]) -> float:
+    """The score (:func:`stdnet_core.scoring.cell_score`) over the cells that have ratios; where none has, over all,
+    with ratios to :data:`FAULTLESS_CM`."""
+    figures = list(figures)
+    ratios = [(f["rmse_ratio"], f["mae_ratio"]) for f in figures if "rmse_ratio" in f]
+    return cell_score(ratios or [(f["rmse_cm"] / FAULTLESS_CM, f["mae_cm"] / FAULTLESS_CM) for f in figures])
 
 
 def _in_turn(clips: list[tuple[str, RgbdClip]], number: int, count: int) -> list[tuple[str, RgbdClip]]:
@@ -135,6 +209,8 @@ def validated_cells(config: TrainConfig) -> list[Cell]:
     """The cells of a run."""
     if config.val.cells:
         return [Cell.parse(text) for text in config.val.cells]
+    if is_recurrent(config):
+        return list(JUDGED)
     scales = {scale for scale, weight in config.data.scales.items() if weight > 0}
     return [cell for cell in JUDGED if cell.ratio in scales]
 
@@ -152,29 +228,39 @@ def errors(case: Case, depths: dict[str, Tensor]) -> dict[str, float]:
     return result
 
 
-def away_from_edges(depth: Tensor, valid: Tensor, scale: int) -> Tensor:
+def away_from_edges(depth: Tensor, valid: Tensor, scale: float) -> Tensor:
     """Pixels (T, 1, H, W) with no depth edge and no invalid pixel within ``scale``.
 
     An edge is a 3x3 neighbourhood whose depths differ by :data:`FLAT` or more; slopes are not."""
     highest = F.max_pool2d(depth, 3, 1, 1)
     lowest = -F.max_pool2d(-depth, 3, 1, 1)
     edge = (highest - lowest >= FLAT * depth) | ~valid
-    return F.max_pool2d(edge.float(), 2 * scale + 1, 1, scale) == 0
+    reach = round(scale)
+    return F.max_pool2d(edge.float(), 2 * reach + 1, 1, reach) == 0
 
 
 def summarize(values: list[dict[str, float]]) -> dict[str, float]:
-    """Means over clips, in cm, and their ratios: to the better of the two rivals, in each figure, to bilinear
-    interpolation away from edges, and to the network itself without history."""
+    """Means over clips, in cm, and their ratios: to the best of the rivals, in each figure, to bilinear interpolation
+    away from edges, and to the network itself without history.
+
+    Ratios to rivals without an error to speak of (:data:`FAULTLESS_CM`) are left out, and those of clips in which
+    nothing can be judged."""
     mean = {key: float(np.nanmean([value[key] for value in values])) for key in values[0]}
-    best = {figure: min(mean[f"{rival}_{figure}"] for rival in RIVALS) for figure in ("rmse", "mae")}
-    return {
+    rivals = [key.removesuffix("_rmse") for key in mean if key.endswith("_rmse")]
+    rivals = [name for name in rivals if name not in ("model", "alone")]
+    best = {figure: min(mean[f"{rival}_{figure}"] for rival in rivals) for figure in ("rmse", "mae")}
+    figures = {
         "rmse_cm": mean["model_rmse"],
         "mae_cm": mean["model_mae"],
         "rival_rmse_cm": best["rmse"],
         "rival_mae_cm": best["mae"],
-        "rmse_ratio": mean["model_rmse"] / max(best["rmse"], 1e-9),
-        "mae_ratio": mean["model_mae"] / max(best["mae"], 1e-9),
-        "flat_mae_ratio": mean["model_flat"] / max(mean["bilinear_flat"], 1e-9),
+    }
+    if best["rmse"] >= FAULTLESS_CM:
+        figures["rmse_ratio"] = mean["model_rmse"] / best["rmse"]
+        figures["mae_ratio"] = mean["model_mae"] / max(best["mae"], 1e-9)
+        figures["flat_mae_ratio"] = mean["model_flat"] / max(mean["bilinear_flat"], 1e-9)
+    return {
+        **figures,
         "history_rmse": mean["model_rmse"] / max(mean["alone_rmse"], 1e-9),
         "history_mae": mean["model_mae"] / max(mean["alone_mae"], 1e-9),
     }
@@ -184,10 +270,14 @@ def table(figures: dict[str, dict[str, float]]) -> str:
     """The figures as lines of text."""
     width = max(map(len, figures))
     head = f"{'':{width}}   RMSE cm  (rival)  ratio    MAE cm  (rival)  ratio  away from edges  history: RMSE    MAE"
+
+    def ratio(figures: dict[str, float], name: str, width: int) -> str:
+        return f"{figures[name]:{width}.3f}" if name in figures else f"{'-':>{width}}"
+
     lines = [
-        f"{name:{width}}  {f['rmse_cm']:8.2f}  {f['rival_rmse_cm']:7.2f}  {f['rmse_ratio']:5.3f}  "
-        f"{f['mae_cm']:8.2f}  {f['rival_mae_cm']:7.2f}  {f['mae_ratio']:5.3f}  {f['flat_mae_ratio']:15.3f}"
-        f"  {f['history_rmse']:13.3f}  {f['history_mae']:5.3f}"
+        f"{name:{width}}  {f['rmse_cm']:8.2f}  {f['rival_rmse_cm']:7.2f}  {ratio(f, 'rmse_ratio', 5)}  "
+        f"{f['mae_cm']:8.2f}  {f['rival_mae_cm']:7.2f}  {ratio(f, 'mae_ratio', 5)}  "
+        f"{ratio(f, 'flat_mae_ratio', 15)}  {f['history_rmse']:13.3f}  {f['history_mae']:5.3f}"
         for name, f in figures.items()
     ]
     return "\n".join([head, *lines])

@@ -1,0 +1,185 @@
+"""Batches of recurrent networks: depth cameras at their own ratios, depth in metres, optical flow."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stdnet_core.data.augmentation import AugmentationConfig, augment
+from stdnet_core.data.clip import RgbdClip
+from stdnet_core.data.sensors import simulate
+from stdnet_core.data.sensors.cell import Cell, scene_gain
+from stdnet_core.data.sensors.presets import sensor
+from stdnet_core.data.sensors.variation import smoothed, varied
+from stdnet_core.model.recurrent.geometry import CellGeometry, take
+from stdnet_core.optical_flow import FlowEstimator
+from stdnet_core.training.config import TrainConfig, VideoDataConfig, trained_cells
+from stdnet_core.training.draw import BatchPlan, between, choose, plan_video_batch, sample_rng
+from stdnet_core.training.pool import Pool
+
+SPLIT_BELOW = 4
+"""Ratio under which measured pixels and holes are judged apart."""
+SUPPORT = 2
+"""Cells around a measurement in which the network is asked for depth; beyond, it could only guess."""
+SUPPORT_FINE = 20
+"""The same under :data:`SPLIT_BELOW`, where holes are as large as things are."""
+_REDUCING = ("reduction", "dtof")  # families of cameras that can look at what another one has recorded
+
+
+def clip_flow(rgb: Tensor) -> Tensor:
+    """Optical flow of a clip.
+
+    Args:
+        rgb: (T, 3, H, W), 0..1; H and W multiples of 4.
+
+    Returns:
+        (T, 2, H/4, W/4), see :class:`stdnet_core.optical_flow.FlowEstimator`.
+    """
+    frames = (rgb * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    estimator = FlowEstimator()
+    return torch.from_numpy(np.stack([estimator.step(frame) for frame in frames])).to(rgb.device)
+
+
+def cell_size(size: tuple[int, int], cells: tuple[int, int], ratio: float) -> tuple[float, float]:
+    """Pixels of a cell on each axis (rows, columns).
+
+    A camera of a whole ratio delivers whole cells, the last of which may be cut off; else its cells cover the image.
+
+    Args:
+        size: (H, W) of colour.
+        cells: (h, w) of depth, as :func:`stdnet_core.data.sensors.camera.delivered_size` gives them.
+    """
+    if ratio == int(ratio):
+        return float(ratio), float(ratio)
+    return size[0] / cells[0], size[1] / cells[1]
+
+
+def geometry_of(clip: RgbdClip, low: Tensor, ratio: float) -> CellGeometry:
+    """Where the cells (T, 1, h, w) of a camera lie on a clip."""
+    cells = tuple(low.shape[-2:])
+    return CellGeometry(clip.frame_size, cells, cell_size(clip.frame_size, cells, ratio), low.device)
+
+
+def measured_pixels(low: Tensor, geometry: CellGeometry) -> Tensor:
+    """Pixels (T, 1, H, W) whose own cell of depth (T, 1, h, w) has a measurement."""
+    return take(low, geometry.pixel_index) > 0
+
+
+def supported_pixels(low: Tensor, geometry: CellGeometry) -> Tensor:
+    """Pixels (T, 1, H, W) within some cells of a measurement of depth (T, 1, h, w): :data:`SUPPORT`, or
+    :data:`SUPPORT_FINE`."""
+    reach = SUPPORT_FINE if min(geometry.ratio) < SPLIT_BELOW else SUPPORT
+    near = (low > 0).float()
+    for kernel in ((2 * reach + 1, 1), (1, 2 * reach + 1)):
+        near = F.max_pool2d(near, kernel, 1, tuple(k // 2 for k in kernel))
+    return take(near, geometry.pixel_index) > 0
+
+
+class VideoBatchBuilder:
+    """Builds batch ``index`` of a run of a recurrent network, or one process's share of it.
+
+    What it builds: ``rgb`` (B, T, 3, H, W) 0..1; ``depth`` (B, T, 1, H, W) metres; ``valid`` (B, T, 1, H, W) bool:
+    where to learn; ``depth_lr`` (B, T, 1, h, w) metres, 0 invalid; ``flow`` (B, T, 2, H/4, W/4); ``ratio`` (rows,
+    columns): pixels of a cell; ``measured`` (B, T, 1, H, W) bool, under :data:`SPLIT_BELOW`: pixels whose own cell has
+    a measurement; ``scale``: ratio of the cells; ``index`` of the batch; ``names`` of the clips.
+
+    Args:
+        config: of the run.
+        device: where scenes are rendered and depth is measured.
+        rank, processes: this process's share.
+    """
+
+    def __init__(
+        self, config: TrainConfig, device: torch.device | str = "cpu", rank: int = 0, processes: int = 1
+    ) -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.rank, self.processes = rank, processes
+        self.augmentation = AugmentationConfig.from_dict(config.data.augmentation)
+        self.cells = trained_cells(config.data)
+        self.pool = Pool(config.data)
+
+    def plan(self, index: int) -> BatchPlan:
+        """Plan of the joint batch ``index``."""
+        config = self.config
+        return plan_video_batch(
+            config.data, config.seed, index, processes=self.processes, accumulate=config.optim.accumulate
+        )
+
+    def build(self, index: int) -> dict[str, Any]:
+        """This process's share of batch ``index``."""
+        plan = self.plan(index)
+        share = plan.clips // self.processes
+        samples = range(self.rank * share, (self.rank + 1) * share)
+        rngs = [sample_rng(self.config.seed, plan.index, sample) for sample in samples]
+        drawn = self.pool.samples(plan, rngs, self.device)
+        made = [self._measure(clip, rng, plan.scale) for clip, rng in zip(drawn, rngs, strict=True)]
+        clips, lows = zip(*made, strict=True)
+        geometry = geometry_of(clips[0], lows[0], plan.scale)
+        batch = {
+            "rgb": torch.stack([clip.rgb for clip in clips]),
+            "depth": torch.stack([clip.depth for clip in clips]),
+            "valid": torch.stack([clip.valid for clip in clips]),
+            "depth_lr": torch.stack(lows),
+            "flow": torch.stack([clip_flow(clip.rgb) for clip in clips]),
+            "ratio": geometry.ratio,
+            "scale": plan.scale,
+            "index": index,
+            "names": [clip.name for clip in clips],
+        }
+        if plan.scale < SPLIT_BELOW:
+            batch["measured"] = torch.stack([measured_pixels(low, geometry) for low in lows])
+        return batch
+
+    def _measure(self, clip: RgbdClip, rng: np.random.Generator, ratio: float) -> tuple[RgbdClip, Tensor]:
+        """The clip augmented, and its depth (T, 1, h, w) in metres as a camera of the ratio sees it."""
+        video = self.config.data.video
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        clip = augment(clip, self.augmentation, generator)
+        if rng.random() < video.standing:
+            clip = stand_still(clip, video.standing_noise / 255, generator)
+        cell = choose(rng, {cell: weight for cell, weight in self.cells.items() if cell.ratio == ratio})
+        camera = varied(cell.sensor, rng) if rng.random() < video.varied else cell.sensor
+        depth = clip.depth * clip.valid
+        gain = scene_gain(depth, camera)
+        if rng.random() < video.gained:
+            gain *= between(rng, video.gain, log=True)
+        depth = recorded(depth * gain, clip.rgb, cell, video, rng)
+        low = simulate(camera, depth, clip.rgb, ratio, seed=int(rng.integers(2**62)))
+        if camera.family == "stereo" and rng.random() < video.smoothed:
+            low = smoothed(low, int(rng.choice([3, 5])))
+        supported = supported_pixels(low, geometry_of(clip, low, ratio))
+        return dataclasses.replace(clip, depth=depth, valid=(depth > 0) & supported), low
+
+
+def stand_still(clip: RgbdClip, noise: float, generator: torch.Generator) -> RgbdClip:
+    """The first frame of a clip in place of all of its frames, with new noise on colour in each.
+
+    Args:
+        noise: standard deviation, of colour in 0..1.
+        generator: on the CPU.
+    """
+    rgb = clip.rgb[:1] + noise * torch.randn(clip.rgb.shape, generator=generator).to(clip.rgb)
+    return dataclasses.replace(
+        clip,
+        rgb=rgb.clamp(0, 1),
+        depth=clip.depth[:1].expand_as(clip.depth).contiguous(),
+        valid=clip.valid[:1].expand_as(clip.valid).contiguous(),
+        flow=None,
+    )
+
+
+def recorded(depth: Tensor, rgb: Tensor, cell: Cell, video: VideoDataConfig, rng: np.random.Generator) -> Tensor:
+    """True depth (T, 1, H, W) in metres as another camera may have recorded it, with ``video.recorded``'s probability,
+    where the cell's camera can look at recordings."""
+    chance, seed = rng.random(), int(rng.integers(2**62))
+    first = choose(rng, video.recorded_by) if video.recorded_by else ""
+    if chance >= video.recorded or cell.ratio < SPLIT_BELOW or cell.sensor.family not in _REDUCING:
+        return depth
+    camera = sensor(first)
+    return simulate(camera, depth * scene_gain(depth, camera), rgb, 1, seed=seed)
