@@ -1,9 +1,10 @@
-"""Measures speed: ``python -m stdnet_core.benchmark --presets tiny_causal --sizes 320x240 --json OUT --plot OUT.png``.
+"""Measures speed: ``python -m stdnet_core.benchmark --presets live,tiny_causal --baseline tiny_causal``.
 
-Each line is one way to run one model at one size: the stream at a latency, the network on a whole clip ("offline"), the
-exported stream in ONNX Runtime, and the naive way, against which the ratios are: for every new frame the plain float32
-network on the whole window that the frame's result depends on (17 frames for the paper's network), one frame and one
-neighbour at a time. See docs/benchmarks.md."""
+Each line is one way to run one model at one size: all of a frame as a user has it ("frame": DepthUpsampler with optical
+flow, masks and confidence; of the recurrent network this alone is measured), the stream at a latency, the network on a
+whole clip ("offline"), the exported stream in ONNX Runtime, and the naive way, against which the ratios are: for every
+new frame the plain float32 network on the whole window that the frame's result depends on (17 frames for the paper's
+network), one frame and one neighbour at a time. See docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.cli import positive_int, require, run_cli
 from stdnet_core.devices import PRECISIONS, Placement, place
 from stdnet_core.errors import ConfigError
-from stdnet_core.model import PRESETS, ModelConfig, STDNet
+from stdnet_core.inference import DepthUpsampler
+from stdnet_core.model import PRESETS, ModelConfig, RecurrentConfig, RecurrentNet, STDNet, build
 from stdnet_core.model.low_resolution import LowResolutionDepth
 from stdnet_core.model.stage import Stage, blend
 from stdnet_core.streaming import Schedule, StreamingSTDNet, whole_clip_latency
@@ -36,8 +38,10 @@ from stdnet_core.streaming.fixed_step import FixedStep
 from stdnet_core.streaming.fixed_stream import FixedStreamingSTDNet
 from stdnet_core.streaming.schedule import MAX_LATENCY
 
-MODES = ("naive", "offline", "latency8", "latency4", "latency0", "onnx")
+MODES = ("frame", "naive", "offline", "latency8", "latency4", "latency0", "onnx")
 _OFFLINE_FRAMES = 24
+_FRAMES_KEPT = 8
+_SCENE_M = 5.0  # metres to one of the scene's normalised depth
 _PEAK_SIZES = {"cpu": 1536, "cuda": 8192}
 
 
@@ -47,7 +51,8 @@ class Measurement:
 
     Attributes:
         model: preset or checkpoint.
-        mode: one of MODES; a causal network's streams wait for nothing ("latency0").
+        mode: one of MODES; "frame" is everything that DepthUpsampler does; a causal network's streams wait for nothing
+            ("latency0").
         engine: "eager", "compiled", "cuda-graph" or "onnxruntime".
         frames: frames measured.
         median_ms, p95_ms, p99_ms: time for a frame.
@@ -231,7 +236,7 @@ class Case:
     """What is measured: a model at a size, on a device, in a precision."""
 
     name: str
-    model: STDNet
+    model: STDNet | RecurrentNet
     info: CheckpointInfo
     height: int
     width: int
@@ -269,6 +274,7 @@ def measure(
     runner: dict[str, Callable[[], tuple[Callable[[int], Any], int, int, float, Any]]] = {
         "naive": lambda: _naive(case),
         "offline": lambda: _offline(case),
+        "frame": lambda: _frame(case),
         "onnx": lambda: _onnx(case, threads),
     }
     if mode in runner:
@@ -306,6 +312,22 @@ def measure(
         state_mb=0.0 if stream is None else stream.state_bytes() / 1e6,
         peak_mb=peak_mb,
     )
+
+
+def _frame(case: Case) -> tuple:
+    placement = case.placement
+    upsampler = DepthUpsampler.from_model(
+        case.model, case.info, method="stdnet", device=str(placement.device), precision=placement.precision
+    )
+    scene = case.scene
+
+    def arrays(t: int) -> tuple[np.ndarray, np.ndarray]:
+        rgb, depth = scene[t]
+        colour = (rgb[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+        return colour, (_SCENE_M * depth[0, 0]).cpu().numpy()
+
+    frames = [arrays(t) for t in range(_FRAMES_KEPT)]
+    return lambda t: upsampler.step(*frames[t % _FRAMES_KEPT]), 5, 0, 1.0, None
 
 
 def _stream(case: Case, latency: int, compiled: bool, cuda_graph: bool) -> tuple:
@@ -435,8 +457,11 @@ def state_table(args: argparse.Namespace) -> str:
     lines = ["| model | size | precision | " + " | ".join(str(n) for n in range(MAX_LATENCY + 1)) + " |"]
     lines.append("|" + "---|" * (MAX_LATENCY + 4))
     for name in args.presets:
+        config = ModelConfig.preset(name)
+        if isinstance(config, RecurrentConfig):
+            continue  # its state is one frame's
         with torch.device("meta"):
-            model = STDNet(ModelConfig.preset(name))
+            model = STDNet(config)
         for width, height in args.sizes:
             shapes = (1, 3, height, width), (1, 1, height // args.scale, width // args.scale)
             for precision, dtype in (("fp32", torch.float32), ("half", torch.bfloat16)):
@@ -457,6 +482,20 @@ def with_speedups(rows: list[Measurement]) -> list[Measurement]:
         speedup = None if reference is None else reference / r.median_ms
         result.append(Measurement(**{**asdict(r), "speedup": speedup}))
     return result
+
+
+def speed_ratios(rows: list[Measurement], baseline: str | None) -> list[str]:
+    """How many times as fast as a model each other one is, at the same size and precision and in the same mode."""
+    found = {(r.size, r.scale, r.device, r.mode, r.precision): r.median_ms for r in rows if r.model == baseline}
+    lines = []
+    for r in rows:
+        reference = found.get((r.size, r.scale, r.device, r.mode, r.precision))
+        if reference is not None and r.model != baseline:
+            ratio = reference / r.median_ms
+            lines.append(
+                f"{r.model} {r.size} x{r.scale} {r.precision} {r.mode}: {ratio:.1f} times as fast as {baseline}"
+            )
+    return lines
 
 
 def draw(rows: list[Measurement], path: Path, title: str) -> None:
@@ -516,7 +555,7 @@ def main(arguments: list[str] | None = None) -> None:
                 peaks[kind] = matrix_product_peak(case.placement.device, dtype)
             rows.append(measure(case, mode, args.frames, peaks[kind], threads=args.threads, **options))
             name = f"{case.name} {case.placement.device} {case.placement.precision}"
-            if case.placement.dtype != torch.float32 and name not in errors:
+            if case.placement.dtype != torch.float32 and name not in errors and not case.info.recurrent:
                 errors[name] = relative_error(case)
     rows = with_speedups(rows)
     about = machine()
@@ -524,6 +563,8 @@ def main(arguments: list[str] | None = None) -> None:
     for (device, dtype), peak in peaks.items():
         print(f"matrix product on {device} in {str(dtype).removeprefix('torch.')}: {peak:.0f} GFLOP/s")
     print(table(rows))
+    for line in speed_ratios(rows, args.baseline):
+        print(line)
     for name, error in errors.items():
         print(f"{name}: differs from float32 by {error:.2e} of the residual over bilinear interpolation (RMS)")
     if args.json:
@@ -543,8 +584,9 @@ def _jobs(args: argparse.Namespace) -> Iterator[tuple[Case, str, dict[str, bool]
     models: list[tuple[str, STDNet, CheckpointInfo]] = []
     for name in args.presets:
         torch.manual_seed(0)
-        model = STDNet(ModelConfig.preset(name)).eval()
-        models.append((name, model, CheckpointInfo(model.config, (args.scale,), None, name=name)))
+        model = build(ModelConfig.preset(name)).eval()
+        scales = () if isinstance(model, RecurrentNet) else (args.scale,)
+        models.append((name, model, CheckpointInfo(model.config, scales, None, name=name)))
     for path in args.checkpoints:
         model, info = checkpoints.load(path)
         models.append((info.name, model, info))
@@ -560,6 +602,9 @@ def _jobs(args: argparse.Namespace) -> Iterator[tuple[Case, str, dict[str, bool]
                     if placement.fallback:
                         raise ConfigError(f"{placement.reason}; benchmark a device and precision that are there")
                     case = Case(name, model, info, height, width, args.scale, placement)
+                    if info.recurrent:
+                        yield case, "frame", {}
+                        continue
                     for mode in args.modes:
                         if mode.startswith("latency") and mode != "latency0" and model.config.causal:
                             continue
@@ -598,13 +643,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m stdnet_core.benchmark",
         description="Measure the time for a frame. Lists are separated by commas.",
     )
-    parser.add_argument("--presets", type=_choices(*PRESETS), default=["tiny_causal"], help=", ".join(PRESETS))
+    parser.add_argument("--presets", type=_choices(*PRESETS), default=["live"], help=", ".join(PRESETS))
     parser.add_argument("--checkpoints", type=_list, default=[], help="files or names of shipped checkpoints")
     parser.add_argument("--sizes", type=_sizes, default=[(320, 240)], help="of colour (default: 320x240)")
     parser.add_argument("--scale", type=int, default=8, help="upsampling factor (default: 8)")
     parser.add_argument("--devices", type=_list, default=["auto"], help="auto, cpu, cuda, cuda:N (default: auto)")
     parser.add_argument("--precisions", type=_choices(*PRECISIONS), default=["fp32"], help=", ".join(PRECISIONS))
-    parser.add_argument("--modes", type=_choices(*MODES), default=["naive", "latency0"], help=", ".join(MODES))
+    parser.add_argument("--modes", type=_choices(*MODES), default=["frame"], help=", ".join(MODES))
+    parser.add_argument("--baseline", help="also say how many times as fast as this model the others are")
     parser.add_argument("--frames", type=positive_int, default=40, help="frames to measure in each line (default: 40)")
     parser.add_argument("--threads", type=positive_int, help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--compile", action="store_true", help="also measure streams through torch.compile")
