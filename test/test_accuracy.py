@@ -317,9 +317,11 @@ def test_a_forgetful_runner_begins_anew_with_every_frame():
 def test_shipped_checkpoints_say_what_they_are_and_run(name):
     model, info = checkpoints.load(name)
     assert info.name == name
-    assert info.scales == (4, 8, 16)
+    assert info.recurrent
     assert info.provenance["data"]
     assert info.provenance["step"] > 0
-    with torch.inference_mode():
-        out = model(rgb=torch.rand(1, 2, 3, 32, 32), depth_lr=torch.full((1, 2, 1, 4, 4), 0.5))
-    assert (out.depth - 0.5).abs().max() < 0.05
+    rgb, flow = torch.rand(1, 2, 3, 32, 32), torch.zeros(1, 2, 2, 8, 8)
+    for ratio in (1, 2, 8):
+        with torch.inference_mode():
+            out = model(rgb, torch.full((1, 2, 1, 32 // ratio, 32 // ratio), 2.5), flow, (float(ratio),) * 2)
+        assert (out.depth - 2.5).abs().max() < 1e-3

@@ -422,9 +422,9 @@ def test_a_released_checkpoint_at_another_scale_is_warned_about_everywhere(tarta
     ("arguments", "precision", "line"),
     [
         (("--methods", "nearest"), "fp32", "computed on cpu in fp32\n"),
-        (("--checkpoint", "tiny_causal", "--methods", "model"), "fp32", "computed on cpu in fp32\n"),
+        (("--checkpoint", "live", "--methods", "model"), "fp32", "computed on cpu in fp32\n"),
         (
-            ("--checkpoint", "tiny_causal", "--methods", "model", "--precision", "auto"),
+            ("--checkpoint", "live", "--methods", "model", "--precision", "auto"),
             "bf16",
             "computed on cpu in bf16, other methods in fp32\n",
         ),
@@ -506,7 +506,7 @@ def test_contradictions_are_refused(tartanair, tmp_path):
         run(tmp_path, *data, "--latency", 9)
     with pytest.raises(ConfigError, match="--range-m is of a simulated dToF sensor"):
         run(tmp_path, *data, "--lr", "disk", "--range-m", 30)
-    for checkpoint in ((), ("--checkpoint", "tiny_causal")):
+    for checkpoint in ((), ("--checkpoint", "live")):
         for option in ("--depth-range", "--trained-scale"):
             with pytest.raises(ConfigError, match=f"{option}.* for a released .pth"):
                 run(tmp_path, *data, *checkpoint, option, 8)

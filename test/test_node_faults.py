@@ -321,7 +321,7 @@ def test_out_of_memory_once_clears_the_window_and_loses_no_frame():
     [
         ({}, {"device": "cpu", "precision": "auto"}),
         ({"out_of_memory": "joint_bilateral"}, {"method": "joint_bilateral"}),
-        ({"out_of_memory": "fallback_model", "fallback_model": "tiny"}, {"model": "tiny"}),
+        ({"out_of_memory": "fallback_model", "fallback_model": "live"}, {"model": "live"}),
     ],
 )
 def test_out_of_memory_again_falls_back_as_configured(values, expected):
@@ -359,13 +359,13 @@ def test_a_checkpoint_deleted_while_running_ends_in_joint_bilateral():
 
 
 def test_a_fallback_that_fails_as_well_ends_in_joint_bilateral():
-    values = {"out_of_memory": "fallback_model", "fallback_model": "tiny"}
+    values = {"out_of_memory": "fallback_model", "fallback_model": "live"}
     device = Device(out_of_memory(2), device="cpu", reload_error=RuntimeError("DefaultCPUAllocator: not enough memory"))
     with running_graph(factory=device, **values) as graph:
         snapshot = run_frames(graph, 3)
         assert snapshot["totals"]["published"] == 3
         assert [asked.get("method") for asked in device.asked] == [None, None, "joint_bilateral"]
-        assert "model tiny failed (DefaultCPUAllocator" in graph.node.health()[1]
+        assert "model live failed (DefaultCPUAllocator" in graph.node.health()[1]
 
 
 def test_when_nothing_can_be_loaded_it_is_tried_again_with_each_frame():

@@ -268,11 +268,10 @@ def test_the_command_with_report_and_json(tmp_path, capsys):
 def test_the_network_asked_for_is_the_one_that_is_judged(tmp_path):
     recording, _ = noisy_recording(2)
     write_folder(recording, tmp_path / "data" / "desk")
-    settings = ["--data", f"folder:{tmp_path / 'data'}", "--checkpoint", "tiny_causal", "--methods", "model,nearest"]
+    settings = ["--data", f"folder:{tmp_path / 'data'}", "--checkpoint", "live", "--methods", "model,nearest"]
     evaluate.main(["--self", *settings, "--json", str(tmp_path / "o.json")])
     (found,) = json.loads((tmp_path / "o.json").read_text())["recordings"].values()
-    assert found["figures"]["model"]["changed_share"] > 0.01  # through a coarser grid
-    assert any("resampled" in text for text in found["notices"]["model"])
+    assert found["figures"]["model"]["flicker_cm"] < found["figures"]["nearest"]["flicker_cm"]
 
 
 @pytest.mark.parametrize(
