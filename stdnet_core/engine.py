@@ -16,7 +16,7 @@ import torch
 from stdnet_core.devices import Placement
 from stdnet_core.frames import pad_colour
 from stdnet_core.model import RecurrentNet, STDNet
-from stdnet_core.model.recurrent import MULTIPLE, RecurrentState
+from stdnet_core.model.recurrent import RecurrentState, padded_size
 from stdnet_core.optical_flow import FlowEstimator
 from stdnet_core.streaming import StreamingSTDNet, StreamOutput
 
@@ -117,7 +117,7 @@ class RecurrentTorchEngine:
     def step(self, rgb: np.ndarray, depth: np.ndarray, ratio: tuple[float, float]) -> EngineOutput:
         """See :class:`RecurrentEngine`."""
         height, width = rgb.shape[:2]
-        padded = pad_colour(rgb, (-(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE))
+        padded = pad_colour(rgb, padded_size((height, width)))
         flow = tensor(self._flow.step(as_bytes(padded)))[None].to(self._placement.device)
         colour = unit_range(tensor(padded).to(self._placement.device)).permute(2, 0, 1)[None].contiguous()
         measured = tensor(depth)[None, None].to(self._placement.device)

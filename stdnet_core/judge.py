@@ -22,6 +22,7 @@ from stdnet_core.data.sensors.cell import Cell, scene_gain
 from stdnet_core.errors import ConfigError
 from stdnet_core.evaluation import CLASSICAL, LowResolution, Runner, evaluate_sequence
 from stdnet_core.inference import MAX_LATENCY, DepthUpsampler
+from stdnet_core.scoring import FAULTLESS_CM
 
 RIVALS = ("nearest", "bilinear", "joint_bilateral", "librealsense")
 """What a user has without this project. At x1 ``nearest`` is the raw input with its holes filled."""
@@ -41,9 +42,6 @@ FIGURES = (
 )
 SPLIT_BELOW = 4
 """Ratio under which measured pixels and holes are judged apart."""
-FAULTLESS_CM = 0.01
-"""Where the best rival is better than this, there is nothing to be better than: what comes out is told in
-millimetres."""
 
 _LIBREALSENSE_UP_TO = 2  # ratio at which RealSense depth is filtered before it is upsampled
 _STANDING_NOISE = 1.5 / 255  # deviation of colour's noise where one frame stands for a camera that does not move

@@ -139,7 +139,34 @@ def _advanced(state: dict[str, np.ndarray], results: dict[str, np.ndarray]) -> d
     return {name: results[NEXT_PREFIX + name[len(STATE_PREFIX) :]] for name in state}
 
 
-class OnnxEngine:
+class _ExportedStep:
+    """An exported step of either kind of network, and its state between frames."""
+
+    file_format: str
+
+    def __init__(
+        self,
+        path: str | Path | ExportedFile,
+        fingerprint: str | None,
+        providers: list[str] | None,
+        threads: int | None,
+    ) -> None:
+        if not isinstance(path, ExportedFile):
+            path = ExportedFile(
+                path, (self.file_format,), fingerprint=fingerprint, providers=providers, threads=threads
+            )
+        self._file = path
+        self._state: dict[str, np.ndarray] = {}
+        self.info = path.info
+        self.fingerprint = path.fingerprint
+        self.depth_size: tuple[int, int] = path.inputs["depth_lr"][2:]
+
+    def state_bytes(self) -> int:
+        """Memory of the state."""
+        return sum(array.nbytes for array in self._state.values())
+
+
+class OnnxEngine(_ExportedStep):
     """An exported streaming step as an engine of :class:`stdnet_core.inference.DepthUpsampler`.
 
     Args:
@@ -162,6 +189,8 @@ class OnnxEngine:
         StdnetError: ONNX Runtime is not installed.
     """
 
+    file_format = FORMAT
+
     def __init__(
         self,
         path: str | Path | ExportedFile,
@@ -170,13 +199,10 @@ class OnnxEngine:
         providers: list[str] | None = None,
         threads: int | None = None,
     ) -> None:
-        self._file = _opened(path, FORMAT, fingerprint, providers, threads)
+        super().__init__(path, fingerprint, providers, threads)
         self._path = self._file.path
-        self.info = self._file.info
         self.latency: int = json.loads(self._file.metadata["latency"])
-        self.fingerprint = self._file.fingerprint
         self.size: tuple[int, int] = self._file.inputs["rgb"][2:]
-        self.depth_size: tuple[int, int] = self._file.inputs["depth_lr"][2:]
         self.scale = self.size[0] // self.depth_size[0]
         self._tail: ExportedFile | None = None
         self.reset()
@@ -185,10 +211,6 @@ class OnnxEngine:
         """Forget everything; the next step begins a new clip."""
         self._frames = 0
         self._state = self._file.start()
-
-    def state_bytes(self) -> int:
-        """Memory of the state."""
-        return sum(array.nbytes for array in self._state.values())
 
     def step(self, rgb: np.ndarray, depth_lr: np.ndarray) -> EngineOutput | None:
         """Take the next frame; see :class:`stdnet_core.engine.Engine`.
@@ -245,7 +267,7 @@ class OnnxEngine:
         return self._tail
 
 
-class RecurrentOnnxEngine:
+class RecurrentOnnxEngine(_ExportedStep):
     """An exported recurrent network; see :class:`stdnet_core.engine.RecurrentEngine`.
 
     Arguments and errors as those of :class:`OnnxEngine`.
@@ -260,6 +282,7 @@ class RecurrentOnnxEngine:
         fingerprint: hash of the exported model's configuration and weights.
     """
 
+    file_format = RECURRENT_FORMAT
     latency = 0
 
     def __init__(
@@ -270,11 +293,8 @@ class RecurrentOnnxEngine:
         providers: list[str] | None = None,
         threads: int | None = None,
     ) -> None:
-        self._file = _opened(path, RECURRENT_FORMAT, fingerprint, providers, threads)
-        self.info = self._file.info
-        self.fingerprint = self._file.fingerprint
+        super().__init__(path, fingerprint, providers, threads)
         self._padded: tuple[int, int] = self._file.inputs["rgb"][2:]
-        self.depth_size: tuple[int, int] = self._file.inputs["depth_lr"][2:]
         try:
             self.size, self.covered, self.ratio = (
                 tuple(json.loads(self._file.metadata[name])) for name in ("size", "covered", "ratio")
@@ -290,10 +310,6 @@ class RecurrentOnnxEngine:
         """Forget everything; the next step begins a new clip."""
         self._flow.reset()
         self._state = self._file.start()
-
-    def state_bytes(self) -> int:
-        """Memory of the state."""
-        return sum(array.nbytes for array in self._state.values())
 
     def step(self, rgb: np.ndarray, depth: np.ndarray, ratio: tuple[float, float] | None = None) -> EngineOutput:
         """Take the next frame.
@@ -344,18 +360,6 @@ class RecurrentOnnxEngine:
 
 def _by(ratio: tuple[float, float]) -> str:
     return f"{ratio[1]:g}x{ratio[0]:g}"
-
-
-def _opened(
-    path: str | Path | ExportedFile,
-    file_format: str,
-    fingerprint: str | None,
-    providers: list[str] | None,
-    threads: int | None,
-) -> ExportedFile:
-    if isinstance(path, ExportedFile):
-        return path
-    return ExportedFile(path, (file_format,), fingerprint=fingerprint, providers=providers, threads=threads)
 
 
 def _choose_providers(runtime: Any, wanted: list[str] | None) -> list[str]:

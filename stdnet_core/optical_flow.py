@@ -1,4 +1,4 @@
-"""Optical flow of colour from the frame before, on the working grid of the recurrent network (OpenCV's DIS)."""
+"""Optical flow of colour from the frame before (OpenCV's DIS)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,40 @@ _LEAST_SIDE = 16  # pixels that DIS's patches and pyramid need
 _STILL = 0.15  # px of the image up to which a place has not moved
 
 
+class GreyFlow:
+    """Optical flow between two grey images, estimated at a part of their size."""
+
+    def __init__(self) -> None:
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+
+    @staticmethod
+    def reduced(grey: np.ndarray) -> np.ndarray:
+        """A grey image (H, W) uint8 as :meth:`between` takes it."""
+        height, width = (max(1, length // REDUCTION) for length in grey.shape)
+        return cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
+
+    def between(
+        self, now: np.ndarray, before: np.ndarray, size: tuple[int, int], interpolation: int
+    ) -> np.ndarray | None:
+        """Flow (h, w, 2) float32 in pixels of the whole image, from each place of ``now`` to where it was ``before``.
+
+        Args:
+            now, before: reduced images of one size.
+            size: (h, w) that the flow is brought to.
+            interpolation: of OpenCV, for that.
+
+        Returns:
+            None for images too small to tell.
+        """
+        if min(now.shape) < _LEAST_SIDE:
+            return None
+        flow = cv2.resize(self._dis.calc(now, before, None), size[::-1], interpolation=interpolation)
+        flow *= np.float32(REDUCTION)
+        return flow
+
+
 class FlowEstimator:
-    """Follows one video.
+    """Follows one video, on the working grid of the recurrent network.
 
     Args:
         stride: pixels of the image in a pixel of the flow, a multiple of :data:`REDUCTION`.
@@ -20,7 +52,7 @@ class FlowEstimator:
 
     def __init__(self, stride: int = 4) -> None:
         self._stride = stride
-        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._flow = GreyFlow()
         self._before: np.ndarray | None = None
 
     def reset(self) -> None:
@@ -38,13 +70,13 @@ class FlowEstimator:
             was in the frame before; 0 for the first frame, and in images too small to tell.
         """
         height, width = rgb.shape[:2]
-        grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-        grey = cv2.resize(grey, (width // REDUCTION, height // REDUCTION), interpolation=cv2.INTER_AREA)
+        grey = self._flow.reduced(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
         before, self._before = self._before, grey
         size = height // self._stride, width // self._stride
-        if before is None or before.shape != grey.shape or min(grey.shape) < _LEAST_SIDE:
+        flow = None
+        if before is not None and before.shape == grey.shape:
+            flow = self._flow.between(grey, before, size, cv2.INTER_AREA)
+        if flow is None:
             return np.zeros((2, *size), np.float32)
-        flow = self._dis.calc(grey, before, None)
-        flow = cv2.resize(flow, size[::-1], interpolation=cv2.INTER_AREA) * np.float32(REDUCTION)
         flow[np.abs(flow).max(-1) < _STILL] = 0
         return np.ascontiguousarray(flow.transpose(2, 0, 1))

@@ -26,7 +26,7 @@ from stdnet_core.errors import CheckpointError, ConfigError
 from stdnet_core.export import OPSET, export_metadata, prepare_output, write_onnx
 from stdnet_core.frames import Geometry
 from stdnet_core.model import RecurrentNet
-from stdnet_core.model.recurrent import MULTIPLE, RecurrentState
+from stdnet_core.model.recurrent import RecurrentState, padded_size
 from stdnet_core.model.recurrent.geometry import STRIDE
 from stdnet_core.onnx_engine import NEXT_PREFIX, RECURRENT_FORMAT, STATE_PREFIX, RecurrentOnnxEngine
 from stdnet_core.streaming.stream import model_fingerprint
@@ -71,7 +71,7 @@ class RecurrentExportSize:
     @property
     def padded(self) -> tuple[int, int]:
         """(H, W) that the network sees, multiples of 16."""
-        return tuple(-(-n // MULTIPLE) * MULTIPLE for n in self.geometry.covered)
+        return padded_size(self.geometry.covered)
 
     @property
     def rgb(self) -> tuple[int, int, int, int]:

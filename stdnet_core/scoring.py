@@ -19,6 +19,8 @@ from stdnet_core.errors import InputError
 from stdnet_core.metric_functions import Pooled, WarpedPair
 from stdnet_core.splatting import forward_warp
 
+FAULTLESS_CM = 0.01
+"""Where the best rival's error is smaller, there is nothing to be better than, and no ratio is told."""
 ROOT_MEAN = {
     "rmse_cm",
     "edge_rmse_cm",

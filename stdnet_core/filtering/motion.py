@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-_REDUCTION = 2  # of colour, for optical flow
-_LEAST_SIDE = 16  # pixels that DIS's patches and pyramid need
+from stdnet_core.optical_flow import GreyFlow
+
 _STILL = 0.5  # px along an axis up to which a pixel stays where it is
 _FLOW_ERROR = 0.25  # px,
 _FLOW_ERROR_SHARE = 0.1  # and so much of the motion
@@ -43,7 +43,7 @@ class MotionEstimator:
     """Follows the motion of a grey video."""
 
     def __init__(self) -> None:
-        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._flow = GreyFlow()
         self._grid: tuple[np.ndarray, np.ndarray] | None = None
 
     def bring(self, grey: np.ndarray, last_grey: np.ndarray, images: np.ndarray) -> Moved:
@@ -67,15 +67,8 @@ class MotionEstimator:
         return Moved(moved, change <= _COLOUR_CHANGE, error)
 
     def _backward_flow(self, grey: np.ndarray, last_grey: np.ndarray) -> np.ndarray | None:
-        height, width = grey.shape
-        small = width // _REDUCTION, height // _REDUCTION
-        if min(small) < _LEAST_SIDE:
-            return None
-        now, before = (cv2.resize(image, small, interpolation=cv2.INTER_AREA) for image in (grey, last_grey))
-        flow = self._flow.calc(now, before, None)
-        flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)
-        flow *= np.float32(_REDUCTION)
-        return flow
+        now, before = self._flow.reduced(grey), self._flow.reduced(last_grey)
+        return self._flow.between(now, before, grey.shape, cv2.INTER_LINEAR)
 
     def _places(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         if self._grid is None or self._grid[0].shape != size:

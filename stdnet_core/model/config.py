@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from stdnet_core.errors import ConfigError
+from stdnet_core.model.checks import check_names, check_switches, check_whole_numbers
 from stdnet_core.model.recurrent.config import ARCHITECTURE, RecurrentConfig
 
 Direction = Literal["forward", "backward"]
@@ -61,24 +62,22 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "passes", tuple(self.passes))
-        for name, low, high in (
-            ("channels", 4, 512),
-            ("head_channels", 4, 512),
-            ("trunk_blocks", 0, 64),
-            ("reconstruction_blocks", 0, 64),
-            ("fusion_blocks", 1, 16),
-            ("stages", 1, 2),
-            ("neighbors", 1, 3),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise ConfigError(f"model.{name} is {value!r}; it must be a whole number from {low} to {high}")
+        check_whole_numbers(
+            self,
+            (
+                ("channels", 4, 512),
+                ("head_channels", 4, 512),
+                ("trunk_blocks", 0, 64),
+                ("reconstruction_blocks", 0, 64),
+                ("fusion_blocks", 1, 16),
+                ("stages", 1, 2),
+                ("neighbors", 1, 3),
+            ),
+        )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"model.{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
-        for name in ("spatial_difference", "temporal_difference", "uncertainty"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"model.{name} is {getattr(self, name)!r}; it must be true or false")
+        check_switches(self, ("spatial_difference", "temporal_difference", "uncertainty"))
         if not self.passes or any(p not in ("forward", "backward") for p in self.passes):
             raise ConfigError(
                 f"model.passes is {self.passes!r}; give a list of 'forward' and 'backward', one each pass"
@@ -128,10 +127,7 @@ class ModelConfig:
         Raises:
             ConfigError: an unknown field or an invalid value.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ConfigError(f"unknown model setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        check_names(values, [field.name for field in dataclasses.fields(cls)])
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from stdnet_core.cli import require
-from stdnet_core.data.augmentation import AugmentationConfig, augment
+from stdnet_core.data.augmentation import augment
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.sensors import Sensor, sensor, simulate
 from stdnet_core.fill import fill_invalid
 from stdnet_core.normalization import clip_depth_range
+from stdnet_core.training.builder import ShareBuilder
 from stdnet_core.training.config import NormalizationConfig, SensorMixture, TrainConfig, is_recurrent
-from stdnet_core.training.draw import between, choose, plan_batch, sample_rng
-from stdnet_core.training.pool import Pool
+from stdnet_core.training.draw import between, choose
 from stdnet_core.training.recurrent_batches import VideoBatchBuilder
 
 Batch = dict[str, Any]
@@ -88,7 +88,7 @@ def network_input(depth_lr: Tensor, config: NormalizationConfig, gain: Tensor | 
     return fill_invalid(depth_lr) / depth_range, depth_range
 
 
-class BatchBuilder:
+class BatchBuilder(ShareBuilder):
     """Builds batch ``index`` of a run of STDNet, or one process's share of it.
 
     Args:
@@ -100,27 +100,14 @@ class BatchBuilder:
     def __init__(
         self, config: TrainConfig, device: torch.device | str = "cpu", rank: int = 0, processes: int = 1
     ) -> None:
-        self.config = config
-        self.device = torch.device(device)
-        self.rank, self.processes = rank, processes
-        self.augmentation = AugmentationConfig.from_dict(config.data.augmentation)
         for largest in (1.0, 100.0):
             draw_sensor(config.data.sensors, np.random.default_rng(0), largest)
-        self.pool = Pool(config.data)
-
-    def plan(self, index: int):
-        """Plan of the joint batch ``index``."""
-        config = self.config
-        return plan_batch(config.data, config.seed, index, processes=self.processes, accumulate=config.optim.accumulate)
+        super().__init__(config, device, rank, processes)
 
     def build(self, index: int) -> Batch:
         """This process's share of batch ``index``."""
-        plan = self.plan(index)
-        share = plan.clips // self.processes
-        samples = range(self.rank * share, (self.rank + 1) * share)
-        rngs = [sample_rng(self.config.seed, plan.index, sample) for sample in samples]
-        drawn = self.pool.samples(plan, rngs, self.device)
-        made = [self._measure(clip, rng, plan.scale) for clip, rng in zip(drawn, rngs, strict=True)]
+        plan, drawn = self.drawn(index)
+        made = [self._measure(clip, rng, plan.scale) for clip, rng in drawn]
         clips, lows, gains = zip(*made, strict=True)
         low, depth_range = network_input(
             torch.stack(lows), self.config.data.normalization, torch.stack(gains).view(-1, 1, 1, 1, 1)

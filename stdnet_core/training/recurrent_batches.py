@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stdnet_core.data.augmentation import AugmentationConfig, augment
+from stdnet_core.data.augmentation import augment
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.sensors import simulate
 from stdnet_core.data.sensors.cell import Cell, scene_gain
@@ -18,9 +18,9 @@ from stdnet_core.data.sensors.presets import sensor
 from stdnet_core.data.sensors.variation import smoothed, varied
 from stdnet_core.model.recurrent.geometry import CellGeometry, take
 from stdnet_core.optical_flow import FlowEstimator
+from stdnet_core.training.builder import ShareBuilder
 from stdnet_core.training.config import TrainConfig, VideoDataConfig, trained_cells
-from stdnet_core.training.draw import BatchPlan, between, choose, plan_video_batch, sample_rng
-from stdnet_core.training.pool import Pool
+from stdnet_core.training.draw import between, choose, plan_video_batch
 
 SPLIT_BELOW = 4
 """Ratio under which measured pixels and holes are judged apart."""
@@ -80,7 +80,7 @@ def supported_pixels(low: Tensor, geometry: CellGeometry) -> Tensor:
     return take(near, geometry.pixel_index) > 0
 
 
-class VideoBatchBuilder:
+class VideoBatchBuilder(ShareBuilder):
     """Builds batch ``index`` of a run of a recurrent network, or one process's share of it.
 
     What it builds: ``rgb`` (B, T, 3, H, W) 0..1; ``depth`` (B, T, 1, H, W) metres; ``valid`` (B, T, 1, H, W) bool:
@@ -94,31 +94,18 @@ class VideoBatchBuilder:
         rank, processes: this process's share.
     """
 
+    planner = staticmethod(plan_video_batch)
+
     def __init__(
         self, config: TrainConfig, device: torch.device | str = "cpu", rank: int = 0, processes: int = 1
     ) -> None:
-        self.config = config
-        self.device = torch.device(device)
-        self.rank, self.processes = rank, processes
-        self.augmentation = AugmentationConfig.from_dict(config.data.augmentation)
         self.cells = trained_cells(config.data)
-        self.pool = Pool(config.data)
-
-    def plan(self, index: int) -> BatchPlan:
-        """Plan of the joint batch ``index``."""
-        config = self.config
-        return plan_video_batch(
-            config.data, config.seed, index, processes=self.processes, accumulate=config.optim.accumulate
-        )
+        super().__init__(config, device, rank, processes)
 
     def build(self, index: int) -> dict[str, Any]:
         """This process's share of batch ``index``."""
-        plan = self.plan(index)
-        share = plan.clips // self.processes
-        samples = range(self.rank * share, (self.rank + 1) * share)
-        rngs = [sample_rng(self.config.seed, plan.index, sample) for sample in samples]
-        drawn = self.pool.samples(plan, rngs, self.device)
-        made = [self._measure(clip, rng, plan.scale) for clip, rng in zip(drawn, rngs, strict=True)]
+        plan, drawn = self.drawn(index)
+        made = [self._measure(clip, rng, plan.scale) for clip, rng in drawn]
         clips, lows = zip(*made, strict=True)
         geometry = geometry_of(clips[0], lows[0], plan.scale)
         batch = {

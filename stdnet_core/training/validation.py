@@ -18,7 +18,7 @@ from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.sensors.camera import simulate
 from stdnet_core.data.sensors.cell import JUDGED, Cell, scene_gain
 from stdnet_core.fill import fill_invalid
-from stdnet_core.scoring import cell_score
+from stdnet_core.scoring import FAULTLESS_CM, cell_score
 from stdnet_core.training.batches import network_input, supported
 from stdnet_core.training.config import SourceConfig, TrainConfig, is_recurrent, parse_size
 from stdnet_core.training.pool import limit_depth, open_sequences
@@ -26,8 +26,6 @@ from stdnet_core.training.recurrent_batches import clip_flow, geometry_of, suppo
 
 FLAT = 0.02
 """Neighbouring depths that differ by more than this fraction make an edge."""
-FAULTLESS_CM = 0.01
-"""Where the best rival is better than this, there is nothing to be better than, and no ratio is told."""
 _CLIPS_IN_TURN = 4  # times as many clips are there as each cell is measured on
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from stdnet_core.errors import ConfigError
+from stdnet_core.model.checks import check_names, check_switches, check_whole_numbers
 
 ARCHITECTURE = "recurrent"
 """What ``architecture`` says in the plain values of its configurations."""
@@ -30,17 +30,10 @@ class RecurrentConfig:
     temporal_difference: bool = True
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("channels", 4, 256),
-            ("channels_8", 4, 512),
-            ("channels_16", 4, 512),
-            ("blocks", 0, 16),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise ConfigError(f"model.{name} is {value!r}; it must be a whole number from {low} to {high}")
-        if not isinstance(self.temporal_difference, bool):
-            raise ConfigError(f"model.temporal_difference is {self.temporal_difference!r}; it must be true or false")
+        check_whole_numbers(
+            self, (("channels", 4, 256), ("channels_8", 4, 512), ("channels_16", 4, 512), ("blocks", 0, 16))
+        )
+        check_switches(self, ("temporal_difference",))
 
     causal = True
     """No output depends on a later frame."""
@@ -55,10 +48,7 @@ class RecurrentConfig:
             ConfigError: an unknown field or an invalid value.
         """
         values = {name: value for name, value in values.items() if name != "architecture"}
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ConfigError(f"unknown model setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        check_names(values, [field.name for field in dataclasses.fields(cls)])
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -41,6 +41,12 @@ _PRIOR_SIGMA = 0.6  # of the spatial part of joint bilateral upsampling, in cell
 _COLOUR_STRENGTH = 50.0  # of its colour part: 1 / (2 * 0.1^2)
 
 
+def padded_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(H, W) that the network takes in place of ``size``: the next multiples of :data:`MULTIPLE`."""
+    height, width = (-(-length // MULTIPLE) * MULTIPLE for length in size)
+    return height, width
+
+
 @dataclass(frozen=True)
 class RecurrentState:
     """What a frame leaves for the next one.
