@@ -186,6 +186,22 @@ def test_stereo_foreground_grows_by_half_a_window_and_slopes_do_not() -> None:
     torch.testing.assert_close(simulate(Sensor(camera), slope, None, 1, focal_px=425), slope, rtol=1e-4, atol=1e-4)
 
 
+def test_stereo_outlines_waver_by_the_given_deviation() -> None:
+    camera = Stereo(subpixel=0, step=1e-4, fattening=0, shadow="none", window=5, edge_jitter=2.0)
+    depth = wall(4.0, 30)
+    depth[..., 80:] = 1.0
+    low = simulate(Sensor(camera), depth, None, 1, focal_px=425)[:, 0]
+    assert (
+        torch.isclose(low, torch.tensor(1.0), rtol=1e-3)
+        .logical_or(torch.isclose(low, torch.tensor(4.0), rtol=1e-3))
+        .all()
+    )
+    border = (low > 2).sum(-1).float()  # pixels of the far surface in each row
+    assert float(border.mean()) == pytest.approx(80, abs=0.3)
+    assert float(border.std()) == pytest.approx(2.0, rel=0.15)
+    assert float((border[1:] - border[:-1]).std()) == pytest.approx(2.0 * 2**0.5, rel=0.15), "anew in each frame"
+
+
 def test_stereo_sees_nothing_beyond_its_borders_and_nearer_than_its_least_depth() -> None:
     camera = Stereo(subpixel=0, step=1e-4, field_of_view_deg=2 * math.degrees(math.atan(80 / 425)), min_m=0.5)
     low = simulate(Sensor(camera), wall(1.0), None, 1, focal_px=425)[0, 0]

@@ -25,7 +25,7 @@ from stdnet_core.training.batches import BatchStream
 from stdnet_core.training.config import TrainConfig, load_config, to_yaml, validation_key
 from stdnet_core.training.keeper import read_log
 from stdnet_core.training.module import TrainingDiverged, loss_config, model_config
-from stdnet_core.training.recurrent_batches import VideoBatchBuilder
+from stdnet_core.training.recurrent_batches import VideoBatchBuilder, hidden
 from stdnet_core.training.recurrent_loss import RecurrentLoss, RecurrentLossConfig
 from stdnet_core.training.run import run
 from stdnet_core.training.validation import VideoValidator, make_validator, table, validated_cells
@@ -53,7 +53,7 @@ SMALL = [
 ]
 UNVARIED = [
     "data.augmentation={flip_horizontal: 0, flip_vertical: 0, transpose: 0, reverse: 0, depth_gain: [1,1]}",
-    "data.video={standing: 0, gained: 0, recorded: 0, varied: 0, smoothed: 0}",
+    "data.video={standing: 0, gained: 0, recorded: 0, varied: 0, smoothed: 0, hidden: 0}",
 ]
 
 
@@ -187,6 +187,18 @@ def test_measured_pixels_are_told_from_holes() -> None:
     assert torch.equal(batch["measured"], expected)
     assert not expected.all()
     assert (batch["valid"] & ~expected).any()
+
+
+def test_hidden_patches_are_holes_where_the_truth_stays() -> None:
+    patches = [hidden((120, 160), np.random.default_rng(seed)) for seed in range(40)]
+    shares = [float(patch.float().mean()) for patch in patches]
+    assert 0.01 <= min(shares) < 0.05 < 0.1 < max(shares) < 0.25
+    assert all(patch.shape == (120, 160) for patch in patches)
+    batch = VideoBatchBuilder(small("data.cells={exact@1: 1}", *UNVARIED, "data.video.hidden=1")).build(0)
+    missing = batch["depth_lr"] == 0
+    assert 0.005 < float(missing.float().mean()) < 0.3
+    assert torch.equal(missing[:, 0], missing[:, 1]), "for as long as the clip lasts"
+    assert batch["valid"][missing].float().mean() > 0.5
 
 
 def test_standing_and_recorded_clips() -> None:

@@ -99,7 +99,7 @@ class VideoDataConfig:
     crops: list[RatioCrops] = field(default_factory=_video_crops)
     """In place of ``data.crops``: coarse depth needs large ones, or there are few cells in them. The last entry that
     the ratio reaches counts."""
-    standing: float = 0.2
+    standing: float = 0.25
     """Share of the clips in which the camera stands still before a still scene: the first frame again and again."""
     standing_noise: float = 1.5
     """Standard deviation of the noise of colour in them, of 255."""
@@ -112,7 +112,10 @@ class VideoDataConfig:
     """Share of the clips whose camera has parameters of its own (:func:`stdnet_core.data.sensors.variation.varied`)."""
     smoothed: float = 0.3
     """Share of the stereo clips whose depth went through a median filter in the camera."""
-    recorded: float = 0.15
+    hidden: float = 0.35
+    """Share of the clips at ratios under 4 of which patches are hidden for as long as the clip lasts
+    (:func:`stdnet_core.training.recurrent_batches.hidden`): holes that no nearer surface explains."""
+    recorded: float = 0.25
     """Share of the clips whose truth has itself been seen by one of ``recorded_by``, with its noise and holes, as that
     of a recording has: where cameras that reduce (families ``reduction`` and ``dtof``) look at it at ratios from 4
     on."""
@@ -516,6 +519,7 @@ def validate(config: TrainConfig) -> None:
         ("data.video.standing", data.video.standing, 0, 1),
         ("data.video.standing_noise", data.video.standing_noise, 0, 255),
         ("data.video.gained", data.video.gained, 0, 1),
+        ("data.video.hidden", data.video.hidden, 0, 1),
         ("data.video.recorded", data.video.recorded, 0, 1),
         ("data.batch_size", data.batch_size, 1, 1 << 16),
         ("data.pixel_budget", data.pixel_budget, 0, 1 << 40),

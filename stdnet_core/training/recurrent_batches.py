@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -140,6 +141,8 @@ class VideoBatchBuilder(ShareBuilder):
         low = simulate(camera, depth, clip.rgb, ratio, seed=int(rng.integers(2**62)))
         if camera.family == "stereo" and rng.random() < video.smoothed:
             low = smoothed(low, int(rng.choice([3, 5])))
+        if ratio < SPLIT_BELOW and rng.random() < video.hidden:
+            low = low * ~hidden(tuple(low.shape[-2:]), rng).to(low.device)
         supported = supported_pixels(low, geometry_of(clip, low, ratio))
         return dataclasses.replace(clip, depth=depth, valid=(depth > 0) & supported), low
 
@@ -159,6 +162,23 @@ def stand_still(clip: RgbdClip, noise: float, generator: torch.Generator) -> Rgb
         valid=clip.valid[:1].expand_as(clip.valid).contiguous(),
         flow=None,
     )
+
+
+def hidden(size: tuple[int, int], rng: np.random.Generator) -> Tensor:
+    """Patches (h, w) bool of 1 to 15 % of an image: ellipses and rectangles of 3 pixels to a fifth of its width, in
+    which a camera sees nothing though nothing is in its way, as it is with gloss and dark surfaces."""
+    height, width = size
+    mask = np.zeros(size, np.uint8)
+    wanted = rng.uniform(0.01, 0.15) * mask.size
+    while mask.sum() < wanted:
+        centre = int(rng.integers(width)), int(rng.integers(height))
+        axes = tuple(round(between(rng, [1.5, max(2.0, width / 10)], log=True)) for _ in range(2))
+        if rng.random() < 0.5:
+            cv2.ellipse(mask, centre, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
+        else:
+            first = tuple(c - a for c, a in zip(centre, axes, strict=True))
+            cv2.rectangle(mask, first, tuple(c + a for c, a in zip(centre, axes, strict=True)), 1, -1)
+    return torch.from_numpy(mask > 0)
 
 
 def recorded(depth: Tensor, rgb: Tensor, cell: Cell, video: VideoDataConfig, rng: np.random.Generator) -> Tensor:

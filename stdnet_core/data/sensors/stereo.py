@@ -41,6 +41,8 @@ class Stereo:
         correlation: of the rest in one frame with that in the frame before, 0 to below 1.
         bias: deviation of a smooth error of disparity that stays for the clip (calibration), pixels of the depth image.
         fattening: share of half a window by which the foreground grows.
+        edge_jitter: deviation of the place from which a disparity comes, pixels of the depth image: outlines waver from
+            frame to frame by about so much.
         shadow: side of near surfaces on which there is no depth: ``left`` where the left view is the reference,
             ``right``, or ``none``.
         texture: least contrast (deviation of grey in a window, 0..1) that is matched; 0: all is.
@@ -66,6 +68,7 @@ class Stereo:
     correlation: float = 0.0
     bias: float = 0.0
     fattening: float = 1.0
+    edge_jitter: float = 0.0
     shadow: str = "left"
     texture: float = 0.0
     projector: float = 0.0
@@ -80,7 +83,7 @@ class Stereo:
         for name in ("focal_px", "baseline_m", "step", "window"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"stereo {name} is {getattr(self, name)}; it must be positive")
-        for name in ("subpixel", "bias", "fattening", "texture", "projector"):
+        for name in ("subpixel", "bias", "fattening", "edge_jitter", "texture", "projector"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"stereo {name} is {getattr(self, name)}; it must be 0 or more")
         if not 0 <= self.correlation < 1:
@@ -108,6 +111,9 @@ class Stereo:
         strength = self.focal_px * self.baseline_m
         true_disparity = torch.where(known, strength / true, true.new_zeros(()))
         disparity = self._fattened(true_disparity, window)
+
+        if self.edge_jitter:
+            disparity = self._wavering(disparity, self.edge_jitter * pixel, window, view.first, draws, memory)
 
         contrast = self._contrast(view, window)
         factor = 1 + (self.texture / contrast.clamp_min(1e-6)).clamp_max(1) if self.texture else 1.0
@@ -148,6 +154,19 @@ class Stereo:
         nearest = F.max_pool2d(disparity[:, None], 2 * radius + 1, 1, radius)[:, 0]
         step = _EDGE_PX + radius * self._slope(disparity)
         return torch.where((nearest - disparity > step) & (disparity > 0), nearest, disparity)
+
+    def _wavering(
+        self, disparity: Tensor, deviation: float, window: float, first: int, draws: Draws, memory: Memory
+    ) -> Tensor:
+        """Disparity (T, H, W) of places that are off by a deviation in pixels, the same over a matching window."""
+        count, height, width = disparity.shape
+        moves = []
+        for name, length in (("stereo outlines x", width), ("stereo outlines y", height)):
+            white = smooth_noise(draws.normal(name, first, count, height, width), window)
+            moves.append(follow(white, self.correlation, name, memory) * deviation * (2 / length))
+        identity = torch.eye(2, 3, device=disparity.device, dtype=disparity.dtype).expand(count, 2, 3)
+        grid = F.affine_grid(identity, [count, 1, height, width], align_corners=False) + torch.stack(moves, -1)
+        return F.grid_sample(disparity[:, None], grid, "nearest", "border", align_corners=False)[:, 0]
 
     @staticmethod
     def _slope(disparity: Tensor) -> Tensor:
