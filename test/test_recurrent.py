@@ -63,6 +63,20 @@ def test_cells_lie_where_a_loop_says(ratio):
         assert geometry.working_place(axis).tolist() == pytest.approx(places, abs=1e-5)
 
 
+@pytest.mark.parametrize("ratio", [1, 2, 2.5, 8])
+@pytest.mark.parametrize("move", [(0, 0), (0, -1), (-1, 0), (1, 0), (0, 1)])
+def test_cells_of_the_pixels_of_a_block_are_those_of_a_loop(ratio, move):
+    cells = int(40 / ratio), int(60 / ratio)  # the image goes on by 8 rows and 4 columns beyond them
+    depth = torch.rand(1, 1, *cells)
+    (found,) = CellGeometry((48, 64), cells, (float(ratio), float(ratio)), CPU).take_blocks(depth, (move,))
+    assert found.shape == (1, 16, 12, 16)
+    for row in range(40):
+        for column in range(60):
+            r = min(max(min(int((row + 0.5) / ratio), cells[0] - 1) + move[0], 0), cells[0] - 1)
+            c = min(max(min(int((column + 0.5) / ratio), cells[1] - 1) + move[1], 0), cells[1] - 1)
+            assert found[0, 4 * (row % 4) + column % 4, row // 4, column // 4] == depth[0, 0, r, c], (row, column)
+
+
 @pytest.mark.parametrize("ratio", [2, 2.5, 8])
 def test_interpolation_over_what_is_valid_is_that_of_the_classical_method(ratio):
     size = (40, 60)
@@ -82,6 +96,15 @@ def test_colour_of_a_cell_is_the_mean_over_its_area(ratio):
     geometry = CellGeometry((240, 480), (240 // ratio, 480 // ratio), (ratio, ratio), CPU)
     expected = F.avg_pool2d(fine, ratio)
     torch.testing.assert_close(geometry.average(image)[..., : expected.shape[-2], : expected.shape[-1]], expected)
+
+
+@pytest.mark.parametrize("ratio", [1, 1.5, 2, 3])
+def test_pixels_are_averaged_over_fine_cells(ratio):
+    size, cells = (48, 96), (round(48 / ratio), round(96 / ratio))
+    image = torch.rand(1, 1, *size)
+    found = CellGeometry(size, cells, (float(ratio), float(ratio)), CPU).average_pixels(image)
+    many = image.repeat_interleave(6, -1).repeat_interleave(6, -2)  # every cell is a whole number of these
+    torch.testing.assert_close(found, F.avg_pool2d(many, round(6 * ratio)))
 
 
 def test_holes_take_the_value_of_what_is_around_and_measurements_stay():
@@ -157,7 +180,11 @@ def test_fine_depth_is_the_weighted_mean_of_a_loop(ratio):
             values.append(float(images.values[k][0, 0, row, column]))
         for k in range(9, 16):
             if images.usable[k - 9][0, pixel, row, column] > 0:
-                scores.append(float(head[k, pixel, row, column]) + priors[k - 9])
+                score = float(head[k, pixel, row, column]) + priors[k - 9]
+                if k < 14:  # measurements: their cells have a brightness
+                    other = float(images.native_greys[k - 9][0, pixel, row, column])
+                    score -= 3 * float(images.strength[0, 0, row, column]) * (other - sum(own) / 3) ** 2
+                scores.append(score)
                 values.append(float(images.values[k][0, pixel, row, column]))
         weights = np.exp(np.array(scores) - max(scores))
         expected = (weights * values).sum() / weights.sum()

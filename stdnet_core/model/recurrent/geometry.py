@@ -43,9 +43,15 @@ class CellGeometry:
         return self._index(0, 1), self._index(1, 1)
 
     def take_blocks(self, depth: Tensor, moves: tuple[tuple[int, int], ...]) -> list[Tensor]:
-        """Depth (N, 1, h, w) of the cell of each pixel, moved by whole (rows, columns); each as :func:`blocks` has it.
+        """Depth (N, 1, h, w) of the cell of each pixel, moved by whole (rows, columns); each as :func:`blocks` has it,
+        maybe a view of fewer values.
 
         Rows and columns are gathered in the order of the blocks, which is faster than to reorder the image."""
+        if self.whole_pixels:
+            own = blocks(self._padded(depth))
+            return [_moved(_moved(own, 0, row), 1, column) for row, column in moves]
+        if all(ratio % STRIDE == 0 for ratio in self.ratio):  # one cell for all pixels of a block
+            return [take(depth, self.working_index, *move).expand(-1, STRIDE * STRIDE, -1, -1) for move in moves]
         rows, columns = (index.unflatten(0, (-1, STRIDE)).T.flatten() for index in self.pixel_index)
         taken, gathered = [], {}
         for row, column in moves:
@@ -67,18 +73,34 @@ class CellGeometry:
         at = (places + 0.5) * (STRIDE / self.ratio[axis])
         return (at - (self.working_index[axis] + 0.5)).clamp(-1, 1)
 
-    def averaging(self, axis: int) -> Tensor:
-        """(cells, working pixels): weights that average an axis of the working grid over each cell."""
-        count = self.size[axis] // STRIDE
-        width = self.ratio[axis] / STRIDE
+    def averaging(self, axis: int, step: int = STRIDE) -> Tensor:
+        """(cells, pixels): weights that average an axis of pixels of ``step`` over each cell."""
+        count = self.size[axis] // step
+        width = self.ratio[axis] / step
         first = torch.arange(self.cells[axis], dtype=torch.float32, device=self.device)[:, None] * width
         pixel = torch.arange(count, dtype=torch.float32, device=self.device)[None]
         overlap = (torch.minimum(first + width, pixel + 1) - torch.maximum(first, pixel)).clamp(min=0)
         return overlap / overlap.sum(1, keepdim=True).clamp(min=1e-6)
 
-    def average(self, image: Tensor) -> Tensor:
-        """(N, C, H/4, W/4) averaged over the cells: (N, C, h, w)."""
-        return torch.matmul(torch.matmul(self.averaging(0), image), self.averaging(1).T)
+    def average(self, image: Tensor, step: int = STRIDE) -> Tensor:
+        """(N, C, H/step, W/step) averaged over the cells: (N, C, h, w)."""
+        return torch.matmul(torch.matmul(self.averaging(0, step), image), self.averaging(1, step).T)
+
+    @property
+    def whole_pixels(self) -> bool:
+        """Whether each pixel is a cell of its own."""
+        return self.ratio == (1.0, 1.0)
+
+    def _padded(self, image: Tensor) -> Tensor:
+        """(N, C, h, w) brought to the image's size; the border goes on."""
+        bottom, right = (length - cells for length, cells in zip(self.size, self.cells, strict=True))
+        return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
+
+    def average_pixels(self, image: Tensor) -> Tensor:
+        """(N, C, H, W) averaged over the cells: (N, C, h, w)."""
+        if self.whole_pixels:
+            return image[..., : self.cells[0], : self.cells[1]]
+        return self.average(image, 1)
 
     def bilinear(self, depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Depth (N, 1, h, w) interpolated at the pixels over the valid ones of the four cells around.
@@ -118,6 +140,26 @@ def neighbors(image: Tensor) -> list[Tensor]:
 def blocks(image: Tensor) -> Tensor:
     """(N, 1, H, W) -> (N, 16, H/4, W/4)."""
     return F.pixel_unshuffle(image, STRIDE)
+
+
+def _moved(image: Tensor, axis: int, step: int) -> Tensor:
+    """What :func:`blocks` gives of an image moved by -1, 0 or 1 pixel along an axis, from what it gives of the image:
+    each pixel takes the value of the one ``step`` farther on; the border goes on."""
+    if step == 0:
+        return image
+    pixels = image.unflatten(1, (STRIDE, STRIDE))
+    inside, along = 1 + axis, 3 + axis
+    count = pixels.shape[along]
+    last = STRIDE - 1
+    if step > 0:
+        beyond = pixels.narrow(inside, 0, 1).narrow(along, 1, count - 1)
+        edge = pixels.narrow(inside, last, 1).narrow(along, count - 1, 1)
+        parts = [pixels.narrow(inside, 1, last), torch.cat((beyond, edge), along)]
+    else:
+        beyond = pixels.narrow(inside, last, 1).narrow(along, 0, count - 1)
+        edge = pixels.narrow(inside, 0, 1).narrow(along, 0, 1)
+        parts = [torch.cat((edge, beyond), along), pixels.narrow(inside, 0, last)]
+    return torch.cat(parts, inside).flatten(1, 2)
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

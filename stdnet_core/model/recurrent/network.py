@@ -33,6 +33,7 @@ _CELL = 4.0  # pixels of a cell from which the coarse estimate weighs depth's ow
 _COARSE = 15  # candidates of the coarse estimate
 _FINE = 16  # of each pixel
 _FINE_PRIORS = (1.0, -4.0, -4.0, -4.0, -4.0, 0.0, -1.0)  # of the own measurement, those beside, interpolated, before
+_BESIDE = ((0, 0), (0, -1), (-1, 0), (1, 0), (0, 1))  # cells whose measurements are candidates of a pixel
 _LEAST = 1e-3  # metres
 _ROUGH = 0.01  # second difference of inverse depth, in its own units, that counts as strong noise
 _BAND = 4800  # pixels of the working grid that are made finer at a time: their images stay in the processor's cache
@@ -165,10 +166,12 @@ class RecurrentNet(nn.Module):
         _check(rgb, depth, flow, ratio)
         geometry = CellGeometry(tuple(rgb.shape[-2:]), tuple(depth.shape[-2:]), ratio, rgb.device)
         valid = (depth > 0).to(rgb.dtype)
-        measured, *native = geometry.take_blocks(depth, ((0, 0), (0, -1), (-1, 0), (1, 0), (0, 1)))
+        measured, *native = geometry.take_blocks(depth, _BESIDE)
         is_measured = (measured > 0).to(rgb.dtype)
-        smooth, smooth_weight = geometry.bilinear(depth, valid)
-        smooth, smooth_weight = blocks(smooth), blocks(smooth_weight)
+        if geometry.whole_pixels:
+            smooth, smooth_weight = measured, is_measured
+        else:
+            smooth, smooth_weight = map(blocks, geometry.bilinear(depth, valid))
         coarse_ratio = min(ratio)
         if coarse_ratio < _CELL:
             base, share = masked_mean(measured, is_measured)
@@ -177,6 +180,10 @@ class RecurrentNet(nn.Module):
         base = fill(base, share).clamp(min=_LEAST)
         rgb_blocks = F.pixel_unshuffle(rgb, STRIDE)
         rgb4 = rgb_blocks.unflatten(1, (3, 16)).mean(2)
+        if coarse_ratio < _CELL:
+            grey_of_cells = geometry.average_pixels(rgb.mean(1, keepdim=True))
+        else:
+            grey_of_cells = geometry.average(rgb4.mean(1, keepdim=True))
 
         # What was known, where it lies now.
         warped, known = self._warp(state.depth, flow, STRIDE)
@@ -194,9 +201,7 @@ class RecurrentNet(nn.Module):
         log_measured = measured.clamp(min=_LEAST).log() - log_base
         log_previous = warped_blocks.clamp(min=_LEAST).log() - log_base
         innovation, innovation_share = masked_mean((log_measured - log_previous).clamp(-0.2, 0.2), both)
-        around = F.avg_pool2d(innovation * innovation_share, 5, 1, 2) / F.avg_pool2d(innovation_share, 5, 1, 2).clamp(
-            min=1e-6
-        )
+        around = _mean5(innovation * innovation_share) / _mean5(innovation_share).clamp(min=1e-6)
         photometric = (rgb4 - aligned).abs().mean(1, keepdim=True) * (previous_share > 0)
 
         # The farthest and the nearest around.
@@ -248,7 +253,7 @@ class RecurrentNet(nn.Module):
 
         fine, log_scale = self._fine(
             features4, coarse, measured, is_measured, smooth, smooth_weight, native,
-            warped_blocks * correction, known, rgb_blocks, rgb4,
+            warped_blocks * correction, known, rgb_blocks, rgb4, geometry.take_blocks(grey_of_cells, _BESIDE),
         )  # fmt: skip
         output = RecurrentOutput(F.pixel_shuffle(fine, STRIDE), F.pixel_shuffle(log_scale, STRIDE))
         return output, RecurrentState(output.depth, rgb4, features8)
@@ -321,9 +326,12 @@ class RecurrentNet(nn.Module):
         least, some = torch.minimum(*rough), torch.maximum(*known)
         capped = least.clamp(max=_ROUGH) * some  # an edge counts no more than strong noise does
         overall = capped.sum((-2, -1), keepdim=True) / some.sum((-2, -1), keepdim=True).clamp(min=1)
-        around = F.avg_pool2d(capped, 5, 1, 2) / F.avg_pool2d(some, 5, 1, 2).clamp(min=1e-3)
-        levels = [(level + 1e-5).log() * 0.35 + 2.5 for level in (around, overall.expand_as(around))]
-        return take(torch.cat(levels, 1), geometry.working_index)
+        if geometry.whole_pixels and geometry.size == geometry.cells:  # the same, only where it is wanted
+            means = [F.avg_pool2d(F.pad(image, (0, 1, 0, 1)), 5, STRIDE) for image in (capped, some)]
+        else:
+            means = [take(_mean5(image), geometry.working_index) for image in (capped, some)]
+        around = means[0] / means[1].clamp(min=1e-3)
+        return torch.cat([(level + 1e-5).log() * 0.35 + 2.5 for level in (around, overall.expand_as(around))], 1)
 
     def _cells(
         self,
@@ -372,6 +380,7 @@ class RecurrentNet(nn.Module):
         known: Tensor,
         rgb_blocks: Tensor,
         rgb4: Tensor,
+        native_greys: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Depth and the error's scale of the 16 pixels of each pixel of the working grid."""
         log_coarse = coarse.log()
@@ -384,7 +393,7 @@ class RecurrentNet(nn.Module):
         strength = _COLOUR_STRENGTH * torch.exp(self.colour_head(x).float().clamp(-6, 3))
         images = _FineImages(
             x, strength, rgb_blocks, rgb4, neighbors(rgb4), [*neighbors(coarse), measured, *native, smooth, previous],
-            [measured, *native, smooth_weight, known],
+            [measured, *native, smooth_weight, known], native_greys,
         )  # fmt: skip
         rows = x.shape[-2]
         step = rows if torch.is_grad_enabled() else max(1, _BAND // (len(x) * x.shape[-1]))
@@ -402,6 +411,7 @@ class RecurrentNet(nn.Module):
         logits = head.unflatten(2, x.shape[-2:]).unflatten(1, (_FINE + 1, 16)).unbind(1)
         centred = [p - q for p, q in zip(images.rgb_blocks.split(16, 1), images.rgb4.split(1, 1), strict=True)]
         own = sum(c.square() for c in centred)
+        grey = sum(images.rgb_blocks.split(16, 1)) / 3
         distances = _block_distances(own) / (2 * _PRIOR_SIGMA**2)  # (9, 16, 1, 1)
         scores = []
         for number, colour in enumerate(images.colours):
@@ -413,7 +423,11 @@ class RecurrentNet(nn.Module):
                     change = torch.addcmul(change, c, o, value=-2)
             scores.append(torch.addcmul(logits[number] - distances[number], images.strength, change, value=-1))
         for number, (usable, prior) in enumerate(zip(images.usable, _FINE_PRIORS, strict=True), start=9):
-            scores.append(torch.where(usable > 0, logits[number] + prior, INVALID))
+            score = logits[number] + prior
+            if number - 9 < len(images.native_greys):
+                change = (images.native_greys[number - 9] - grey).square()
+                score = torch.addcmul(score, images.strength, change, value=-3)
+            scores.append(torch.where(usable > 0, score, INVALID))
         highest = scores[0]
         for score in scores[1:]:
             highest = torch.maximum(highest, score)
@@ -437,6 +451,7 @@ class _FineImages:
         colours: mean colours of the 3x3 around.
         values: the candidates' depths.
         usable: above 0 where one beyond the first nine can be used.
+        native_greys: mean brightness of the cells of the measurements among these, which come first.
     """
 
     features: Tensor
@@ -446,6 +461,7 @@ class _FineImages:
     colours: list[Tensor]
     values: list[Tensor]
     usable: list[Tensor]
+    native_greys: list[Tensor]
 
     def rows(self, top: int, bottom: int) -> _FineImages:
         """Some rows of all images."""
@@ -453,7 +469,8 @@ class _FineImages:
         def cut(image: Tensor) -> Tensor:
             return image[..., top:bottom, :]
 
-        lists = ([cut(image) for image in images] for images in (self.colours, self.values, self.usable))
+        all_lists = (self.colours, self.values, self.usable, self.native_greys)
+        lists = ([cut(image) for image in images] for images in all_lists)
         return _FineImages(cut(self.features), cut(self.strength), cut(self.rgb_blocks), cut(self.rgb4), *lists)
 
 
@@ -484,6 +501,11 @@ def _extremes(depth: Tensor, weight: Tensor, window: int) -> tuple[Tensor, Tenso
     far = F.max_pool2d(depth * weight, window, 1, window // 2)
     near = -F.max_pool2d(-torch.where(weight > 0, depth, torch.full_like(depth, 1e6)), window, 1, window // 2)
     return torch.where(far > 0, far, depth), torch.where(near < 1e5, near, depth)
+
+
+def _mean5(image: Tensor) -> Tensor:
+    """Mean over 5x5 with zeros around the image, one axis after the other."""
+    return F.avg_pool2d(F.avg_pool2d(image, (5, 1), 1, (2, 0)), (1, 5), 1, (0, 2))
 
 
 def _normalized(features: Tensor) -> Tensor:
