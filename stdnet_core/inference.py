@@ -44,6 +44,7 @@ from stdnet_core.fill import fill_invalid, measured_here, measured_nearby, measu
 from stdnet_core.filtering import GuidedTemporalFilter
 from stdnet_core.filtering.upsampling import upsample
 from stdnet_core.frames import DepthRange, Geometry, cells_fit, check_rgb, pad_colour, to_metres
+from stdnet_core.memory import keep_freed_memory
 from stdnet_core.model import RecurrentNet, STDNet
 from stdnet_core.onnx_engine import OnnxEngine, RecurrentOnnxEngine, open_engine
 
@@ -120,6 +121,8 @@ class DepthUpsampler:
             which fills holes, gives some up to about 32 cells from a measurement.
         backend: what executes the network: ``torch``, or ``onnxruntime`` for a checkpoint that is an ``.onnx`` file
             made by ``stdnet_core.export``, whose sizes and latency are fixed; device ``auto`` is then the CPU.
+        keep_memory: on a CPU, let the process keep memory that it frees (:mod:`stdnet_core.memory`), which makes a
+            frame about a quarter faster. It holds for the whole process.
 
     Attributes:
         notices: sentences that the user should know (fallbacks, resampled sizes, restarted windows), each once; also
@@ -152,6 +155,7 @@ class DepthUpsampler:
         edge_filter: float = 0.0,
         mask_unsupported: bool = True,
         backend: str = "torch",
+        keep_memory: bool = True,
     ) -> None:
         _check_settings(method, latency, max_depth, edge_filter, backend)
         self.notices: list[str] = []
@@ -161,6 +165,8 @@ class DepthUpsampler:
         self._mask_unsupported = mask_unsupported
         exported = _load_exported(checkpoint, method, device, latency) if backend == "onnxruntime" else None
         self._placement = place("cpu" if exported is not None else device, precision)
+        if keep_memory and self._placement.device.type == "cpu":
+            keep_freed_memory()
         loaded = _load(checkpoint, method) if exported is None else None
         self.info: CheckpointInfo | None = None
         if exported is not None:

@@ -29,12 +29,12 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
 from stdnet_core.errors import StdnetError
+from stdnet_core.memory import GIVE_BACK_SECONDS, give_back_holes, keep_freed_memory
 from stdnet_core.ros_images import FrameError
 from stdnet_ros import conversions, parameters
 from stdnet_ros.camera_info import CameraInfoError
 from stdnet_ros.diagnostics import NodeStatistics, Throttle, diagnostic_array
 from stdnet_ros.info_messages import CameraInfoReader, CameraInfoWriter
-from stdnet_ros.memory import GIVE_BACK_SECONDS, give_back_holes, keep_freed_memory
 from stdnet_ros.pipeline import Pipeline, Reporter, Request, UpsampledFrame, make_upsampler
 from stdnet_ros.point_cloud import CloudMemory, organized_cloud
 from stdnet_ros.serialized import read_compressed_image, read_image

@@ -97,7 +97,7 @@ def test_memory_that_is_freed_and_taken_again_costs_no_page_faults():
     """Blocks of a cloud's size, freed together, as the node does once a frame; in a process of its own."""
     program = """
 import resource, sys
-from stdnet_ros.memory import keep_freed_memory
+from stdnet_core.memory import keep_freed_memory
 if sys.argv[1] == "keep" and not keep_freed_memory():
     sys.exit(3)
 def frame():
@@ -124,7 +124,7 @@ def test_holes_in_kept_memory_are_given_back():
     program = """
 import sys
 from pathlib import Path
-from stdnet_ros.memory import give_back_holes, keep_freed_memory
+from stdnet_core.memory import give_back_holes, keep_freed_memory
 def resident():
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024

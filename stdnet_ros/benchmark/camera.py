@@ -12,9 +12,9 @@ from rclpy.node import Node
 
 from stdnet_core.cli import run_cli
 from stdnet_core.errors import StdnetError
+from stdnet_core.memory import keep_freed_memory
 from stdnet_ros.benchmark.topics import NAMESPACE, Scene, message_type, qos
 from stdnet_ros.demo.topics import INPUTS, NODE_NAME, NodeWatch, spin_for
-from stdnet_ros.memory import keep_freed_memory
 
 
 class Camera(Node):

@@ -14,9 +14,9 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from stdnet_core.cli import run_cli
 from stdnet_core.errors import StdnetError
+from stdnet_core.memory import keep_freed_memory
 from stdnet_ros.benchmark.topics import DEPTH_OUT, DIAGNOSTICS, INFO_OUT, NAMESPACE, POINTS_OUT, qos
 from stdnet_ros.demo.topics import NODE_NAME, spin_for, stamp_nanoseconds
-from stdnet_ros.memory import keep_freed_memory
 
 _QUIET = 1.5
 """Seconds without a message, after the camera's end, after which nothing more is expected."""
