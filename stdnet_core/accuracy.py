@@ -337,7 +337,8 @@ def _kind_lines(kinds: Mapping[str, Mapping[str, judge.Summary]]) -> str:
                 f"{title} {_number(mean, 0, 2)} ({_number(worst, 0, 2)})"
                 for title, mean, worst in _means_and_worst(summary)
             )
-            lines.append(f"  {kind:{first}}  {method}: {values}")
+            off = _number(summary.confidence, 0, 2)
+            lines.append(f"  {kind:{first}}  {method}: {values}, confidence off by {off}")
     return "\n".join(lines)
 
 
@@ -387,13 +388,16 @@ def _markdown(
 ) -> str:
     """The same as tables, with every method's own figures."""
     lines = ["## Summary", "", "```", _summary_lines(rows, summaries), "```", "", "## By kind of camera", ""]
-    lines += ["Geometric means of the ratios to the best rival, and the worst.", ""]
-    lines += ["| | method | RMSE | worst | MAE | worst | flicker | worst |", "|" + "---|" * 8]
+    lines += [
+        "Geometric means of the ratios to the best rival, and the worst; expected calibration error of confidence.",
+        "",
+    ]
+    lines += ["| | method | RMSE | worst | MAE | worst | flicker | worst | confidence |", "|" + "---|" * 9]
     for kind, of_methods in kinds.items():
         for method, summary in of_methods.items():
             pairs = _means_and_worst(summary)
             cells = " | ".join(f"{_number(mean, 0, 2)} | {_number(worst, 0, 2)}" for _, mean, worst in pairs)
-            lines.append(f"| {kind} | {method} | {cells} |")
+            lines.append(f"| {kind} | {method} | {cells} | {_number(summary.confidence, 0, 2)} |")
     lines += ["", "## Matrix", ""]
     lines += ["| | method | " + " | ".join(_FIGURES) + " | RMSE, MAE / best rival |"]
     lines += ["|" + "---|" * (len(_FIGURES) + 3)]

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -179,6 +179,14 @@ def _bytes(rgb: np.ndarray) -> np.ndarray:
     return (rgb * 255).round().astype(np.uint8)
 
 
+class Said(NamedTuple):
+    """What a method made of a frame, (H, W) each: depth in metres, where it would show it, and its confidence."""
+
+    depth: np.ndarray
+    shown: np.ndarray
+    confidence: np.ndarray
+
+
 class Runner:
     """One method on one stream: what it says everywhere, and where it would show it.
 
@@ -192,7 +200,7 @@ class Runner:
         self.forgetful = forgetful
         self.seconds = 0.0
         self.frames = 0
-        self._ready: deque[tuple[np.ndarray, np.ndarray]] = deque()
+        self._ready: deque[Said] = deque()
 
     @classmethod
     def classical(cls, method: str, device: str = "auto") -> Runner:
@@ -224,8 +232,8 @@ class Runner:
         """How many frames can be popped."""
         return len(self._ready)
 
-    def pop(self) -> tuple[np.ndarray, np.ndarray]:
-        """Depth (H, W) of the oldest ready frame and where the method would show it (H, W) bool."""
+    def pop(self) -> Said:
+        """The oldest ready frame."""
         return self._ready.popleft()
 
     @property
@@ -234,7 +242,7 @@ class Runner:
         return 1e3 * self.seconds / max(self.frames, 1)
 
     def _take(self, result: UpsampledDepth) -> None:
-        self._ready.append((result.depth, result.shown))
+        self._ready.append(Said(result.depth, result.shown, result.confidence))
 
     def _timed(self, call: Callable):
         begin = time.perf_counter()
@@ -245,7 +253,7 @@ class Runner:
 
 def run_together(
     runners: Mapping[str, Runner], frames: Iterable[_Frame], inputs: Callable[[_Frame], tuple[np.ndarray, np.ndarray]]
-) -> Iterator[tuple[_Frame, dict[str, tuple[np.ndarray, np.ndarray]]]]:
+) -> Iterator[tuple[_Frame, dict[str, Said]]]:
     """Run methods on a sequence from its beginning, each as late as it is.
 
     Args:
@@ -260,7 +268,7 @@ def run_together(
     for runner in runners.values():
         runner.begin()
 
-    def finished() -> Iterator[tuple[_Frame, dict[str, tuple[np.ndarray, np.ndarray]]]]:
+    def finished() -> Iterator[tuple[_Frame, dict[str, Said]]]:
         while waiting and all(runner.ready for runner in runners.values()):
             yield waiting.popleft(), {name: runner.pop() for name, runner in runners.items()}
 
@@ -324,11 +332,12 @@ def evaluate_sequence(
         scored = ScoredFrame(
             frame.rgb,
             frame.target,
-            {name: results[name][0] for name in runners},
-            {name: results[name][1] for name in runners},
-            results["bilinear"][0],
+            {name: results[name].depth for name in runners},
+            {name: results[name].shown for name in runners},
+            results["bilinear"].depth,
             frame.flow,
             _measured(frame),
+            {name: results[name].confidence for name in runners},
         )
         score.add(scored)
         if on_frame is not None:

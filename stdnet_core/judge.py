@@ -39,6 +39,7 @@ FIGURES = (
     "measured_mae_cm",
     "hole_rmse_cm",
     "hole_mae_cm",
+    "confidence_error",
 )
 SPLIT_BELOW = 4
 """Ratio under which measured pixels and holes are judged apart."""
@@ -286,7 +287,8 @@ def rows_of(results: Mapping[str, Mapping[str, Any]], tasks: Iterable[Task]) -> 
             if all(math.isnan(values["rmse_cm"]) for values in figures.values()):
                 continue  # a camera without holes
             names = [name for name in RIVALS if name in figures]
-            present = [name for name, value in figures[names[0]].items() if math.isfinite(value)]
+            compared = {name: value for name, value in figures[names[0]].items() if name != "confidence_error"}
+            present = [name for name, value in compared.items() if math.isfinite(value)]
             rival = {figure: min(names, key=lambda name: figures[name][figure]) for figure in present}
             rows.append(Row(cell, group, region, figures, rival))
     return rows
@@ -296,7 +298,8 @@ def _means(clips: Sequence[Mapping[str, float]], prefix: str) -> dict[str, float
     """Geometric means over clips of the figures of a region; those of change and of edges are of all pixels."""
     names = {name: prefix + name for name in ("rmse_cm", "mae_cm")}
     names |= {name: name for name in ("edge_rmse_cm", "flicker_cm", "tepe_cm")}
-    return {name: _geometric_mean(clip[source] for clip in clips) for name, source in names.items()}
+    means = {name: _geometric_mean(clip[source] for clip in clips) for name, source in names.items()}
+    return means | {"confidence_error": _mean(clip["confidence_error"] for clip in clips)}
 
 
 def _geometric_mean(values: Iterable[float]) -> float:
@@ -304,6 +307,11 @@ def _geometric_mean(values: Iterable[float]) -> float:
     if not known:
         return math.nan
     return math.exp(sum(math.log(max(value, 1e-9)) for value in known) / len(known))
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if math.isfinite(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
 _KINDS = {
@@ -333,10 +341,12 @@ class Summary:
     Attributes:
         mean: figure -> geometric mean of its ratio to the best rival, over all rows.
         worst: figure -> the largest ratio, and where it is.
+        confidence: by how much confidence is off (:data:`stdnet_core.scoring.FIGURES`), mean over the rows.
     """
 
     mean: dict[str, float]
     worst: dict[str, tuple[float, str]]
+    confidence: float
 
 
 def summarize(rows: Iterable[Row], method: str) -> Summary:
@@ -350,7 +360,7 @@ def summarize(rows: Iterable[Row], method: str) -> Summary:
         ratios = [(ratio, where) for ratio, where in ratios if math.isfinite(ratio)]
         mean[figure] = _geometric_mean(ratio for ratio, _ in ratios)
         worst[figure] = max(ratios, default=(math.nan, "nothing"))
-    return Summary(mean, worst)
+    return Summary(mean, worst, _mean(row.figures[method]["confidence_error"] for row in judged))
 
 
 def history_gain(results: Mapping[str, Mapping[str, Any]], tasks: Iterable[Task], method: str) -> dict[str, Any]:

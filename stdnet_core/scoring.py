@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from stdnet_core import metric_functions as functions
+from stdnet_core.confidence import tolerance
 from stdnet_core.errors import InputError
 from stdnet_core.metric_functions import Pooled, WarpedPair
 from stdnet_core.splatting import forward_warp
@@ -45,7 +46,12 @@ FIGURES = (
     "measured_mae_cm",
     "hole_rmse_cm",
     "hole_mae_cm",
+    "confidence_error",
 )
+"""``confidence_error`` is the expected calibration error: pixels in ten classes of confidence, in each class the
+difference of mean confidence and the share of the pixels whose error is within the tolerance that it stands for, mean
+over the pixels (Guo et al., On Calibration of Modern Neural Networks, ICML 2017, eq. 3)."""
+_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class ScoredFrame:
         flow: (2, H, W) px (x, y) from the previous frame to this one; without it figures along the flow are NaN.
         measured: (H, W) bool, the pixels whose own cell of the input has a measurement; without it the figures of
             measured pixels and of holes are NaN.
+        confidence: of each method, (H, W) 0..1; without it that figure is NaN.
     """
 
     rgb: np.ndarray
@@ -72,6 +79,7 @@ class ScoredFrame:
     upsampled: np.ndarray | None = None
     flow: np.ndarray | None = None
     measured: np.ndarray | None = None
+    confidence: Mapping[str, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,7 @@ class VideoScore:
         nothing = torch.zeros(len(self.methods), dtype=torch.float64)
         self._nothing = Pooled(nothing, nothing)
         self._sums = dict.fromkeys(FIGURES, self._nothing)
+        self._confidence = np.zeros((len(self.methods), 3, _CLASSES))  # pixels, sum of confidence, right ones
         self._by_frame: list[dict[str, Pooled]] | None = [] if by_frame else None
 
     def add(self, frame: ScoredFrame) -> None:
@@ -131,7 +140,11 @@ class VideoScore:
 
     def figures(self) -> dict[str, dict[str, float]]:
         """``figures()[method][name]``; NaN where nothing could be counted. Lengths are in cm."""
-        return self._table(self._sums)
+        table = self._table(self._sums)
+        for method, (pixels, claimed, right) in zip(self.methods, self._confidence, strict=True):
+            if pixels.any():
+                table[method]["confidence_error"] = float(np.abs(claimed - right).sum() / pixels.sum())
+        return table
 
     def figures_by_frame(self) -> list[dict[str, dict[str, float]]]:
         """The figures of each frame alone, if they are kept; those of change are of the change from the frame
@@ -176,12 +189,24 @@ class VideoScore:
             for name, region in (("measured", valid & measured), ("hole", valid & ~measured)):
                 self._count(f"{name}_rmse_cm", functions.squared_error(pred, target, region))
                 self._count(f"{name}_mae_cm", functions.absolute_error(pred, target, region))
+        if frame.confidence is not None:
+            self._add_confidence(frame)
         shown = [
             np.isfinite(frame.predictions[name]) & (True if frame.supported is None else frame.supported[name])
             for name in self.methods
         ]
         supported = torch.from_numpy(np.stack(shown)).to(self._device).reshape(pred.shape)
         self._count("coverage", functions.pool(supported.float(), valid))
+
+    def _add_confidence(self, frame: ScoredFrame) -> None:
+        valid = np.isfinite(frame.target) & (frame.target > 0)
+        target = frame.target[valid]
+        for sums, name in zip(self._confidence, self.methods, strict=True):
+            depth, confidence = frame.predictions[name][valid], frame.confidence[name][valid]
+            right = np.abs(depth - target) <= tolerance(depth)
+            classes = np.minimum((confidence * _CLASSES).astype(np.intp), _CLASSES - 1)
+            for total, weights in zip(sums, (None, confidence, right), strict=True):
+                total += np.bincount(classes, weights, _CLASSES)
 
     def _add_steps(self, previous: _Frame, current: _Frame, frame: ScoredFrame) -> None:
         pred = torch.cat((previous.pred, current.pred), 1)

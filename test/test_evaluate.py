@@ -182,6 +182,22 @@ def test_same_low_resolution_depth_for_the_same_seed():
     assert run(low) != run(LowResolution(8, sensor=low.sensor, seed=4))
 
 
+def test_confidence_is_off_by_what_it_claims_and_is_not():
+    rgb, target = np.zeros((10, 20, 3), np.uint8), np.full((10, 20), 3.0, np.float32)
+    target[0] = 0
+    depth = target.copy()
+    depth[5:] += 0.055  # within 2 % of 3 m
+    depth[8:] += 0.1
+    confidence = np.full((10, 20), 0.75)  # right in 140 of 180 pixels
+    split = np.where(depth > 3.1, 0.35, 0.95)  # right in none of 40, and in all of 140
+    score = VideoScore(["flat", "split"])
+    score.add(ScoredFrame(rgb, target, dict.fromkeys(("flat", "split"), depth),
+                          confidence={"flat": confidence, "split": split}))  # fmt: skip
+    figures = score.figures()
+    assert figures["flat"]["confidence_error"] == pytest.approx(140 / 180 - 0.75)
+    assert figures["split"]["confidence_error"] == pytest.approx((40 * 0.35 + 140 * 0.05) / 180)
+
+
 def test_scores_of_missing_predictions():
     score = VideoScore(["a", "b"])
     target = np.full((4, 6), 2.0, np.float32)
