@@ -14,6 +14,7 @@ from train_fixtures import write_clip
 
 from stdnet_core import checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
+from stdnet_core.confidence import within_tolerance
 from stdnet_core.data.sensors import sensor
 from stdnet_core.data.sensors.cell import JUDGED
 from stdnet_core.data.sensors.variation import smoothed, varied
@@ -229,7 +230,7 @@ def test_loss_by_hand(fine: bool) -> None:
         torch.from_numpy(valid),
         torch.from_numpy(measured) if fine else None,
     )
-    expected = dict.fromkeys(("mae", "rmse", "flicker", "uncertainty"), 0.0)
+    expected = dict.fromkeys(("mae", "rmse", "flicker", "confidence"), 0.0)
     for clip in range(2):
         regions = [(measured[clip], 0.6), (~measured[clip], 0.4)] if fine else [(np.ones(shape[1:], bool), 1.0)]
         for region, share in regions:
@@ -246,10 +247,13 @@ def test_loss_by_hand(fine: bool) -> None:
         error = depth[clip] - truth[clip]
         steps = np.abs(np.diff(error, axis=0))[valid[clip, 1:] & valid[clip, :-1]]
         expected["flicker"] += math.log(steps.mean() + 0.002) / 2
-        relative, scale = np.abs(error) / truth[clip], log_scale[clip] - np.log(truth[clip])
-        expected["uncertainty"] += ((relative + 1e-4) * np.exp(-scale) + scale)[valid[clip]].mean() / 2
+        allowed = np.maximum(0.02, 0.02 * depth[clip])
+        right = (np.abs(error) <= allowed)[valid[clip]]
+        assert 0 < right.mean() < 1
+        claimed = within_tolerance(depth[clip], np.exp(log_scale[clip]))[valid[clip]]
+        expected["confidence"] -= np.log(np.where(right, claimed, 1 - claimed)).mean() / 2
     expected["total"] = 0.5 * (expected["mae"] + expected["rmse"]) + 0.3 * expected["flicker"]
-    expected["total"] += 0.05 * expected["uncertainty"]
+    expected["total"] += 0.1 * expected["confidence"]
     assert {name: float(value) for name, value in terms.items()} == pytest.approx(expected, rel=1e-4)
 
 
@@ -275,7 +279,7 @@ def test_a_run_that_goes_on_is_as_one_that_was_not_interrupted(tmp_path: Path) -
     assert parts.keys() == whole.keys()
     assert all(torch.equal(parts[name], whole[name]) for name in whole)
     lines = [line for line in read_log(tmp_path / "whole" / "log.jsonl") if "loss" in line]
-    assert set(lines[0]["terms"]) == {"mae", "rmse", "flicker", "uncertainty"}
+    assert set(lines[0]["terms"]) == {"mae", "rmse", "flicker", "confidence"}
     assert {line["batch"]["scale"] for line in lines} <= {1, 2.5, 8}
     model, info = checkpoints.load(tmp_path / "whole" / "last.safetensors")
     assert isinstance(model, RecurrentNet)

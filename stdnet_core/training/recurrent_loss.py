@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from stdnet_core.confidence import TOLERANCE_M, TOLERANCE_SHARE
 from stdnet_core.errors import ConfigError, InputError
-from stdnet_core.losses import clip_mean, laplace_nll
+from stdnet_core.losses import clip_mean
 from stdnet_core.model.recurrent import RecurrentOutput
 
-LEAST_DEPTH = 0.01
-"""Metres; the relative error of nearer truth is that of this depth."""
+_SURE = 3.0  # logarithm of tolerances in a scale, beyond which an error outside counts no more than linearly in it
 _FEWEST = 20  # pixels (times the weights of their frames) of a region, below which it is not judged
 
 
@@ -29,9 +29,10 @@ class RecurrentLossConfig:
     """Logarithm of its root mean square error."""
     flicker_weight: float = 0.2
     """Logarithm of the mean change of the error from frame to frame."""
-    uncertainty_weight: float = 0.05
-    """Negative log-likelihood of the (constant) error, relative to the true depth, under a Laplace distribution of the
-    predicted scale."""
+    confidence_weight: float = 0.1
+    """Negative log-likelihood of whether the (constant) error is within the tolerance that confidence stands for
+    (:mod:`stdnet_core.confidence`). The likelihood of the error itself gives a scale that a few large errors decide:
+    confidence was off by 0.2 with it."""
     hole_share: float = 0.35
     """Where fine depth has holes (ratios under 4), mean and root mean square errors are those of measured pixels and of
     holes apart: the share of the holes."""
@@ -116,10 +117,18 @@ class RecurrentLoss(nn.Module):
             terms["mae"] = terms["mae"] + ((mae + config.floor_m).log() * judged).mean()
             terms["rmse"] = terms["rmse"] + (0.5 * (mse + config.floor_m**2).log() * judged).mean()
         terms["flicker"] = self._flicker(residual, valid)
-        relative = residual.detach().abs() / truth.clamp(min=LEAST_DEPTH)
-        terms["uncertainty"] = clip_mean(laplace_nll(log_scale - truth.clamp(min=LEAST_DEPTH).log(), relative), valid)
+        terms["confidence"] = clip_mean(self._confidence(depth.detach(), log_scale, residual.detach()), valid)
         terms["total"] = sum(getattr(config, f"{name}_weight") * value for name, value in terms.items())
         return terms
+
+    @staticmethod
+    def _confidence(depth: Tensor, log_scale: Tensor, residual: Tensor) -> Tensor:
+        tolerance = (TOLERANCE_SHARE * depth).clamp(min=TOLERANCE_M)
+        log_ratio = tolerance.log() - log_scale
+        ratio = log_ratio.clamp(-12, _SURE).exp()
+        right = -torch.log(-torch.expm1(-ratio))
+        wrong = ratio + ratio.detach() * (log_ratio - _SURE).clamp(min=0)  # goes on as a logarithm
+        return torch.where(residual.abs() <= tolerance, right, wrong)
 
     def _flicker(self, residual: Tensor, valid: Tensor) -> Tensor:
         """0 for clips of one frame."""
