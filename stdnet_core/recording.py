@@ -421,8 +421,8 @@ def judge_recording(
             rgb,
             recorded,
             hidden_patches(recorded.shape),
-            {name: depth for name, (depth, _) in results.items()},
-            {name: shown for name, (_, shown) in results.items()},
+            {name: said.depth for name, said in results.items()},
+            {name: said.shown for name, said in results.items()},
         )
         flicker = score.add(frame)
         if on_frame is not None:
