@@ -186,6 +186,17 @@ def test_stereo_foreground_grows_by_half_a_window_and_slopes_do_not() -> None:
     torch.testing.assert_close(simulate(Sensor(camera), slope, None, 1, focal_px=425), slope, rtol=1e-4, atol=1e-4)
 
 
+def test_stereo_noise_may_be_smoother_than_the_matching_window() -> None:
+    wide = {"subpixel": 0.1, "step": 1e-4, "window": 3, "noise_window": 15}
+    low = simulate(Sensor(Stereo(**wide, fattening=1, shadow="none")), wall(2.0, 12), None, 1, focal_px=425)[:, 0]
+    errors = 425 * 0.05 / low - 425 * 0.05 / 2.0
+    assert float(errors.std()) == pytest.approx(0.1, rel=0.1)
+    together = (errors[..., :-5] * errors[..., 5:]).mean() / errors.square().mean()
+    assert float(together) == pytest.approx(10 / 15, abs=0.1), "what two windows 5 pixels apart have in common"
+    near = simulate(Sensor(Stereo(**(wide | {"subpixel": 0}), shadow="none")), box(), None, 1, focal_px=425)[0, 0] < 2
+    assert int(near.sum()) == 42 * 42, "outlines stay those of the matching window"
+
+
 def test_stereo_outlines_waver_by_the_given_deviation() -> None:
     camera = Stereo(subpixel=0, step=1e-4, fattening=0, shadow="none", window=5, edge_jitter=2.0)
     depth = wall(4.0, 30)

@@ -36,6 +36,8 @@ class Stereo:
         subpixel: deviation of the disparity of a well textured surface, pixels of the depth image.
         step: disparities are multiples of it.
         window: side of the matching window, pixels of the depth image.
+        noise_window: side of the area over which the error is about the same; 0: the matching window. Filters in camera
+            and driver smooth surfaces and leave edges where they are.
         static: share of the variance of the error that stays for the clip in each pixel: the same texture is matched
             with the same error as long as nothing moves.
         correlation: of the rest in one frame with that in the frame before, 0 to below 1.
@@ -64,6 +66,7 @@ class Stereo:
     subpixel: float = 0.08
     step: float = 1 / 32
     window: float = 9.0
+    noise_window: float = 0.0
     static: float = 0.0
     correlation: float = 0.0
     bias: float = 0.0
@@ -83,7 +86,7 @@ class Stereo:
         for name in ("focal_px", "baseline_m", "step", "window"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"stereo {name} is {getattr(self, name)}; it must be positive")
-        for name in ("subpixel", "bias", "fattening", "edge_jitter", "texture", "projector"):
+        for name in ("subpixel", "noise_window", "bias", "fattening", "edge_jitter", "texture", "projector"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"stereo {name} is {getattr(self, name)}; it must be 0 or more")
         if not 0 <= self.correlation < 1:
@@ -119,9 +122,10 @@ class Stereo:
         factor = 1 + (self.texture / contrast.clamp_min(1e-6)).clamp_max(1) if self.texture else 1.0
         count, shape = len(view), true.shape[-2:]
         white = draws.normal("stereo match", view.first, count, *shape)
-        noise = follow(smooth_noise(white, window), self.correlation, "stereo match", memory)
+        area = (self.noise_window or self.window) * pixel
+        noise = follow(smooth_noise(white, area), self.correlation, "stereo match", memory)
         if self.static:
-            fixed = smooth_noise(draws.clip_normal("stereo match", 1, *shape), window)
+            fixed = smooth_noise(draws.clip_normal("stereo match", 1, *shape), area)
             noise = math.sqrt(1 - self.static) * noise + math.sqrt(self.static) * fixed
         disparity = disparity + self.subpixel * factor * noise
         if self.bias:

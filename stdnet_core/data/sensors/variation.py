@@ -3,8 +3,8 @@ heart.
 
 Errors of real stereo depth hang together over wider areas than block matching alone explains: differences from frame to
 frame of a D435 that stands still are correlated at 0.57 over 8 pixels and at 0.19 over 16, where a window of 9 pixels
-gives 0.06 and 0.01 (post-processing in the camera and by the driver); so windows are drawn up to 32 pixels, and some
-images are smoothed once more. The outlines of real stereo depth waver, too, which no preset does."""
+gives 0.06 and 0.01 (post-processing in the camera and by the driver); so noise is made over areas of up to 40 pixels,
+and some images are smoothed once more. The outlines of real stereo depth waver, too, which no preset does."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from stdnet_core.data.sensors.camera import Sensor
 
 _UNIT_M = 0.001
 _ROUNDED = 0.5  # share of faultless reductions that come in whole millimetres
+_SMOOTH = 0.5  # share of stereo cameras whose noise is smoother than the matching window makes it
 _WAVERING = 0.5  # share of stereo cameras whose outlines waver,
 _JITTER_PX = 4.0  # by up to so much
 _FAULTY = 0.15  # share with noise, and share with dropouts
@@ -46,6 +47,10 @@ def varied(sensor: Sensor, rng: np.random.Generator) -> Sensor:
         values["stereo.window"] = factor(5, 32)
         values["stereo.static"] = float(rng.uniform(0, 0.7))
         values["stereo.fattening"] = float(rng.uniform(0.3, 1.0))
+        if rng.random() < _SMOOTH:
+            values["stereo.noise_window"] = factor(10, 40)
+            values["stereo.subpixel"] = preset.subpixel * factor(0.3, 2.5)
+            values["stereo.correlation"] = float(rng.uniform(0, 0.8))
         if rng.random() < _WAVERING:
             values["stereo.edge_jitter"] = float(rng.uniform(0, _JITTER_PX))
     elif sensor.family == "phase_tof":
