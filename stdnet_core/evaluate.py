@@ -32,6 +32,7 @@ from stdnet_core.data.sources import Sequences, open_source, parse_source
 from stdnet_core.errors import ConfigError, DataError, InputError
 from stdnet_core.evaluation import (
     CLASSICAL,
+    FORGETFUL,
     METHODS,
     PROTOCOL_RANGES,
     EvaluationFrame,
@@ -117,7 +118,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE|NAME",
         help="safetensors file, name of a shipped one, or a .pth that the paper's authors released (see below)",
     )
-    parser.add_argument("--methods", type=_methods, metavar="M[,M...]", help=f"of {', '.join(METHODS)} (default: all)")
+    parser.add_argument(
+        "--methods",
+        type=_methods,
+        metavar="M[,M...]",
+        help=f"of {', '.join(METHODS)} (default: all but {FORGETFUL}, which begins anew with every frame)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
     parser.add_argument(
         "--report",
@@ -212,6 +218,8 @@ def _check(args: argparse.Namespace) -> None:
     args.scale = args.scale or [8]
     if args.methods and "model" in args.methods and not args.checkpoint:
         raise ConfigError("method model needs --checkpoint FILE or the name of a shipped one")
+    if args.methods and FORGETFUL in args.methods and "model" not in args.methods:
+        raise ConfigError(f"method {FORGETFUL} is there to be compared with model; add model")
     if args.methods and "model" not in args.methods and args.checkpoint:
         raise ConfigError("--checkpoint is given, but --methods leaves out model; add it or drop the checkpoint")
     if _is_released(args.checkpoint):
@@ -247,7 +255,7 @@ def _describe_low_resolution(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _runner(name: str, args: argparse.Namespace) -> Runner:
-    if name != "model":
+    if name not in ("model", FORGETFUL):
         return Runner.classical(name, args.device)
     if _is_released(args.checkpoint):
         depth_range = args.depth_range
@@ -258,7 +266,8 @@ def _runner(name: str, args: argparse.Namespace) -> Runner:
         model, info = checkpoints.load(args.checkpoint)
     latency = 0 if info.config.causal else args.latency
     settings = {"device": args.device, "precision": args.precision, "latency": latency}
-    return Runner(DepthUpsampler.from_model(model, info, method="stdnet", mask_unsupported=False, **settings))
+    upsampler = DepthUpsampler.from_model(model, info, method="stdnet", mask_unsupported=False, **settings)
+    return Runner(upsampler, forgetful=name == FORGETFUL)
 
 
 def _describe_model(runner: Runner) -> dict[str, Any]:

@@ -30,7 +30,9 @@ from stdnet_core.inference import DepthUpsampler, UpsampledDepth
 from stdnet_core.scoring import ScoredFrame, VideoScore
 
 CLASSICAL = ("nearest", "bilinear", "bicubic", "joint_bilateral", "guided_temporal")
-METHODS = ("model", *CLASSICAL)
+FORGETFUL = "model_without_history"
+"""The model, beginning anew with every frame."""
+METHODS = ("model", FORGETFUL, *CLASSICAL)
 
 _Frame = TypeVar("_Frame")
 _CHUNK = 8  # frames read at once

@@ -182,6 +182,18 @@ def test_same_low_resolution_depth_for_the_same_seed():
     assert run(low) != run(LowResolution(8, sensor=low.sensor, seed=4))
 
 
+def test_what_history_is_worth_can_be_seen(tmp_path):
+    report = tmp_path / "figures.json"
+    methods = "--checkpoint live --methods model,model_without_history"
+    data = "--data synthetic:2000001,1,64x96,4 --sensor kinect_azure --scale 1"
+    evaluate.main([*methods.split(), *data.split(), "--json", str(report)])
+    figures = json.loads(report.read_text())["mean"]
+    assert set(figures) == {"model", "model_without_history"}
+    assert figures["model"]["flicker_cm"] < figures["model_without_history"]["flicker_cm"]
+    with pytest.raises(ConfigError, match="add model"):
+        evaluate.main(["--methods", "model_without_history,bilinear", "--checkpoint", "live"])
+
+
 def test_confidence_is_off_by_what_it_claims_and_is_not():
     rgb, target = np.zeros((10, 20, 3), np.uint8), np.full((10, 20), 3.0, np.float32)
     target[0] = 0
