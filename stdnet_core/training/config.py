@@ -116,9 +116,9 @@ class VideoDataConfig:
     """Share of the clips at ratios under 4 of which patches are hidden for as long as the clip lasts
     (:func:`stdnet_core.training.recurrent_batches.hidden`): holes that no nearer surface explains."""
     recorded: float = 0.25
-    """Share of the clips whose truth has itself been seen by one of ``recorded_by``, with its noise and holes, as that
-    of a recording has: where cameras that reduce (families ``reduction`` and ``dtof``) look at it at ratios from 4
-    on."""
+    """Share of the clips whose truth has itself been seen by a camera like one of ``recorded_by``, with its noise and
+    holes, as that of a recording has: where cameras that reduce (families ``reduction`` and ``dtof``) look at it at
+    ratios from 4 on."""
     recorded_by: dict[str, float] = field(
         default_factory=lambda: {"realsense_d435": 1.0, "kinect_v1": 1.0, "oakd": 1.0}
     )

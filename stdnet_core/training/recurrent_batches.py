@@ -25,7 +25,7 @@ from stdnet_core.training.draw import between, choose, plan_video_batch
 
 SPLIT_BELOW = 4
 """Ratio under which measured pixels and holes are judged apart."""
-SUPPORT = 2
+SUPPORT = 6
 """Cells around a measurement in which the network is asked for depth; beyond, it could only guess."""
 SUPPORT_FINE = 20
 """The same under :data:`SPLIT_BELOW`, where holes are as large as things are."""
@@ -188,5 +188,5 @@ def recorded(depth: Tensor, rgb: Tensor, cell: Cell, video: VideoDataConfig, rng
     first = choose(rng, video.recorded_by) if video.recorded_by else ""
     if chance >= video.recorded or cell.ratio < SPLIT_BELOW or cell.sensor.family not in _REDUCING:
         return depth
-    camera = sensor(first)
+    camera = varied(sensor(first), rng)
     return simulate(camera, depth * scene_gain(depth, camera), rgb, 1, seed=seed)
