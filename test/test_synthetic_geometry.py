@@ -1,5 +1,6 @@
 """Depth, flow, colour and shadow of the procedural renderer against closed forms and slow, independent versions."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -239,6 +240,24 @@ def test_colours_travel_with_the_surface(bank):
     assert visible.float().mean() > 0.7
     assert error.median() < 0.012
     assert error.median() < 0.4 * unwarped.median()
+
+
+def test_shadows_of_scenes_in_a_batch_are_those_of_each_alone(bank):
+    """Lamps of different spreads."""
+    scenes = []
+    for spread in (1.2, 0.7):
+        builder = SceneBuilder(2)
+        paint = builder.paint(GREY)
+        builder.box(pose(z=-0.5), (20, 20, 1), paint)
+        builder.box(pose(0, 0, 1.0), (0.8, 0.8, 0.1), paint)
+        camera = look_at(np.array(((0, -3.0, 2.0),)), np.array(((0, 0.0, 0.0),)))
+        scene = finish(builder, np.repeat(camera, 2, 0), light=(0.0, 0.0, 3.0), target=(0.0, 0.01, 0.0))
+        scenes.append(dataclasses.replace(scene, light=dataclasses.replace(scene.light, spread=spread)))
+    options = RenderOptions(antialias=False, shadows=True, sensor=False)
+    together = render(scenes, [0, 1], HEIGHT, WIDTH, bank, options, ["a", "b"])
+    for scene, clip in zip(scenes, together, strict=True):
+        alone = render([scene], [0, 1], HEIGHT, WIDTH, bank, options, ["alone"])[0]
+        torch.testing.assert_close(clip.rgb, alone.rgb, rtol=0, atol=1e-3)
 
 
 def test_a_box_between_lamp_and_floor_casts_a_shadow(bank):

@@ -20,7 +20,7 @@ class ShadowMaps:
 
     Attributes:
         depth: (L, S, S) planar depth from a light to the nearest surface, inf for none.
-        rays: the L views.
+        rays: of the light of each of V camera views.
         still: (V,) int64 map of what never moves, for each camera view; moving: (V,) int64 map of what moves.
     """
 
@@ -34,7 +34,7 @@ class ShadowMaps:
         size = self.rays.height
         inverse = 1 / z.clamp_min(1e-3)
         light = self.still.index_select(0, view)
-        focal = self.rays.focal[:, 0].index_select(0, light)
+        focal = self.rays.focal[:, 0].index_select(0, view)
         u = x * inverse * focal + (size - 1) / 2
         v = y * inverse * focal + (size - 1) / 2
         outside = (z <= 0) | (u < 0) | (v < 0) | (u > size - 1) | (v > size - 1)
