@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from stdnet_core import checkpoints, librealsense
+from stdnet_core.data.augmentation import stand_still
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.rgbd_sequence import RgbdSequence, frame_indices
 from stdnet_core.data.sensors.cell import Cell, scene_gain
@@ -119,17 +120,7 @@ def read_clip(sequence: RgbdSequence, frames: int, size: tuple[int, int]) -> Rgb
 
 def standing(clip: RgbdClip, frames: int) -> RgbdClip:
     """A camera that stands still: the clip's first frame, again and again, with new noise on colour."""
-    generator = torch.Generator().manual_seed(0)
-    rgb = clip.rgb[:1] + _STANDING_NOISE * torch.randn(frames, *clip.rgb.shape[1:], generator=generator)
-    height, width = clip.frame_size
-    return replace(
-        clip,
-        rgb=rgb.clamp(0, 1),
-        depth=clip.depth[:1].repeat(frames, 1, 1, 1),
-        valid=clip.valid[:1].repeat(frames, 1, 1, 1),
-        flow=torch.zeros(frames - 1, 2, height, width),
-        stamps=None,
-    )
+    return stand_still(clip, frames, _STANDING_NOISE, torch.Generator().manual_seed(0))
 
 
 @dataclass(frozen=True)

@@ -267,6 +267,25 @@ def scale_depth(clip: RgbdClip, gain: float) -> RgbdClip:
     return replace(clip, depth=clip.depth * gain, depth_lr=low)
 
 
+def stand_still(clip: RgbdClip, frames: int, noise: float, generator: torch.Generator) -> RgbdClip:
+    """A camera that does not move: the clip's first frame, again and again, with new noise on colour in each.
+
+    Args:
+        noise: standard deviation, of colour in 0..1.
+        generator: on the CPU.
+    """
+    noisy = clip.rgb[:1] + noise * torch.randn(frames, *clip.rgb.shape[1:], generator=generator).to(clip.rgb)
+    return replace(
+        clip,
+        rgb=noisy.clamp(0, 1),
+        depth=clip.depth[:1].repeat(frames, 1, 1, 1),
+        valid=clip.valid[:1].repeat(frames, 1, 1, 1),
+        flow=clip.depth.new_zeros(frames - 1, 2, *clip.frame_size),
+        depth_lr=None,
+        stamps=None,
+    )
+
+
 def flip_horizontal(clip: RgbdClip) -> RgbdClip:
     """Mirror image, left and right exchanged."""
     return _flip(clip, -1)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stdnet_core.data.augmentation import augment
+from stdnet_core.data.augmentation import augment, stand_still
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.sensors import simulate
 from stdnet_core.data.sensors.cell import Cell, scene_gain
@@ -130,7 +130,7 @@ class VideoBatchBuilder(ShareBuilder):
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         clip = augment(clip, self.augmentation, generator)
         if rng.random() < video.standing:
-            clip = stand_still(clip, video.standing_noise / 255, generator)
+            clip = stand_still(clip, len(clip), video.standing_noise / 255, generator)
         cell = choose(rng, {cell: weight for cell, weight in self.cells.items() if cell.ratio == ratio})
         camera = varied(cell.sensor, rng) if rng.random() < video.varied else cell.sensor
         depth = clip.depth * clip.valid
@@ -145,23 +145,6 @@ class VideoBatchBuilder(ShareBuilder):
             low = low * ~hidden(tuple(low.shape[-2:]), rng).to(low.device)
         supported = supported_pixels(low, geometry_of(clip, low, ratio))
         return dataclasses.replace(clip, depth=depth, valid=(depth > 0) & supported), low
-
-
-def stand_still(clip: RgbdClip, noise: float, generator: torch.Generator) -> RgbdClip:
-    """The first frame of a clip in place of all of its frames, with new noise on colour in each.
-
-    Args:
-        noise: standard deviation, of colour in 0..1.
-        generator: on the CPU.
-    """
-    rgb = clip.rgb[:1] + noise * torch.randn(clip.rgb.shape, generator=generator).to(clip.rgb)
-    return dataclasses.replace(
-        clip,
-        rgb=rgb.clamp(0, 1),
-        depth=clip.depth[:1].expand_as(clip.depth).contiguous(),
-        valid=clip.valid[:1].expand_as(clip.valid).contiguous(),
-        flow=None,
-    )
 
 
 def hidden(size: tuple[int, int], rng: np.random.Generator) -> Tensor:
