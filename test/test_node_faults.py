@@ -4,6 +4,7 @@ After each fault the node must live on and every message must be accounted for."
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -444,9 +445,10 @@ def test_killed_started_again_and_interrupted_twice():
         color = graph.partner.create_publisher(Image, "color/image", best_effort)
         depth = graph.partner.create_publisher(Image, "depth/image", best_effort)
         command = [sys.executable, "-m", "stdnet_ros.node", "--ros-args", "-p", "method:=nearest"]
+        environment = os.environ | {"ROS_DOMAIN_ID": str(graph.domain)}
         stamp = 1.0
         for signals, status in (([signal.SIGKILL], -signal.SIGKILL), ([signal.SIGINT, signal.SIGINT], 0)):
-            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
             try:
                 seen = len(got)
                 deadline = time.monotonic() + 60.0
