@@ -11,7 +11,6 @@ from train_fixtures import REPOSITORY
 
 from stdnet_core import train
 from stdnet_core.errors import ConfigError
-from stdnet_core.losses import LossConfig
 from stdnet_core.training.config import DataConfig, OptimConfig, SourceConfig, load_config, to_plain
 from stdnet_core.training.draw import plan_batch
 from stdnet_core.training.module import loss_config, model_config
@@ -42,8 +41,12 @@ def test_shipped_configurations_are_complete_and_without_folders_of_a_machine(pa
         assert config.data.scales == {scale: 1.0}
         assert model_config(config).channels == 64
         assert config.data.normalization.depth_range == 30.0
-        rates = [learning_rate(config.optim, epoch * 147) for epoch in (0, 149, 150, 199, 200, 499)]
+        assert (config.optim.name, config.optim.steps, config.optim.ema) == ("adam", 506_000, 0.0)
+        steps = (0, 151_799, 151_800, 202_399, 202_400, 505_999)
+        rates = [learning_rate(config.optim, step) for step in steps]
         assert rates == pytest.approx([1e-4, 1e-4, 2e-5, 2e-5, 4e-6, 4e-6])
+        assert (list(config.data.lengths), list(config.data.crops), config.data.batch_size) == ([7], ["256"], 6)
+        assert [source.max_depth for source in config.data.sources] == [None]
     text = path.read_text()
     assert not [word for word in text.replace(":", " ").split() if len(word) > 1 and word.startswith("/")]
 
@@ -138,8 +141,20 @@ def test_networks_without_uncertainty_are_not_asked_for_it() -> None:
     assert loss_config(load_config(None, ["model.preset=base"])).uncertainty_weight == 0
 
 
-def test_the_papers_recipe_has_the_papers_loss() -> None:
-    assert loss_config(load_config("paper_x4", ["data.root=/d"])) == LossConfig()
+@pytest.mark.parametrize("scale", [4, 8, 16])
+def test_the_papers_recipe_has_the_released_loss(scale: int) -> None:
+    loss = loss_config(load_config(f"paper_x{scale}", ["data.root=/d"]))
+    published = {
+        "eps": 1e-12,
+        "spatial_weight": 0.5,
+        "temporal_weight": 0.5,
+        "regularization_weight": 0.01,
+        "spatial_weight_form": "release",
+        "spatial_weight_offset": 1.0,
+        "spatial_stage_share": 0.2,
+    }
+    ours = dict.fromkeys(vars(loss).keys() - published.keys(), 0.0)
+    assert vars(loss) == published | ours
 
 
 def test_print_config_prints_what_it_would_use(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
