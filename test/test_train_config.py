@@ -116,8 +116,10 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
 
 def test_sources_below_a_root_need_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STDNET_DATA", raising=False)
-    with pytest.raises(ConfigError, match=r"data\.root"):
-        load_config("tiny_causal_mixed")
+    monkeypatch.delenv("TARTANAIR", raising=False)
+    for name, variable in (("tiny_causal_mixed", "STDNET_DATA"), ("paper_x8", "TARTANAIR")):
+        with pytest.raises(ConfigError, match=rf"data\.root=FOLDER or set the environment variable {variable}$"):
+            load_config(name)
     monkeypatch.setenv("STDNET_DATA", "/data")
     assert load_config("tiny_causal_mixed").data.sources[0].source == "folder:/data/openarena"
 

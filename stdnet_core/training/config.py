@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -293,9 +294,11 @@ def load_config(
             merged.loss = {**dataclasses.asdict(RecurrentLossConfig()), **given}
         config = omegaconf.OmegaConf.to_object(merged)
         if check_root and _needs_root(omegaconf, merged):
+            raw = omegaconf.OmegaConf.to_container(merged, resolve=False)["data"]["root"]
+            variable = re.search(r"oc\.env:(\w+)", raw or "")
+            advice = f" or set the environment variable {variable[1]}" if variable else ""
             raise ConfigError(
-                "the sources are written with data.root, which is not set; give data.root=FOLDER or set the "
-                "environment variable that the configuration names (STDNET_DATA)"
+                f"the sources are written with data.root, which is not set; give data.root=FOLDER{advice}"
             )
     except errors.OmegaConfBaseException as error:
         raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
