@@ -537,6 +537,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     tqdm = require("tqdm", extra="train").tqdm
     jobs = list(_jobs(args))
+    if not jobs:
+        raise ConfigError(_nothing(args))
     rows: list[Measurement] = []
     errors: dict[str, float] = {}
     peaks: dict[tuple[str, torch.dtype], float] = {}
@@ -578,6 +580,16 @@ def main(arguments: list[str] | None = None) -> None:
         args.json.write_text(json.dumps(content, indent=1) + "\n")
     if args.plot:
         draw(rows, args.plot, f"{about['processor']}, {about['threads']} threads, GPU {about['gpu']}")
+
+
+def _nothing(args: argparse.Namespace) -> str:
+    """Why there is nothing to measure."""
+    if not args.presets and not args.checkpoints:
+        return "no network to measure; give --presets or --checkpoints"
+    return (
+        f"nothing to measure: a causal network has no mode {', '.join(args.modes)}; its modes are frame, naive, "
+        "latency0 and onnx"
+    )
 
 
 def _jobs(args: argparse.Namespace) -> Iterator[tuple[Case, str, dict[str, bool]]]:

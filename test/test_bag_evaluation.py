@@ -357,6 +357,17 @@ def test_depth_of_another_size_is_refused_as_truth(tmp_path):
         evaluate(tmp_path / "run", tmp_path / "out")
 
 
+@pytest.mark.parametrize("values", [0, np.nan])
+def test_depth_without_a_valid_pixel_is_an_error(values, tmp_path):
+    with BagMaker(tmp_path / "run") as bag:
+        for i in range(3):
+            depth = np.full((H, W), values, np.float32)
+            bag.image(COLOR, BEGIN + i * STEP, scene(i)[0], "rgb8")
+            bag.image(DEPTH, BEGIN + i * STEP, depth, "32FC1")
+    with pytest.raises(DataError, match=f"{DEPTH} is 0 or not finite in every pixel of 3 frames"):
+        evaluate(tmp_path / "run", tmp_path / "out")
+
+
 def test_one_damaged_image_is_left_out_and_said(tmp_path):
     with BagMaker(tmp_path / "run") as bag:
         for i in range(4):

@@ -155,3 +155,15 @@ def test_table_of_states_agrees_with_a_stream(capsys):
     stream = benchmark.StreamingSTDNet(STDNet(ModelConfig.preset("tiny")), latency=4)
     stream.step(torch.rand(1, 3, 32, 64), torch.rand(1, 1, 4, 8))
     assert rows[0][3 + 4].strip() == f"{stream.state_bytes() / 1e6:.1f}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--presets", "tiny_causal", "--modes", "offline,latency8"], "its modes are frame, naive, latency0 and onnx"),
+        (["--presets", "", "--modes", "frame"], "no network to measure"),
+    ],
+)
+def test_what_measures_nothing_says_why(arguments, reason):
+    with pytest.raises(ConfigError, match=reason):
+        benchmark.main([*arguments, "--sizes", "64x32", "--quiet"])

@@ -349,6 +349,13 @@ def _account(
     if len(result.analysis) == 0 and not result.partial and not node.ended:
         reasons = [*reader.skipped.values(), *node.messages.values()] or ["no frame has a truth"]
         raise DataError(f"{task.bag.path}: no frame could be scored: {reasons[0]}")
+    if len(result.analysis) and result.recording is None and not result.partial:
+        figures = result.analysis.figures()
+        if not any(math.isfinite(figures[method]["rmse_cm"]) for method in result.analysis.methods):
+            raise DataError(
+                f"{task.bag.path}: nothing could be compared: {task.topics.reference or task.topics.depth} is 0 or not "
+                f"finite in every pixel of {len(result.analysis)} frames; name the topic of depth if it is another"
+            )
 
 
 def write_results(
