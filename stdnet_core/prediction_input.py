@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,6 +141,11 @@ def _video_frames(video: Path, files: list[Path]) -> Iterator[InputFrame]:
                 raise DataError(f"{video}: it ends after {number} frames, and there are {len(files)} depth images")
             yield InputFrame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), read_depth(file))
         if capture.grab():
-            raise DataError(f"{video}: it goes on after the {len(files)} depth images; give one for each frame")
+            logging.getLogger(__name__).warning(
+                "%s goes on after the %d depth images; what follows is left out, and its first frame belongs to %s",
+                video,
+                len(files),
+                files[0].name,
+            )
     finally:
         capture.release()

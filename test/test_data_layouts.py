@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from stdnet_core.data import dydtof, dynamic_replica, tartanair
 from stdnet_core.data.clip import RgbdClip
+from stdnet_core.data.image_files import read_color
 from stdnet_core.data.rgbd_folder import read_intrinsics, write_folder
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sources import open_source
@@ -374,6 +376,43 @@ def test_tum(tmp_path):
     (folder / "rgb.txt").write_text("no list")
     with pytest.raises(DataError, match='expected lines "stamp file"'):
         open_source(tmp_path)
+
+
+def test_rgb_and_depth_without_tum_s_lists_are_in_millimetres(tmp_path):
+    write_own(tmp_path / "demo", frames=3)
+    (tmp_path / "demo/color").rename(tmp_path / "demo/rgb")
+    (sequence,) = open_source(tmp_path / "demo")
+    np.testing.assert_allclose(sequence.clip(1, 1).depth[0, 0].numpy(), depth_image(1), atol=6e-4)
+    (tmp_path / "demo/rgb.txt").write_text("0.0 rgb/000000.png")
+    with pytest.raises(DataError, match="open it as tum:"):
+        open_source(f"folder:{tmp_path / 'demo'}")
+
+
+@pytest.mark.parametrize("name", ["{}", "{:.6f}"])
+def test_files_named_by_stamps_are_read_in_their_order(name, tmp_path):
+    write_own(tmp_path / "a", frames=4)
+    for kind in ("color", "depth"):
+        for t, path in enumerate(sorted((tmp_path / "a" / kind).iterdir())):
+            stamp = 1_700_000_000_123_456_789 + t * 33_333_333 if name == "{}" else 1_700_000_000.9 + t / 30
+            path.rename(path.with_name(name.format(stamp) + path.suffix))
+    (sequence,) = open_source(tmp_path)
+    assert (sequence.name, len(sequence)) == ("a", 4)
+    for t in range(4):
+        np.testing.assert_allclose(sequence.clip(t, 1).depth[0, 0].numpy(), depth_image(t), atol=6e-4)
+    next((tmp_path / "a/depth").iterdir()).unlink()
+    with pytest.raises(DataError, match="expected 4 complete frames"):
+        open_source(tmp_path)
+
+
+def test_pixels_are_read_as_stored_whatever_exif_says(tmp_path):
+    path = tmp_path / "turned.jpg"
+    picture = np.zeros((16, 32, 3), np.uint8)
+    picture[:8] = 255
+    tags = Image.Exif()
+    tags[0x0112] = 3  # turned by 180 degrees
+    Image.fromarray(picture).save(path, exif=tags, quality=95)
+    assert read_color(path)[:6].min() > 200
+    assert read_color(path)[10:].max() < 50
 
 
 def test_scannet_brings_colour_to_the_size_of_depth(tmp_path):

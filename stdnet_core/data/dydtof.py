@@ -35,7 +35,7 @@ SPLITS: dict[str, dict[str, int]] = {"test": {"school/school_shot2": 336, "schoo
 """The paper's test split: shots and their numbers of frames."""
 
 _HR_FOLDER, _LR_FOLDER = "DyDToF_HR_RGB", "DyDToF_LR"
-_FRAME_NAME = re.compile(r".+\.\d{4,}\.(jpeg|jpg|png)$")
+_FRAME_NAME = re.compile(r"(?!\d+\.).+\.\d{4,}\.(jpeg|jpg|png)$")  # 1560244315.996871.png is a stamp
 
 
 def is_dydtof_folder(folder: Path) -> bool:

@@ -24,6 +24,9 @@ from stdnet_core.data.rgbd_sequence import frame_indices
 from stdnet_core.errors import DataError
 
 _ASPECT_TOLERANCE = 0.02
+_STAMP = re.compile(r"(\d{9,})\.(\d{1,9})")  # seconds, and a part of one
+_FIRST_STAMP = 10**8
+"""From here on a file's number is a time in seconds, milliseconds, microseconds or nanoseconds."""
 
 
 class Findings:
@@ -220,7 +223,7 @@ def numbered_files(folder: Path, suffixes: Sequence[str], number: str = r"(\d+)\
         folder: an absent folder has no files.
         suffixes: lower-case file suffixes that count.
         number: pattern searched in the name without its last suffix; its group is the number. By default the last
-            number of the name.
+            number of the name. Names like 1560244315.996871 are stamps, whose number is in nanoseconds.
     """
     pattern = re.compile(number)
     found: dict[int, Path] = {}
@@ -228,8 +231,10 @@ def numbered_files(folder: Path, suffixes: Sequence[str], number: str = r"(\d+)\
         return found
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in suffixes and not path.name.startswith("."):
-            match = pattern.search(path.stem)
-            if match:
+            stamp, match = _STAMP.fullmatch(path.stem), pattern.search(path.stem)
+            if stamp:
+                found[int(stamp[1] + stamp[2].ljust(9, "0"))] = path
+            elif match:
                 found[int(match.group(1))] = path
     return found
 
@@ -243,10 +248,11 @@ def complete_runs(
         place: the sequence's folder, for messages.
         kinds: files by number for each kind of file that a frame needs, such as colour and depth.
         findings: takes what is missing, cut off or out of step.
-        step: distance of consecutive numbers.
+        step: distance of consecutive numbers; stamps may have any.
 
     Returns:
-        One run for a sound sequence; several, each of two frames or more, where bad frames were left out.
+        One run for a sound sequence; several, each of two frames or more, where bad frames were left out (one, if their
+        numbers are stamps).
 
     Raises:
         DataError: something is wrong and ``findings`` does not skip.
@@ -256,7 +262,10 @@ def complete_runs(
             findings.report(f"{place}: no {kind} files")
             return []
     numbers = sorted(set().union(*kinds.values()))
-    expected = range(numbers[0], numbers[-1] + 1, step)
+    if numbers[0] >= _FIRST_STAMP:  # names are stamps: in order, but not to be counted
+        expected, step = numbers, 0
+    else:
+        expected = range(numbers[0], numbers[-1] + 1, step)
     bad: dict[int, str] = {}
     for number in sorted(set(expected) | set(numbers)):
         for kind, files in kinds.items():
@@ -276,7 +285,7 @@ def complete_runs(
     for number in numbers:
         if number in bad:
             continue
-        if runs and number - runs[-1][-1] == step:
+        if runs and step in (0, number - runs[-1][-1]):
             runs[-1].append(number)
         else:
             runs.append([number])

@@ -17,12 +17,12 @@ DEPTH_SUFFIXES = (".png", ".npy")
 
 
 def read_color(path: Path) -> np.ndarray:
-    """Colour image (H, W, 3) uint8, RGB.
+    """Colour image (H, W, 3) uint8, RGB, as it is stored: depth beside it is not turned as its EXIF orientation says.
 
     Raises:
         DataError: the file is missing or no readable image.
     """
-    image = _decode(path, cv2.IMREAD_COLOR, "a JPEG or PNG colour image")
+    image = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, "a JPEG or PNG colour image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

@@ -2,7 +2,7 @@
 
 Own layout, one folder a sequence:
 
-    color/000000.jpg ...      or .png
+    color/000000.jpg ...      or .png; or rgb/; numbers, or stamps such as 1700000000123456789
     depth/000000.png ...      16-bit, millimetres along the optical axis, 0 invalid; or .npy, float, metres
     intrinsics.txt            "fx fy cx cy" or a 3x3 matrix; optional
     depth_lr/000000.png ...   low-resolution depth of a real sensor; optional, and depth/ may then be absent
@@ -49,12 +49,19 @@ _TUM_DEFAULT_CAMERA = (525.0, 525.0, 319.5, 239.5)
 
 def is_own_folder(folders: set[str]) -> bool:
     """Whether these are the sub-folders of a sequence in the own layout."""
-    return "color" in folders and bool(folders & {"depth", "depth_lr"}) and "intrinsic" not in folders
+    return bool(folders & {"color", "rgb"}) and bool(folders & {"depth", "depth_lr"}) and "intrinsic" not in folders
 
 
 def is_tum_folder(folders: set[str]) -> bool:
     """Whether these are the sub-folders of a TUM RGB-D sequence."""
     return {"rgb", "depth"} <= folders
+
+
+def told_as_tum(folder: Path) -> bool:
+    """Whether a folder with rgb/ and depth/ has TUM's lists, or the name of one of TUM's cameras; else its depth is as
+    likely in millimetres."""
+    listed = any((folder / name).is_file() for name in ("rgb.txt", "depth.txt"))
+    return listed or any(camera in folder.name for camera in _TUM_CAMERAS)
 
 
 def is_scannet_folder(folders: set[str]) -> bool:
@@ -66,7 +73,10 @@ def open_folders(root: Path, findings: Findings) -> list[RgbdSequence]:
     """All sequences in the own layout at or below ``root``."""
     sequences: list[RgbdSequence] = []
     for folder in find_folders(root, is_own_folder):
-        colors = numbered_files(folder / "color", COLOR_SUFFIXES)
+        if not (folder / "color").is_dir() and told_as_tum(folder):
+            findings.report(f"{folder}: by lists or name it is TUM's, with depth in 1/5000 m; open it as tum:{folder}")
+            continue
+        colors = numbered_files(folder / ("color" if (folder / "color").is_dir() else "rgb"), COLOR_SUFFIXES)
         kinds = {"colour": colors}
         depths = numbered_files(folder / "depth", DEPTH_SUFFIXES)
         lows = numbered_files(folder / "depth_lr", DEPTH_SUFFIXES)

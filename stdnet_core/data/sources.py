@@ -16,6 +16,7 @@ from stdnet_core.data.rgbd_folder import (
     open_folders,
     open_scannet,
     open_tum,
+    told_as_tum,
 )
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.rosbag import BagSequence, split_topics
@@ -26,7 +27,7 @@ KINDS = {
     "tartanair": "<scene>/<Hard>/<Pxxx>/{image_left,depth_left}",
     "dydtof": "<scene>/<shot>/{color,depth} with <shot>.0000.jpeg and .npy files",
     "dynamic_replica": "<sequence>/{images,depths} with *.geometric.png files",
-    "folder": "{color,depth}/000000.png",
+    "folder": "{color or rgb,depth}/000000.png, depth in millimetres",
     "tum": "{rgb,depth}/ with rgb.txt and depth.txt",
     "scannet": "{color,depth,intrinsic}/",
     "bag": "a ROS bag: a folder with metadata.yaml, or an .mcap, .db3 or .bag file; ?color=TOPIC&depth=TOPIC to choose",
@@ -127,7 +128,8 @@ def detect_kind(path: Path) -> str:
         if is_dydtof_folder(folder):
             return "dydtof"
         names = {entry.name for entry in folder.iterdir() if entry.is_dir()}
-        return next(kind for kind, fits in known.items() if fits(names))
+        kind = next(kind for kind, fits in known.items() if fits(names))
+        return "folder" if kind == "tum" and not told_as_tum(folder) else kind
     if next(_bags(path), None) is not None:
         return "bag"
     raise DataError(f"{path}: no known RGB-D data; expected a source such as {_examples()}")
