@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -23,6 +24,11 @@ from stdnet_core.errors import CheckpointError, ConfigError
 from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, STDNet, build, network_config
 
 FORMAT = "stdnet-1"
+
+
+def scales_text(scales: Sequence[float]) -> str:
+    """Factors that a network was trained for, as messages name them."""
+    return f"x{', x'.join(map(str, scales))}" if scales else "any ratio"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import argparse
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -360,7 +360,7 @@ def _evaluate_scale(
 
 
 def _scale_warning(scale: float, trained: tuple[int, ...]) -> str:
-    return f"the model was not trained for x{scale}, but for {_scales(trained)}"
+    return f"the model was not trained for x{scale}, but for {checkpoints.scales_text(trained)}"
 
 
 def _trained_on_warning(sequences: list[str]) -> str:
@@ -587,17 +587,13 @@ def _text(scale: float, result: dict[str, Any], report: dict[str, Any]) -> str:
     model = report.get("model")
     if model:
         lines.append(
-            f"model: {model['name']}, trained for {_scales(model['trained_scales'])}, sees {model['latency']} later "
-            "frames"
+            f"model: {model['name']}, trained for {checkpoints.scales_text(model['trained_scales'])}, sees "
+            f"{model['latency']} later frames"
         )
     lines += [f"WARNING: {text}" for text in result["warnings"]]
     lines += [f"note: {text}" for text in result["notices"]]
     lines += [f"left out: {text}" for text in result["skipped"]]
     return "\n".join(lines) + "\n"
-
-
-def _scales(trained: Sequence[float]) -> str:
-    return f"x{', x'.join(map(str, trained))}" if trained else "any ratio"
 
 
 def _span(values: list[float]) -> str:

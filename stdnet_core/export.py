@@ -300,7 +300,7 @@ def main(arguments: list[str] | None = None) -> None:
     size = ExportSize(args.size[1], args.size[0], int(args.scale or info.scales[-1]))
     if size.scale not in info.scales:
         raise ConfigError(
-            f"{args.checkpoint} was trained for x{', x'.join(map(str, info.scales))}, not for x{size.scale}; "
+            f"{args.checkpoint} was trained for {checkpoints.scales_text(info.scales)}, not for x{size.scale}; "
             "give one of these as --scale"
         )
     path = export_onnx(model, info, args.output, size, args.latency)

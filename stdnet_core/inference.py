@@ -329,7 +329,7 @@ class DepthUpsampler:
             geometry = Geometry.native(size, depth_size)
         if geometry.resampled:
             network = self.method == "stdnet"
-            method = self.method + (f", trained for x{', x'.join(map(str, self.info.scales))}" if network else "")
+            method = self.method + (f", trained for {checkpoints.scales_text(self.info.scales)}" if network else "")
             self._note(
                 f"geometry {geometry}",
                 f"depth of {_text(depth_size)} is resampled to {_text(geometry.grid)} and upsampled x{geometry.scale} "

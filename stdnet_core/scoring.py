@@ -190,7 +190,7 @@ class VideoScore:
                 self._count(f"{name}_rmse_cm", functions.squared_error(pred, target, region))
                 self._count(f"{name}_mae_cm", functions.absolute_error(pred, target, region))
         if frame.confidence is not None:
-            self._add_confidence(frame)
+            self._add_confidence(frame, current.valid[0, 0, 0].cpu().numpy())
         shown = [
             np.isfinite(frame.predictions[name]) & (True if frame.supported is None else frame.supported[name])
             for name in self.methods
@@ -198,8 +198,7 @@ class VideoScore:
         supported = torch.from_numpy(np.stack(shown)).to(self._device).reshape(pred.shape)
         self._count("coverage", functions.pool(supported.float(), valid))
 
-    def _add_confidence(self, frame: ScoredFrame) -> None:
-        valid = np.isfinite(frame.target) & (frame.target > 0)
+    def _add_confidence(self, frame: ScoredFrame, valid: np.ndarray) -> None:
         target = frame.target[valid]
         for sums, name in zip(self._confidence, self.methods, strict=True):
             depth, confidence = frame.predictions[name][valid], frame.confidence[name][valid]

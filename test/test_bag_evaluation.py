@@ -368,6 +368,15 @@ def test_depth_without_a_valid_pixel_is_an_error(values, tmp_path):
         evaluate(tmp_path / "run", tmp_path / "out")
 
 
+def test_depth_that_no_method_can_give_is_not_called_empty(tmp_path):
+    with BagMaker(tmp_path / "run") as bag:
+        for i in range(3):
+            bag.image(COLOR, BEGIN + i * STEP, scene(i)[0], "rgb8")
+            bag.image(DEPTH, BEGIN + i * STEP, scene(i)[1].astype(np.float32), "32FC1")  # millimetres
+    with pytest.raises(DataError, match=r"no pixel has a depth in .* and one of every method; is it in metres"):
+        evaluate(tmp_path / "run", tmp_path / "out")
+
+
 def test_one_damaged_image_is_left_out_and_said(tmp_path):
     with BagMaker(tmp_path / "run") as bag:
         for i in range(4):

@@ -262,10 +262,8 @@ def complete_runs(
             findings.report(f"{place}: no {kind} files")
             return []
     numbers = sorted(set().union(*kinds.values()))
-    if numbers[0] >= _FIRST_STAMP:  # names are stamps: in order, but not to be counted
-        expected, step = numbers, 0
-    else:
-        expected = range(numbers[0], numbers[-1] + 1, step)
+    stamps = numbers[0] >= _FIRST_STAMP  # are in order, but not to be counted
+    expected = numbers if stamps else range(numbers[0], numbers[-1] + 1, step)
     bad: dict[int, str] = {}
     for number in sorted(set(expected) | set(numbers)):
         for kind, files in kinds.items():
@@ -285,7 +283,7 @@ def complete_runs(
     for number in numbers:
         if number in bad:
             continue
-        if runs and step in (0, number - runs[-1][-1]):
+        if runs and (stamps or number - runs[-1][-1] == step):
             runs[-1].append(number)
         else:
             runs.append([number])

@@ -73,10 +73,11 @@ def open_folders(root: Path, findings: Findings) -> list[RgbdSequence]:
     """All sequences in the own layout at or below ``root``."""
     sequences: list[RgbdSequence] = []
     for folder in find_folders(root, is_own_folder):
-        if not (folder / "color").is_dir() and told_as_tum(folder):
+        color = "color" if (folder / "color").is_dir() else "rgb"
+        if color == "rgb" and told_as_tum(folder):
             findings.report(f"{folder}: by lists or name it is TUM's, with depth in 1/5000 m; open it as tum:{folder}")
             continue
-        colors = numbered_files(folder / ("color" if (folder / "color").is_dir() else "rgb"), COLOR_SUFFIXES)
+        colors = numbered_files(folder / color, COLOR_SUFFIXES)
         kinds = {"colour": colors}
         depths = numbered_files(folder / "depth", DEPTH_SUFFIXES)
         lows = numbered_files(folder / "depth_lr", DEPTH_SUFFIXES)

@@ -32,7 +32,7 @@ class RecurrentLossConfig:
     confidence_weight: float = 0.1
     """Negative log-likelihood of whether the (constant) error is within the tolerance that confidence stands for
     (:mod:`stdnet_core.confidence`). The likelihood of the error itself gives a scale that a few large errors decide:
-    confidence was off by 0.2 with it."""
+    confidence was off by up to 0.2 with it."""
     hole_share: float = 0.35
     """Where fine depth has holes (ratios under 4), mean and root mean square errors are those of measured pixels and of
     holes apart: the share of the holes."""

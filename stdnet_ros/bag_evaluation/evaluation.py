@@ -17,6 +17,7 @@ import numpy as np
 from stdnet_core.cli import require
 from stdnet_core.data.sensors.arguments import simulation_sentences
 from stdnet_core.errors import DataError, InputError
+from stdnet_core.fill import valid_depth
 from stdnet_core.inference import DepthUpsampler, UpsampledDepth
 from stdnet_core.recording import RecordedFrame, RecordingScore, hidden_patches, judged
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
@@ -159,6 +160,7 @@ class Scorer:
         self.recording = RecordingScore([main, *shown]) if by_itself else None
         self.cloud: bytes | None = None
         self.unscored = 0
+        self.measured = False
         self._main, self._expected = main, expected
         self.video = PreviewVideo(video, main, expected, reference)
 
@@ -177,6 +179,7 @@ class Scorer:
             row, truth = self._judge(frame, outputs, shown)
         else:
             row, truth = self._compare(frame, outputs, others["bilinear"].depth), frame.truth
+            self.measured = self.measured or bool(valid_depth(truth).any())
         number = len(self.analysis) - 1
         self.video.add(frame.rgb, frame.depth_lr, done.depth, truth)
         if done.info is not None and (self.cloud is None or number == self._expected // 2):
@@ -352,10 +355,17 @@ def _account(
     if len(result.analysis) and result.recording is None and not result.partial:
         figures = result.analysis.figures()
         if not any(math.isfinite(figures[method]["rmse_cm"]) for method in result.analysis.methods):
-            raise DataError(
-                f"{task.bag.path}: nothing could be compared: {task.topics.reference or task.topics.depth} is 0 or not "
-                f"finite in every pixel of {len(result.analysis)} frames; name the topic of depth if it is another"
-            )
+            raise DataError(f"{task.bag.path}: nothing could be compared: {_why_nothing(task, result, scorer)}")
+
+
+def _why_nothing(task: Task, result: Result, scorer: Scorer) -> str:
+    topic, frames = task.topics.reference or task.topics.depth, len(result.analysis)
+    if scorer.measured:
+        return (
+            f"of {frames} frames no pixel has a depth in {topic} and one of every method; is it in metres (32FC1) or "
+            "the unit of depth_unit (16UC1), and within max_depth and the simulated camera's range?"
+        )
+    return f"{topic} is 0 or not finite in every pixel of {frames} frames; name the topic of depth if it is another"
 
 
 def write_results(
