@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from stdnet_core import checkpoints
-from stdnet_core.cli import positive_int, require, run_cli
+from stdnet_core.cli import add_unit_arguments, positive_int, print_notes, require, run_cli
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors import Sensor
 from stdnet_core.data.sensors.arguments import add_sensor_arguments, describe, ratio_argument, sensor_from
@@ -136,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, metavar="N", help="evaluate N sequences, spread over all there are")
     parser.add_argument("--max-frames", type=int, metavar="N", help="evaluate the first N frames of each sequence")
     parser.add_argument("--skip-bad", action="store_true", help="leave out what is damaged, and list it")
+    add_unit_arguments(parser)
     parser.add_argument(
         "--latency",
         type=int,
@@ -300,12 +301,25 @@ def _trained_on(provenance: Any, folder: str) -> Iterator[str]:
             yield from _trained_on(value, folder)
 
 
+def _open(args: argparse.Namespace, lr_scale: float | None) -> Sequences:
+    sequences = open_source(
+        args.data,
+        split=args.split,
+        skip_bad=args.skip_bad,
+        lr_scale=lr_scale,
+        depth_unit=args.depth_unit,
+        invalid_above=args.invalid_above,
+    )
+    print_notes(sequences.notes)
+    return sequences
+
+
 def _evaluate_scale(
     scale: float, runners: dict[str, Runner], args: argparse.Namespace, report: dict[str, Any]
 ) -> dict[str, Any]:
     tqdm = require("tqdm", extra="report").tqdm
     simulated = args.lr == "simulated"
-    sequences = open_source(args.data, split=args.split, skip_bad=args.skip_bad, lr_scale=None if simulated else scale)
+    sequences = _open(args, None if simulated else scale)
     skipped = list(sequences.left_out)
     chosen = _spread(sequences, args.limit)
     kind, place = parse_source(args.data)
@@ -421,7 +435,7 @@ def _judge_recordings(methods: list[str], args: argparse.Namespace, report: dict
     if "model" in runners:
         report["model"] = _describe_model(runners["model"])
     lr_scale = args.scale[0] if args.lr == "disk" else None
-    sequences = open_source(args.data, split=args.split, skip_bad=args.skip_bad, lr_scale=lr_scale)
+    sequences = _open(args, lr_scale)
     report["skipped"] = list(sequences.left_out)
     chosen = _spread(sequences, args.limit)
     order = _in_question_first(runners, args)

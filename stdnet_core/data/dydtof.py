@@ -24,7 +24,7 @@ from stdnet_core.data.file_sequence import (
     numbered_files,
     run_names,
 )
-from stdnet_core.data.image_files import COLOR_SUFFIXES, DEPTH_SUFFIXES
+from stdnet_core.data.image_files import COLOR_SUFFIXES, DEPTH_SUFFIXES, read_depth
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.errors import DataError
 
@@ -90,7 +90,7 @@ def open_dydtof(
         for name, run in zip(run_names(f"{scene}/{shot}", runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths[n], lows.get(n)) for n in run]
             try:
-                sequences.append(FileSequence(name, frames))
+                sequences.append(FileSequence(name, frames, depth_reader=read_depth))
             except DataError as error:
                 findings.report(str(error))
     return sequences

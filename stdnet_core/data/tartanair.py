@@ -21,6 +21,7 @@ from stdnet_core.data.file_sequence import (
     numbered_files,
     run_names,
 )
+from stdnet_core.data.image_files import read_depth
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.errors import DataError
 
@@ -91,7 +92,8 @@ def open_tartanair(root: Path, findings: Findings, split: str | None = None) -> 
         for run_name, run in zip(run_names(name, runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths[n], flow=flows.get(n)) for n in run]
             try:
-                sequences.append(FileSequence(run_name, frames, intrinsics=intrinsic_matrix(*CAMERA)))
+                camera = intrinsic_matrix(*CAMERA)
+                sequences.append(FileSequence(run_name, frames, intrinsics=camera, depth_reader=read_depth))
             except DataError as error:
                 findings.report(str(error))
     return sequences

@@ -103,6 +103,8 @@ def open_sequences(config: SourceConfig, *, skip_bad: bool = False) -> list[Rgbd
     from stdnet_core.data.sources import open_source
 
     found = open_source(config.source, split=config.split, skip_bad=skip_bad)
+    for note in found.notes:
+        logging.getLogger(__name__).warning("%s", note)
     kept = [s for s in found if selected(s.name, config)]
     if not kept:
         raise DataError(
