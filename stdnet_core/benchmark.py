@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import dataclasses
 import json
 import platform
 import time
@@ -53,12 +54,13 @@ class Measurement:
         model: preset or checkpoint.
         mode: one of MODES; "frame" is everything that DepthUpsampler does; a causal network's streams wait for nothing
             ("latency0").
-        engine: "eager", "compiled", "cuda-graph" or "onnxruntime".
+        engine: "eager", "compiled", "cuda-graph", "compiled cuda-graph" or "onnxruntime".
         frames: frames measured.
         median_ms, p95_ms, p99_ms: time for a frame.
         frames_per_s: 1 / median.
         calls: calls of the temporal difference modules for a frame.
-        gflop: multiplications and additions of convolutions and matrix products for a frame, /1e9.
+        gflop: multiplications and additions of convolutions and matrix products for a frame, /1e9; of a compiled stream
+            or a graph: those of the eager stream at the same latency, where that was measured before.
         peak_share: gflop / median, as a share of the measured speed of a large matrix product of the same type.
         state_mb: memory of the stream's state.
         peak_mb: largest memory of the process (CPU) or allocated on the device (CUDA) while measuring.
@@ -218,10 +220,15 @@ class Clock:
 
 
 def matrix_product_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Measured GFLOP/s of a large square matrix product."""
+    """Measured GFLOP/s of a large square matrix product; on CUDA in float32 with TF32 where convolutions take it."""
     size = _PEAK_SIZES[device.type]
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    times = Clock(device).times(lambda _: torch.mm(a, b), 2, 5)
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        times = Clock(device).times(lambda _: torch.mm(a, b), 2, 5)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
     return 2 * size**3 / min(times) / 1e6
 
 
@@ -283,7 +290,7 @@ def measure(
     else:
         latency = int(mode.removeprefix("latency"))
         step, warm_up, calls, per_step, stream = _stream(case, latency, compiled, cuda_graph)
-        engine = "cuda-graph" if cuda_graph else "compiled" if compiled else "eager"
+        engine = " ".join(["compiled"] * compiled + ["cuda-graph"] * cuda_graph) or "eager"
     clock = Clock(case.placement.device)
     slow = mode in ("naive", "offline")
     times = clock.times(step, warm_up, max(2, frames // 8) if slow else frames)
@@ -473,6 +480,26 @@ def state_table(args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+def with_operations(rows: list[Measurement], peaks: dict[tuple[str, str], float]) -> list[Measurement]:
+    """Rows of compiled streams and graphs with the operations of the eager stream at the same latency.
+
+    Args:
+        peaks: GFLOP/s by device and precision.
+    """
+
+    def key(r: Measurement) -> tuple:
+        return r.model, r.size, r.scale, r.device, r.precision, r.mode
+
+    counted = {key(r): r.gflop for r in rows if r.engine == "eager"}
+    result = []
+    for r in rows:
+        gflop = counted.get(key(r))
+        if r.gflop is None and gflop is not None:
+            r = dataclasses.replace(r, gflop=gflop, peak_share=gflop / r.median_ms * 1e3 / peaks[r.device, r.precision])
+        result.append(r)
+    return result
+
+
 def with_speedups(rows: list[Measurement]) -> list[Measurement]:
     """Rows with their ratio to the naive way for the same model, size and device."""
     naive = {(r.model, r.size, r.scale, r.device): r.median_ms for r in rows if r.mode == "naive"}
@@ -527,21 +554,23 @@ def _picture(text: str) -> Path:
     return path
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; ``arguments`` default to those of the process."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; ``arguments`` default to those of the process. The status: 1 if a line failed."""
     args = _parser().parse_args(arguments)
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.state:
         print(state_table(args))
-        return
+        return 0
     tqdm = require("tqdm", extra="train").tqdm
     jobs = list(_jobs(args))
     if not jobs:
         raise ConfigError(_nothing(args))
     rows: list[Measurement] = []
     errors: dict[str, float] = {}
-    peaks: dict[tuple[str, torch.dtype], float] = {}
+    failed: dict[str, str] = {}
+    peaks: dict[tuple[str, str], float] = {}
+    about = machine()
     naive_done = set()
     with tqdm(jobs, unit="line", disable=args.quiet) as progress:
         for case, mode, options in progress:
@@ -551,35 +580,55 @@ def main(arguments: list[str] | None = None) -> None:
                 if key in naive_done:
                     continue
                 naive_done.add(key)
-            dtype = torch.float32 if mode in ("naive", "onnx") else case.placement.dtype
-            kind = (case.placement.device.type, dtype)
-            if kind not in peaks:
-                peaks[kind] = matrix_product_peak(case.placement.device, dtype)
-            rows.append(measure(case, mode, args.frames, peaks[kind], threads=args.threads, **options))
+            precision = "fp32" if mode in ("naive", "onnx") else case.placement.precision
+            kind = (str(case.placement.device), precision)
             name = f"{case.name} {case.placement.device} {case.placement.precision}"
-            if case.placement.dtype != torch.float32 and name not in errors and not case.info.recurrent:
-                errors[name] = relative_error(case)
-    rows = with_speedups(rows)
-    about = machine()
+            try:
+                if kind not in peaks:
+                    peaks[kind] = matrix_product_peak(case.placement.device, PRECISIONS[precision])
+                rows.append(measure(case, mode, args.frames, peaks[kind], threads=args.threads, **options))
+                if case.placement.dtype != torch.float32 and name not in errors and not case.info.recurrent:
+                    errors[name] = relative_error(case)
+            except Exception as error:
+                if not args.keep_going:
+                    raise
+                line = " ".join([name, mode, *options])
+                failed[line] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                tqdm.write(f"failed: {line}: {failed[line]}")
+            rows = with_speedups(with_operations(rows, peaks))
+            if args.json:
+                _write(args.json, about, peaks, errors, failed, rows)
     print(f"{about['processor']}, {about['threads']} threads, GPU {about['gpu']}, torch {about['torch']}")
-    for (device, dtype), peak in peaks.items():
-        print(f"matrix product on {device} in {str(dtype).removeprefix('torch.')}: {peak:.0f} GFLOP/s")
+    for (device, precision), peak in peaks.items():
+        print(f"matrix product on {device} in {precision}: {peak:.0f} GFLOP/s")
     print(table(rows))
     for line in speed_ratios(rows, args.baseline):
         print(line)
     for name, error in errors.items():
         print(f"{name}: differs from float32 by {error:.2e} of the residual over bilinear interpolation (RMS)")
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        content = {
-            "machine": about,
-            "peaks_gflops": {f"{device} {dtype}": peak for (device, dtype), peak in peaks.items()},
-            "relative_errors": errors,
-            "measurements": [asdict(r) for r in rows],
-        }
-        args.json.write_text(json.dumps(content, indent=1) + "\n")
     if args.plot:
         draw(rows, args.plot, f"{about['processor']}, {about['threads']} threads, GPU {about['gpu']}")
+    return 1 if failed else 0
+
+
+def _write(
+    path: Path,
+    about: dict[str, Any],
+    peaks: dict[tuple[str, str], float],
+    errors: dict[str, float],
+    failed: dict[str, str],
+    rows: list[Measurement],
+) -> None:
+    """All figures so far, as JSON."""
+    content = {
+        "machine": about,
+        "peaks_gflops": {f"{device} {precision}": peak for (device, precision), peak in peaks.items()},
+        "relative_errors": errors,
+        "failed": failed,
+        "measurements": [asdict(r) for r in rows],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _nothing(args: argparse.Namespace) -> str:
@@ -668,7 +717,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--compile", action="store_true", help="also measure streams through torch.compile")
     parser.add_argument("--cuda-graphs", action="store_true", help="also measure streams as CUDA graphs")
     parser.add_argument("--state", action="store_true", help="only print the memory of the streams' states")
-    parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--keep-going", action="store_true", help="note a line that fails and measure the next")
+    parser.add_argument("--json", type=Path, help="write all figures here, after each line anew")
     parser.add_argument("--plot", type=_picture, help="write a picture here (.png, .svg, .pdf)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser

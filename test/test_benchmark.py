@@ -105,10 +105,21 @@ def test_half_precision_error_is_small_and_zero_for_float32():
     assert 0 < benchmark.relative_error(small_case("bf16")) < 0.1
 
 
-def line(mode: str, median: float, size: str = "24x16") -> Measurement:
+def line(
+    mode: str, median: float, size: str = "24x16", engine: str = "eager", gflop: float | None = None
+) -> Measurement:
     return Measurement(
-        "m", size, 8, "cpu", "fp32", mode, "eager", 8, median, median, median, 1e3 / median, 1, None, None, 0.0, 1.0
+        "m", size, 8, "cpu", "fp32", mode, engine, 8, median, median, median, 1e3 / median, 1, gflop, None, 0.0, 1.0
     )
+
+
+def test_a_graph_has_the_operations_of_the_eager_stream_at_its_latency():
+    rows = [line("latency0", 10.0, gflop=3.0), line("latency8", 10.0, gflop=7.0)]
+    rows += [line("latency0", 2.0, engine="cuda-graph"), line("latency4", 2.0, engine="compiled")]
+    result = benchmark.with_operations(rows, {("cpu", "fp32"): 6000.0})
+    assert [r.gflop for r in result] == [3.0, 7.0, 3.0, None]
+    assert result[2].peak_share == pytest.approx(3.0 / 2e-3 / 6000)
+    assert result[:2] == rows[:2]
 
 
 def test_speedups_compare_like_with_like():
@@ -135,6 +146,26 @@ def test_command_line_writes_table_figures_and_picture(tmp_path, capsys, monkeyp
     assert np.isfinite(list(content["relative_errors"].values())).all()
     assert out.count("| net |") == 3
     assert (tmp_path / "b.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_line_that_fails_is_noted_and_the_next_one_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "_PEAK_SIZES", {"cpu": 128})
+
+    def offline(case):
+        raise RuntimeError("out of memory\nmore")
+
+    monkeypatch.setattr(benchmark, "_offline", offline)
+    case = small_case(stages=1)
+    checkpoints.save(tmp_path / "net.safetensors", case.model, case.info)
+    arguments = ["--checkpoints", str(tmp_path / "net.safetensors"), "--presets", "", "--sizes", "24x16", "--quiet"]
+    arguments += ["--modes", "offline,latency0", "--devices", "cpu", "--frames", "2"]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        benchmark.main(arguments)
+    assert benchmark.main([*arguments, "--keep-going", "--json", str(tmp_path / "b.json")]) == 1
+    content = json.loads((tmp_path / "b.json").read_text())
+    assert content["failed"] == {"net cpu fp32 offline": "RuntimeError: out of memory"}
+    assert [r["mode"] for r in content["measurements"]] == ["latency0"]
+    assert "failed: net cpu fp32 offline" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

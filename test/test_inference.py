@@ -567,6 +567,7 @@ def test_a_missing_gpu_is_said():
     assert "CPU" in DepthUpsampler.from_model(model, info).notices[0]
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_gpu_gives_what_the_cpu_gives():
     model = make_model(("backward", "forward"))

@@ -369,6 +369,7 @@ def test_the_example_of_the_package_runs() -> None:
     assert doctest.testmod(sensors).failed == 0
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_agrees_with_cpu() -> None:
     depth, rgb = room()

@@ -48,6 +48,7 @@ def test_a_seed_gives_the_same_clip_again_and_in_a_batch():
     assert_same(render_clip(4, 3, 48, 64), again[0])
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_repeats_itself_and_agrees_with_the_cpu():
     clips = [render_clip(4, 3, 48, 64, device=device) for device in ("cuda", "cuda", "cpu")]
