@@ -251,6 +251,30 @@ def test_slices_go_on_from_each_other(clips: Path, tmp_path: Path) -> None:
     assert [line["step"] for line in read_log(tmp_path / "gpu" / "log.jsonl") if "loss" in line] == [1, 2, 3, 4]
     assert checkpoints.load(tmp_path / "gpu" / "last.safetensors")[1].provenance["step"] == 4
     assert compact.read(tmp_path / "gpu" / "compact").step == 4
+    assert summary["steps_per_s"] > 0
+
+
+@pytest.mark.parametrize(("device_seconds", "workers"), [(0.05, 0), (0.5, 6)])
+def test_data_are_made_where_that_is_faster(device_seconds, workers, monkeypatch, clips: Path) -> None:
+    config = small_config(clips)
+    assert 0 < gpu_slice.batch_seconds(config, "cpu") < 10
+    seconds = {"cuda": device_seconds, "cpu": 1.2}
+    monkeypatch.setattr(gpu_slice, "batch_seconds", lambda config, device: seconds[device])
+    choice = gpu_slice.choose_workers(config, "cuda", cores=8)
+    assert choice == {"on_device": device_seconds, "by_workers": 0.2, "workers": workers}
+
+
+def test_throughput_counts_the_steps_of_this_slice_alone(tmp_path: Path) -> None:
+    batch = {"clips": 2, "frames": 5, "height": 100, "width": 200}
+    lines = [{"step": n, "loss": 1.0, "seconds": s, "data_seconds": s / 4, "batch": batch} for n, s in ((1, 9), (2, 2))]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"step": 2, "score": 1}]))
+    assert gpu_slice.throughput(tmp_path / "log.jsonl", 1) == {
+        "steps_per_s": 0.5,
+        "frames_per_s": 5.0,
+        "megapixels_per_s": 0.1,
+        "waiting_for_data": 0.25,
+    }
+    assert gpu_slice.throughput(tmp_path / "log.jsonl", 2) == {}
 
 
 WILD = ("optim.lr=9", "optim.clip_norm=0", "optim.schedule=constant")
@@ -270,23 +294,41 @@ def test_divergence_stops_with_a_diagnosis_and_keeps_the_last_good_state(
     assert (tmp_path / "run" / "diverged.txt").read_text().startswith("training diverged")
 
 
-def test_a_slice_that_diverges_brings_back_what_it_had(clips: Path, tmp_path: Path) -> None:
-    overrides = [o for o in command(clips, tmp_path) if "=" in o and not o.startswith(("data.sources", "val.sources"))]
+def test_a_slice_that_diverges_ends_itself_alone(clips: Path, tmp_path: Path) -> None:
+    common = [o for o in command(clips, tmp_path) if "=" in o and not o.startswith(("data.sources", "val.sources"))]
     yaml = tmp_path / "slice.yaml"
     yaml.write_text(f"data:\n  sources: [{{source: 'folder:{clips}'}}, {{source: synthetic}}]\n")
-    with pytest.raises(TrainingDiverged):
-        gpu_slice.train_slice(
-            None, tmp_path / "gpu", 2.0, config=str(yaml), overrides=(*overrides, *WILD, "optim.steps=300")
-        )
-    assert compact.read(tmp_path / "gpu" / "compact").step > 0
-    assert (tmp_path / "gpu" / "diverged.txt").is_file()
-    assert checkpoints.load(tmp_path / "gpu" / "last.safetensors")[1].provenance["step"] > 0
+    folder = tmp_path / "gpu"
+
+    def train(output: Path, *overrides: str) -> dict:
+        overrides = (*common, "optim.schedule=constant", *overrides)
+        return gpu_slice.train_slice(folder, output, 2.0, config=str(yaml), overrides=overrides)
+
+    diverged = train(folder, *WILD, "optim.steps=300")
+    assert diverged["diverged"].startswith("training diverged")
+    assert (folder / "diverged.txt").is_file()
+    assert not (folder / "compact").exists()
+
+    train(folder, "optim.lr=1e-3", "optim.steps=2")
+    assert not (folder / "diverged.txt").exists()
+    assert [line["lr"] for line in read_log(folder / "log.jsonl") if "loss" in line] == pytest.approx([5e-4, 5e-4])
+
+    weights = compact.read(folder / "compact").weights
+    for output in (tmp_path / "elsewhere", folder):
+        assert train(output, *WILD, "optim.steps=300")["diverged"]
+        state = compact.read(output / "compact")
+        assert state.step == 2
+        assert checkpoints.load(output / "last.safetensors")[1].provenance["step"] == 2
+        assert all(torch.equal(weights[name], value) for name, value in state.weights.items())
+
+    summary = train(folder, "optim.lr=1e-3", "optim.steps=4")
+    assert (summary["first_step"], summary["last_step"]) == (2, 4)
+    rates = [line["lr"] for line in read_log(folder / "log.jsonl") if "loss" in line]
+    assert rates == pytest.approx([5e-4, 5e-4, 2.5e-4, 2.5e-4])
     with pytest.raises(ConfigError, match="has had its"):
-        gpu_slice.train_slice(
-            tmp_path / "gpu", tmp_path / "gpu", 1.0, config=str(yaml), overrides=(*overrides, "optim.steps=1")
-        )
+        train(folder, "optim.steps=1")
     with pytest.raises(ConfigError, match="no shards"):
-        gpu_slice.main(["--shards", str(tmp_path), "--from", str(tmp_path / "gpu")])
+        gpu_slice.main(["--shards", str(tmp_path), "--from", str(folder)])
 
 
 def test_the_best_score_counts_for_the_same_validation_alone(clips: Path, tmp_path: Path) -> None:

@@ -1,28 +1,41 @@
-"""The next slice of a long run on a machine that is lent for minutes: ``python -m stdnet_core.training.gpu_slice``.
+"""The next slice of a long run on a machine that is there for minutes: ``python -m stdnet_core.training.gpu_slice``.
 
 Goes on from the compact state in ``--from`` if there is one, trains for ``--minutes``, and leaves in ``--output`` what
 the next slice needs and what a reader wants: ``compact/`` (files below 15 MB), the weights, the log, a picture,
-``slice.json``. Rendered clips are used if shards of them are at hand (:mod:`.shards`); procedural scenes are made on
-the GPU in any case. The same command, with the output copied back to ``--from``, does the slice after."""
+``slice.json``. Rendered clips are used if shards of them are at hand (:mod:`.shards`). Data are made on the GPU, or by
+worker processes where a short measurement says that these are faster. The same command, with the output copied back to
+``--from``, does the slice after. A slice that diverges is lost but for its log: the next one starts where it
+started, at half the learning rate. :mod:`stdnet_core.gpu_session` runs slices as its last step."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 import time
 from pathlib import Path
 
+import cv2
+import torch
+
 from stdnet_core.cli import run_cli
 from stdnet_core.errors import ConfigError
 from stdnet_core.training import compact, shards
 from stdnet_core.training import state as run_state
+from stdnet_core.training.batches import BatchStream
 from stdnet_core.training.config import TrainConfig, load_config, validate
+from stdnet_core.training.keeper import LOG_FILE, read_log
+from stdnet_core.training.module import TrainingDiverged
 
 COMPACT = "compact"
-_RETURNED = ("best.safetensors", "last.safetensors", "log.jsonl", "config.yaml", "diverged.txt")
+SUMMARY = "slice.json"
+CONFIG = "live_wide"
+_AFTER_DIVERGENCE = 0.5
+"""What the learning rate is multiplied by in the slices after one that diverged."""
+_RETURNED = ("best.safetensors", "last.safetensors", LOG_FILE, "config.yaml", "diverged.txt")
 _MARGIN_MINUTES = 0.5
 """Kept for the last validation and for writing."""
 
@@ -44,12 +57,63 @@ def without_recordings(config: TrainConfig) -> TrainConfig:
     return config
 
 
+def batch_seconds(config: TrainConfig, device: str, batches: int = 2) -> float:
+    """Time to make a batch of the run on a device; on the CPU with one thread, as a worker process does."""
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)
+    try:
+        builder = BatchStream(config, device, 0, 1, 0).builder
+        builder.build(0)
+        began = time.monotonic()
+        for index in range(1, batches + 1):
+            builder.build(index)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return (time.monotonic() - began) / batches
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
+
+
+def choose_workers(config: TrainConfig, device: str, cores: int) -> dict[str, float]:
+    """Whether the device or worker processes make a batch sooner.
+
+    Returns:
+        ``on_device`` and ``by_workers``: seconds a batch, and ``workers``: how many to take, 0 for the device.
+    """
+    processes = max(1, min(cores - 2, 14))  # training and its optical flow keep two
+    on_device, by_workers = batch_seconds(config, device), batch_seconds(config, "cpu") / processes
+    return {
+        "on_device": round(on_device, 4),
+        "by_workers": round(by_workers, 4),
+        "workers": 0 if on_device <= by_workers else processes,
+    }
+
+
+def throughput(log: Path, after: int) -> dict[str, float]:
+    """How fast the steps after step ``after`` went, by the run's log; empty without any."""
+    lines = [line for line in read_log(log) if "loss" in line and line["step"] > after]
+    seconds = sum(line["seconds"] for line in lines)
+    if not seconds:
+        return {}
+    frames = [line["batch"]["clips"] * line["batch"]["frames"] for line in lines]
+    pixels = [n * line["batch"]["height"] * line["batch"]["width"] for n, line in zip(frames, lines, strict=True)]
+    return {
+        "steps_per_s": round(len(lines) / seconds, 3),
+        "frames_per_s": round(sum(frames) / seconds, 1),
+        "megapixels_per_s": round(sum(pixels) / seconds / 1e6, 3),
+        "waiting_for_data": round(sum(line["data_seconds"] for line in lines) / seconds, 3),
+    }
+
+
 def train_slice(
     start: Path | None,
     output: Path,
     minutes: float,
     *,
-    config: str = "small_mixed",
+    config: str = CONFIG,
     overrides: tuple[str, ...] = (),
     shard_folder: Path | None = None,
     work: Path | None = None,
@@ -66,7 +130,7 @@ def train_slice(
         work: folder for what is large; a temporary one by default.
 
     Returns:
-        What ``slice.json`` holds.
+        What ``slice.json`` holds; ``diverged`` says why where the loss or gradient was not finite.
     """
     from stdnet_core.training.run import run
 
@@ -83,34 +147,71 @@ def train_slice(
         run_folder = folder / "run"
         run_folder.mkdir(parents=True, exist_ok=True)
         previous = start / COMPACT if start is not None and (start / COMPACT / compact.INDEX).is_file() else None
-        for name in ("log.jsonl", "best.safetensors"):
-            if previous is not None and (start / name).is_file():
-                shutil.copy(start / name, run_folder / name)
+        first_step = 0
+        factor = 1.0 if start is None else _learning_rate_factor(start / SUMMARY)
+        if start is not None and previous is not None:
+            first_step = compact.read(previous).step
+            for name in (LOG_FILE, "best.safetensors"):
+                if (start / name).is_file():
+                    shutil.copy(start / name, run_folder / name)
+        settings.optim.lr *= factor
+        data: dict[str, float] = {}
+        if torch.cuda.is_available() and not any(o.startswith("data.workers=") for o in overrides):
+            data = choose_workers(settings, "cuda", os.cpu_count() or 1)
+            settings.data.workers = int(data["workers"])
+            torch.cuda.reset_peak_memory_stats()
         left = minutes - (time.monotonic() - began) / 60 - min(_MARGIN_MINUTES, 0.2 * minutes)
+        summary: dict[str, object] = {
+            "config": config,
+            "first_step": first_step,
+            "last_step": first_step,
+            "steps": settings.optim.steps,
+            "learning_rate_factor": factor,
+            "recorded_clips": recordings,
+            "seconds_for_a_batch": data,
+        }
         try:
             result = run(settings, run_folder, minutes=max(left, 0.01), resume_compact=previous)
+            summary |= {
+                "last_step": result.last_step,
+                "finished": result.finished,
+                "training_minutes": round(result.seconds / 60, 2),
+                "validation": result.figures,
+            }
+        except TrainingDiverged as error:
+            summary |= {"diverged": str(error), "learning_rate_factor": factor * _AFTER_DIVERGENCE}
+            # The weights before the last step are finite, but may be far gone.
+            for name in (run_state.FILE_NAME, "last.safetensors"):
+                (run_folder / name).unlink(missing_ok=True)
+            if start is not None and previous is not None:
+                if (start / "last.safetensors").is_file():
+                    shutil.copy(start / "last.safetensors", run_folder)
+                if start != output:
+                    shutil.copytree(previous, output / COMPACT, dirs_exist_ok=True)
         finally:
             # Whatever ended the run: what it has saved comes back.
-            left_out = _deliver(run_folder, output, compact_mb)
-        summary: dict[str, object] = {
-            "first_step": result.first_step,
-            "last_step": result.last_step,
-            "steps": settings.optim.steps,
-            "finished": result.finished,
-            "training_minutes": round(result.seconds / 60, 2),
-            "minutes": round((time.monotonic() - began) / 60, 2),
-            "recorded_clips": recordings,
-            "left_out_of_compact": left_out,
-            "validation": result.figures,
-        }
-        (output / "slice.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+            summary["left_out_of_compact"] = _deliver(run_folder, output, compact_mb)
+            summary |= throughput(run_folder / LOG_FILE, first_step)
+            summary["minutes"] = round((time.monotonic() - began) / 60, 2)
+            if torch.cuda.is_available():
+                summary["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
+            (output / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         return summary
+
+
+def _learning_rate_factor(summary: Path) -> float:
+    """What the slices before have left of the learning rate."""
+    try:
+        return float(json.loads(summary.read_text(encoding="utf-8")).get("learning_rate_factor", 1.0))
+    except (OSError, ValueError):
+        return 1.0
 
 
 def _deliver(run_folder: Path, output: Path, compact_mb: float) -> list[str]:
     """Copy what is small out of the folder of a run; the parts that the compact state leaves out."""
     output.mkdir(parents=True, exist_ok=True)
     for name in _RETURNED:
+        (output / name).unlink(missing_ok=True)  # of the slice before
         if (run_folder / name).is_file():
             shutil.copy(run_folder / name, output / name)
     pictures = sorted((run_folder / "pictures").glob("*.png"))
@@ -125,7 +226,7 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m stdnet_core.training.gpu_slice", description="Train the next slice of a run and come back."
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY.SUB=VALUE", help="change the configuration")
-    parser.add_argument("--config", default="small_mixed", help="default: %(default)s")
+    parser.add_argument("--config", default=CONFIG, help="default: %(default)s")
     parser.add_argument("--from", dest="start", type=Path, default=Path("runs/gpu"), help="default: %(default)s")
     parser.add_argument("--output", type=Path, help="default: the folder of --from")
     parser.add_argument("--minutes", type=float, default=8.0, help="all in all (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""Recorded clips in few files of limited size, to carry them to another machine.
+"""Recorded clips, or any folder, in few files of limited size, to carry them to another machine.
 
 A shard is a plain zip archive (stored, not compressed: colour and depth are compressed already) of sequence folders as
 they are. ``python -m stdnet_core.training.shards pack FOLDER OUT`` makes them, ``unpack`` undoes it."""
@@ -14,14 +14,16 @@ from tqdm import tqdm
 from stdnet_core.cli import run_cli
 from stdnet_core.errors import DataError
 
-PATTERN = "clips_*.zip"
+NAME = "clips"
+PATTERN = NAME + "_*.zip"
 
 
-def pack(folder: str | Path, output: str | Path, max_mb: float = 45.0) -> list[Path]:
+def pack(folder: str | Path, output: str | Path, max_mb: float = 45.0, name: str = NAME) -> list[Path]:
     """Pack every file below ``folder``; a folder's files stay together where they fit.
 
     Args:
         max_mb: largest shard, in 10^6 bytes.
+        name: what the shards' names begin with; earlier ones of that name are replaced.
 
     Returns:
         The shards, in order.
@@ -46,9 +48,11 @@ def pack(folder: str | Path, output: str | Path, max_mb: float = 45.0) -> list[P
         shards[-1].append(path)
         used += size
     output.mkdir(parents=True, exist_ok=True)
+    for old in output.glob(f"{name}_*.zip"):
+        old.unlink()
     written = []
     for number, content in enumerate(tqdm(shards, desc="packing", unit="shard")):
-        target = output / f"clips_{number:03d}.zip"
+        target = output / f"{name}_{number:03d}.zip"
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
             for path in content:
                 archive.write(path, path.relative_to(folder).as_posix())
@@ -56,8 +60,8 @@ def pack(folder: str | Path, output: str | Path, max_mb: float = 45.0) -> list[P
     return written
 
 
-def unpack(folder: str | Path, output: str | Path) -> int:
-    """Unpack all shards in ``folder`` into ``output``.
+def unpack(folder: str | Path, output: str | Path, name: str = NAME) -> int:
+    """Unpack all shards of a name in ``folder`` into ``output``.
 
     Returns:
         The number of files.
@@ -66,18 +70,18 @@ def unpack(folder: str | Path, output: str | Path) -> int:
         DataError: there are no shards, or one is damaged or names files outside ``output``.
     """
     folder, output = Path(folder), Path(output)
-    shards = sorted(folder.glob(PATTERN))
+    shards = sorted(folder.glob(f"{name}_*.zip"))
     if not shards:
-        raise DataError(f"{folder} holds no shards ({PATTERN}); make them with stdnet_core.training.shards pack")
+        raise DataError(f"{folder} holds no shards ({name}_*.zip); make them with stdnet_core.training.shards pack")
     count = 0
     for shard in tqdm(shards, desc="unpacking", unit="shard"):
         try:
             with zipfile.ZipFile(shard) as archive:
-                for name in archive.namelist():
-                    path = PurePosixPath(name)
+                for member in archive.namelist():
+                    path = PurePosixPath(member)
                     if path.is_absolute() or ".." in path.parts:
                         raise DataError(
-                            f"{shard} names a file outside its folder ({name}); it is not a shard of this tool"
+                            f"{shard} names a file outside its folder ({member}); it is not a shard of this tool"
                         )
                 archive.extractall(output)
                 count += len(archive.namelist())
