@@ -15,7 +15,7 @@ EXTRAS := ros,bags,train,report,export,dev
 TORCH_INDEX ?=
 PIP_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help setup demo test lint format colcon soak benchmark accuracy clean
+.PHONY: help setup demo test lint format colcon soak benchmark accuracy gpu clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -55,5 +55,8 @@ benchmark: setup ## measure the node's own cost and its age under overload; see 
 accuracy: setup ## figures of the shipped networks; RENDERED="clips..." REAL="recordings..." add folders of such data
 	$(BIN)/python -m stdnet_core.accuracy $(foreach d,$(RENDERED),--rendered $(d)) $(foreach d,$(REAL),--real $(d)) --json accuracy.json --markdown accuracy.md --picture accuracy.png
 
+gpu: ## check, measure and train on a GPU for 9 minutes; GPU_ARGS=--dry-run rehearses it on the CPU; see docs/gpu.md
+	bash scripts/gpu_session.sh $(GPU_ARGS)
+
 clean: ## remove what the targets made, except .venv
-	rm -rf build install log demo_output soak_output benchmark_output .pytest_cache .ruff_cache *.egg-info
+	rm -rf build install log demo_output soak_output benchmark_output gpu_session .gpu_env .pytest_cache .ruff_cache *.egg-info

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# All that a GPU which is there for minutes is to do, on a machine with nothing but Python: see docs/gpu.md.
+#   bash scripts/gpu_session.sh --minutes 9 --output OUT     check, measure, train
+#   bash scripts/gpu_session.sh --dry-run                    the same in tiny sizes on the CPU
+#   bash scripts/gpu_session.sh --take-over OUT              what came back: tables into docs/gpu.md, state into runs/gpu
+# PYTHON names the interpreter (default: python3, or .venv's where that is missing torch). What it lacks is installed into
+# .gpu_env, from the folder wheels/ if there is one, else from the package index; what it has is used as it is.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+began=$(date +%s.%N)
+
+if [ -z "${PYTHON:-}" ]; then
+    PYTHON=python3
+    if ! python3 -c 'import torch' 2>/dev/null && [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; fi
+fi
+
+# Prints the packages that the interpreter lacks; torch without CUDA is no torch on a machine with a GPU.
+missing() {
+    "$1" - <<'PYTHON_CODE'
+import importlib, importlib.util, shutil
+packages = {
+    "numpy": "numpy", "torch": "torch", "safetensors": "safetensors", "cv2": "opencv-python-headless",
+    "lightning": "lightning>=2.4,<3", "torchmetrics": "torchmetrics", "omegaconf": "omegaconf", "yaml": "pyyaml",
+    "tensorboard": "tensorboard", "tqdm": "tqdm", "PIL": "pillow", "pytest": "pytest<9", "pytest_timeout": "pytest-timeout",
+    "torchvision": "torchvision",
+}
+gpu = shutil.which("nvidia-smi") is not None
+if not gpu:
+    del packages["torchvision"]  # its deformable convolution is for GPUs
+lacking = [name for module, name in packages.items() if importlib.util.find_spec(module) is None]
+if gpu and "torch" not in lacking:
+    import torch
+    if torch.version.cuda is None:
+        lacking += [name for name in ("torch", "torchvision") if name not in lacking]
+print("\n".join(lacking))
+PYTHON_CODE
+}
+
+lacking=$(missing "$PYTHON")
+if [ -n "$lacking" ]; then
+    # An environment without pip of its own that sees the packages around it: made in a moment, on any Python.
+    if [ ! -x .gpu_env/bin/python ]; then
+        "$PYTHON" -m venv --without-pip .gpu_env
+        "$PYTHON" -c 'import sys; print("\n".join(p for p in sys.path if p.endswith(("site-packages", "dist-packages"))))' \
+            >"$(echo .gpu_env/lib/python3*/site-packages)/around.pth"
+    fi
+    PYTHON=.gpu_env/bin/python
+    lacking=$(missing "$PYTHON")
+    if [ -n "$lacking" ]; then
+        echo "installing: $(echo $lacking)"
+        options=(--quiet --disable-pip-version-check --no-compile --no-input)
+        if compgen -G 'wheels/*.whl' >/dev/null; then options+=(--no-index --find-links wheels); fi
+        mapfile -t names <<<"$lacking"
+        "$PYTHON" -m pip install "${options[@]}" "${names[@]}"
+    fi
+fi
+
+seconds=$("$PYTHON" -c "import time; print(f'{max(0.0, time.time() - $began):.1f}')")
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+exec "$PYTHON" -m stdnet_core.gpu_session --setup-seconds "$seconds" "$@"
