@@ -17,21 +17,20 @@ fi
 # Prints the packages that the interpreter lacks; torch without CUDA is no torch on a machine with a GPU.
 missing() {
     "$1" - <<'PYTHON_CODE'
-import importlib, importlib.util, shutil
+import importlib.util, shutil
 packages = {
     "numpy": "numpy", "torch": "torch", "safetensors": "safetensors", "cv2": "opencv-python-headless",
     "lightning": "lightning>=2.4,<3", "torchmetrics": "torchmetrics", "omegaconf": "omegaconf", "yaml": "pyyaml",
     "tensorboard": "tensorboard", "tqdm": "tqdm", "PIL": "pillow", "pytest": "pytest<9", "pytest_timeout": "pytest-timeout",
-    "torchvision": "torchvision",
 }
 gpu = shutil.which("nvidia-smi") is not None
-if not gpu:
-    del packages["torchvision"]  # its deformable convolution is for GPUs
 lacking = [name for module, name in packages.items() if importlib.util.find_spec(module) is None]
 if gpu and "torch" not in lacking:
     import torch
     if torch.version.cuda is None:
-        lacking += [name for name in ("torch", "torchvision") if name not in lacking]
+        lacking.append("torch")
+if gpu and "torch" in lacking:
+    lacking.append("torchvision")  # its deformable convolution; alone it would bring another torch
 print("\n".join(lacking))
 PYTHON_CODE
 }
@@ -51,7 +50,7 @@ if [ -n "$lacking" ]; then
         options=(--quiet --disable-pip-version-check --no-compile --no-input)
         if compgen -G 'wheels/*.whl' >/dev/null; then options+=(--no-index --find-links wheels); fi
         mapfile -t names <<<"$lacking"
-        "$PYTHON" -m pip install "${options[@]}" "${names[@]}"
+        "$PYTHON" -m pip install "${options[@]}" "${names[@]}" || echo "not installed; what needs it will fail, and the rest run"
     fi
 fi
 
