@@ -17,7 +17,7 @@ fi
 # Prints the packages that the interpreter lacks; torch without CUDA is no torch on a machine with a GPU.
 missing() {
     "$1" - <<'PYTHON_CODE'
-import importlib.util, shutil
+import importlib.util, pathlib, shutil
 packages = {
     "numpy": "numpy", "torch": "torch", "safetensors": "safetensors", "cv2": "opencv-python-headless",
     "lightning": "lightning>=2.4,<3", "torchmetrics": "torchmetrics", "omegaconf": "omegaconf", "yaml": "pyyaml",
@@ -26,8 +26,9 @@ packages = {
 gpu = shutil.which("nvidia-smi") is not None
 lacking = [name for module, name in packages.items() if importlib.util.find_spec(module) is None]
 if gpu and "torch" not in lacking:
-    import torch
-    if torch.version.cuda is None:
+    version = {}  # read, not imported, which takes seconds
+    exec((pathlib.Path(importlib.util.find_spec("torch").origin).parent / "version.py").read_text(), version)
+    if version.get("cuda") is None:
         lacking.append("torch")
 if gpu and "torch" in lacking:
     lacking.append("torchvision")  # its deformable convolution; alone it would bring another torch
