@@ -1,4 +1,4 @@
-"""A state of a run in few megabytes, for machines that are lent for minutes and pass only small files.
+"""A state of a run in few megabytes, for machines that are there for minutes and pass only small files.
 
 Weights, their average and Adam's moments are kept in half precision: float16 for weights (finer), bfloat16 for
 moments (of wide range). Files stay below a size limit each. The exact state goes on bit for bit; this one goes on with
