@@ -27,7 +27,13 @@ from stdnet_core import checkpoints
 from stdnet_core.cli import positive_int, require, run_cli
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors import Sensor
-from stdnet_core.data.sensors.arguments import add_sensor_arguments, describe, ratio_argument, sensor_from
+from stdnet_core.data.sensors.arguments import (
+    add_sensor_arguments,
+    describe,
+    ratio_argument,
+    scales_argument,
+    sensor_from,
+)
 from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.data.sources import Sequences, open_source, parse_source
 from stdnet_core.errors import ConfigError, DataError, InputError
@@ -175,7 +181,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     low = parser.add_argument_group("low-resolution depth")
     low.add_argument(
-        "--lr", choices=("simulated", "disk"), default="simulated", help="made from the truth, or the source's own"
+        "--lr",
+        choices=("simulated", "disk"),
+        default="simulated",
+        help="made from the truth, or the source's own: a recording's, or what lies beside a data set of the paper, "
+        "published or written by python -m stdnet_core.make_lr",
+    )
+    low.add_argument(
+        "--lr-folder", type=Path, metavar="DIR", help="where make_lr wrote it, if not beside the data (--output)"
     )
     add_sensor_arguments(low, _DEFAULT_SENSOR)
     low.add_argument(
@@ -194,14 +207,6 @@ def _parser() -> argparse.ArgumentParser:
         help="metres that it divides depth by (default: as in the paper, 40 for DyDToF, else 30)",
     )
     return parser
-
-
-def scales_argument(text: str) -> list[float]:
-    """Scales, separated by commas."""
-    scales = [ratio_argument(part) for part in text.split(",")]
-    if len(set(scales)) < len(scales):
-        raise argparse.ArgumentTypeError(f"{text!r}: scales must differ")
-    return scales
 
 
 def _methods(text: str) -> list[str]:
@@ -260,6 +265,8 @@ def _check(args: argparse.Namespace) -> None:
             )
     elif args.trained_scale is not None or args.depth_range is not None:
         raise ConfigError("--trained-scale and --depth-range are for a released .pth; other checkpoints carry theirs")
+    if args.lr_folder is not None and args.lr != "disk":
+        raise ConfigError("--lr-folder is where low-resolution depth lies on disk; add --lr disk")
     if args.range_m is not None and (args.lr == "disk" or not isinstance(sensor_from(args).measurement, Dtof)):
         raise ConfigError("--range-m is of a simulated dToF sensor, and none is simulated; drop it")
     if not 0 <= args.latency <= MAX_LATENCY:
@@ -336,7 +343,10 @@ def _evaluate_scale(
 ) -> dict[str, Any]:
     tqdm = require("tqdm", extra="report").tqdm
     simulated = args.lr == "simulated"
-    sequences = open_source(args.data, split=args.split, skip_bad=args.skip_bad, lr_scale=None if simulated else scale)
+    lr_scale = None if simulated else scale
+    sequences = open_source(
+        args.data, split=args.split, skip_bad=args.skip_bad, lr_scale=lr_scale, lr_folder=args.lr_folder
+    )
     skipped = list(sequences.left_out)
     chosen = _spread(sequences, args.limit)
     kind, place = parse_source(args.data)
@@ -487,7 +497,9 @@ def _judge_recordings(methods: list[str], args: argparse.Namespace, report: dict
     if "model" in runners:
         report["model"] = _describe_model(runners["model"])
     lr_scale = args.scale[0] if args.lr == "disk" else None
-    sequences = open_source(args.data, split=args.split, skip_bad=args.skip_bad, lr_scale=lr_scale)
+    sequences = open_source(
+        args.data, split=args.split, skip_bad=args.skip_bad, lr_scale=lr_scale, lr_folder=args.lr_folder
+    )
     report["skipped"] = list(sequences.left_out)
     chosen = _spread(sequences, args.limit)
     order = _in_question_first(runners, args)

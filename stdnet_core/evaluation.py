@@ -140,7 +140,7 @@ def read_frames(
         DataError: a frame cannot be read, or low-resolution depth is asked from a source without it.
     """
     count = min(frames or len(sequence), len(sequence))
-    camera = _camera(sequence, low_resolution, range_m)
+    camera = simulated_camera(sequence, low_resolution, range_m) if low_resolution.simulated else None
     last_rgb: np.ndarray | None = None
     for start in range(0, count, _CHUNK):
         first = max(start - 1, 0)  # with the frame before, for the flow that leads here
@@ -160,10 +160,12 @@ def read_frames(
             last_rgb = rgb
 
 
-def _camera(sequence: RgbdSequence, low_resolution: LowResolution, range_m: float) -> DepthCamera | None:
-    """The camera that is simulated; None where the source's own depth is taken."""
-    if not low_resolution.simulated:
-        return None
+def simulated_camera(sequence: RgbdSequence, low_resolution: LowResolution, range_m: float) -> DepthCamera:
+    """The camera that is simulated, at the sequence's first frame.
+
+    Args:
+        range_m: of a direct time-of-flight sensor that has none of its own.
+    """
     chosen = low_resolution.sensor
     if isinstance(chosen.measurement, Dtof) and chosen.measurement.range_m is None:
         chosen = chosen.with_values({"dtof.range_m": range_m})

@@ -4,7 +4,8 @@
                                depth_left/000000_left_depth.npy       float32 metres
                                flow/000000_000001_flow.npy            (H, W, 2), from the first frame to the second
 
-A tree without the level is taken for the Hard one, which the paper uses."""
+A tree without the level is taken for the Hard one, which the paper uses. Low-resolution depth may lie beside it, see
+low_resolution.py."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from stdnet_core.data.file_sequence import (
     numbered_files,
     run_names,
 )
+from stdnet_core.data.low_resolution import LowResolutionTree, WithLowResolution
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.errors import DataError
 
@@ -48,6 +50,10 @@ SPLITS: dict[str, dict[str, int]] = {
 }
 """The paper's splits: trajectories and their numbers of frames."""
 
+LOW_RESOLUTION = LowResolutionTree(
+    "TartanAir_LR", lambda trajectory: Path(*filter(None, _identity(trajectory)), "depth_left")
+)
+
 _LEVELS = ("Easy", "Hard")
 
 
@@ -56,16 +62,25 @@ def is_tartanair_folder(folders: set[str]) -> bool:
     return "image_left" in folders
 
 
-def open_tartanair(root: Path, findings: Findings, split: str | None = None) -> list[RgbdSequence]:
+def open_tartanair(
+    root: Path,
+    findings: Findings,
+    split: str | None = None,
+    lr_scale: float | None = None,
+    lr_folder: Path | None = None,
+) -> list[RgbdSequence]:
     """The trajectories at or below ``root``.
 
     Args:
         root: any folder of the tree.
         findings: takes trajectories of the split that are missing and incomplete ones.
         split: ``train`` or ``test`` of the paper, in its order; None for all there are.
+        lr_scale: take low-resolution depth from ``TartanAir_LR/X<lr_scale>``.
+        lr_folder: the folder that ``TartanAir_LR`` is in; None: at or above ``root``.
 
     Raises:
-        DataError: the split is unknown, or something is wrong and ``findings`` does not skip.
+        DataError: the split is unknown, the low-resolution tree is not there, or something is wrong and ``findings``
+            does not skip.
     """
     if split is not None and split not in SPLITS:
         raise DataError(f"TartanAir has no split {split!r}; it has {' and '.join(SPLITS)}, or none for everything")
@@ -80,18 +95,24 @@ def open_tartanair(root: Path, findings: Findings, split: str | None = None) -> 
             lambda folder: len(numbered_files(folder / "image_left", (".png", ".jpg"))),
             findings,
         )
+    lr_root = None if lr_scale is None else LOW_RESOLUTION.find(root, lr_scale, lr_folder)
     sequences: list[RgbdSequence] = []
     for folder in folders:
         colors = numbered_files(folder / "image_left", (".png", ".jpg"))
         depths = numbered_files(folder / "depth_left", (".npy",))
         flows = numbered_files(folder / "flow", (".npy",), number=r"^(\d+)_\d+_flow$")
         kinds = {"colour": colors, "depth": depths}
+        lows: dict[int, Path] = {}
+        if lr_root is not None:
+            lows = LOW_RESOLUTION.files(lr_root, folder)
+            kinds[f"{lr_root.name} depth"] = lows
         runs = complete_runs(folder, kinds, findings)
         name = "/".join(part for part in _identity(folder) if part)
         for run_name, run in zip(run_names(name, runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths[n], flow=flows.get(n)) for n in run]
             try:
-                sequences.append(FileSequence(run_name, frames, intrinsics=intrinsic_matrix(*CAMERA)))
+                sequence = FileSequence(run_name, frames, intrinsics=intrinsic_matrix(*CAMERA))
+                sequences.append(WithLowResolution(sequence, [lows[n] for n in run]) if lows else sequence)
             except DataError as error:
                 findings.report(str(error))
     return sequences
