@@ -9,6 +9,7 @@ low_resolution.py."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from stdnet_core.data.file_sequence import (
@@ -55,6 +56,7 @@ LOW_RESOLUTION = LowResolutionTree(
 )
 
 _LEVELS = ("Easy", "Hard")
+_TOLD = 5  # names in a message
 
 
 def is_tartanair_folder(folders: set[str]) -> bool:
@@ -70,6 +72,8 @@ def open_tartanair(
     lr_folder: Path | None = None,
 ) -> list[RgbdSequence]:
     """The trajectories at or below ``root``.
+
+    What is wrong with a trajectory that is in neither of the paper's splits is no error: it is left out with a word.
 
     Args:
         root: any folder of the tree.
@@ -95,9 +99,12 @@ def open_tartanair(
             lambda folder: len(numbered_files(folder / "image_left", (".png", ".jpg"))),
             findings,
         )
+        _tell_others(root, [name.replace("//", "/") for name, folder in by_name.items() if not _published(folder)])
     lr_root = None if lr_scale is None else LOW_RESOLUTION.find(root, lr_scale, lr_folder)
     sequences: list[RgbdSequence] = []
+    others = Findings(skip_bad=True)
     for folder in folders:
+        problems = findings if _published(folder) else others
         colors = numbered_files(folder / "image_left", (".png", ".jpg"))
         depths = numbered_files(folder / "depth_left", (".npy",))
         flows = numbered_files(folder / "flow", (".npy",), number=r"^(\d+)_\d+_flow$")
@@ -106,7 +113,7 @@ def open_tartanair(
         if lr_root is not None:
             lows = LOW_RESOLUTION.files(lr_root, folder)
             kinds[f"{lr_root.name} depth"] = lows
-        runs = complete_runs(folder, kinds, findings)
+        runs = complete_runs(folder, kinds, problems)
         name = "/".join(part for part in _identity(folder) if part)
         for run_name, run in zip(run_names(name, runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths[n], flow=flows.get(n)) for n in run]
@@ -114,8 +121,24 @@ def open_tartanair(
                 sequence = FileSequence(run_name, frames, intrinsics=intrinsic_matrix(*CAMERA))
                 sequences.append(WithLowResolution(sequence, [lows[n] for n in run]) if lows else sequence)
             except DataError as error:
-                findings.report(str(error))
+                problems.report(str(error))
+    findings.left_out += others.left_out
     return sequences
+
+
+def _published(folder: Path) -> bool:
+    """Whether a trajectory is in one of the paper's splits."""
+    scene, level, trajectory = _identity(folder)
+    return any(f"{scene}/{level or 'Hard'}/{trajectory}" in split for split in SPLITS.values())
+
+
+def _tell_others(root: Path, names: list[str]) -> None:
+    """Say which trajectories are in neither of the paper's splits."""
+    if names:
+        more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+        logging.getLogger(__name__).warning(
+            "%s: left out, since they are in neither of the paper's splits: %s%s", root, ", ".join(names[:_TOLD]), more
+        )
 
 
 def _identity(folder: Path) -> tuple[str, str, str]:
