@@ -82,7 +82,8 @@ class StoredPredictions:
         """How many pixels it says nothing about, if any."""
         if not self._silent:
             return []
-        return [f"{100 * self._silent / self._pixels:.2g} % of its pixels hold no depth; they are scored as 0 m"]
+        share = 100 * self._silent / self._pixels
+        return [f"{share:.2g} % of its pixels hold no depth; those with a truth count as 0 m"]
 
 
 def open_predictions(folder: Path, sequence: str, length: int, frames: int, *, alone: bool) -> StoredPredictions:

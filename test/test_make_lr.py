@@ -92,6 +92,15 @@ def test_dydtof_is_as_in_the_release_and_the_others_as_in_the_paper(trees, tmp_p
     assert not torch.equal(other.depth_lr, open_source(tmp_path / "tartanair", lr_scale=8)[0].clip(0, 1).depth_lr)
 
 
+def test_the_truth_of_dydtof_is_clipped_before_it_is_measured(trees, tmp_path):
+    folder = tmp_path / "dydtof/DyDToF_HR_RGB/school/school_shot2/depth"
+    for path in folder.iterdir():
+        np.save(path, np.full((HEIGHT, WIDTH), 60.0, np.float32))
+    make(tmp_path / "dydtof", "--scale", 8, "--sensor", "exact")
+    for low in written(tmp_path / "dydtof" / trees["dydtof"][0].format(8)).values():
+        assert (low == 40).all()
+
+
 def figures(tmp_path, *arguments):
     out = tmp_path / "figures.json"
     arguments = ("--scale", "8", "--methods", "nearest", "--device", "cpu", "--json", str(out), *map(str, arguments))

@@ -105,7 +105,7 @@ def test_pixels_without_depth_count_as_nothing_seen(data, tmp_path):
         figures = report["mean"]["theirs"]
         assert figures["coverage"] == pytest.approx(0.75)
         assert figures["mae_cm"] == pytest.approx(100 * depth[:, :, :16].sum() / depth.size, abs=0.05)
-        assert report["notices"] == ["theirs: 25 % of its pixels hold no depth; they are scored as 0 m"]
+        assert report["notices"] == ["theirs: 25 % of its pixels hold no depth; those with a truth count as 0 m"]
 
 
 def test_what_predict_wrote_is_what_the_method_says(data, tmp_path):
@@ -119,15 +119,21 @@ def test_what_predict_wrote_is_what_the_method_says(data, tmp_path):
         for key in ("rmse_cm", "mae_cm", "tepe_cm", "coverage"):
             assert report["mean"]["stored"][key] == pytest.approx(report["mean"]["nearest"][key], rel=1e-6)
     assert one["frames"] == {NAMES[0]: 3}
+    store(tmp_path / "first", truth()[:3] + 0.02)  # of the frames that are evaluated alone
+    first = run(tmp_path, data, "--limit", 1, "--max-frames", 3, "--predictions", f"first={tmp_path / 'first'}")
+    assert first["mean"]["first"]["mae_cm"] == pytest.approx(2, rel=1e-4)
 
 
 def test_a_report_is_about_the_predictions(data, tmp_path):
-    store(tmp_path / "theirs", truth() + 0.02)
+    depth = truth() + 0.02
+    depth[:, :8] = np.nan
+    store(tmp_path / "theirs", depth)
     page = tmp_path / "page"
     run(tmp_path, data, "--limit", 1, "--predictions", f"theirs={tmp_path / 'theirs'}", "--report", page)
     html = (page / "report.html").read_text()
     assert "RMSE of theirs" in html
     assert "predictions: theirs" in html
+    assert "of its pixels hold no depth; those with a truth count as 0 m" in html
     assert "time per frame" not in html
     assert "nan ms" not in html
 
