@@ -88,8 +88,19 @@ def test_dydtof_is_as_in_the_release_and_the_others_as_in_the_paper(trees, tmp_p
         settings = json.loads((root / folder.format(8)).parent.joinpath("make_lr.json").read_text())
         assert settings["sensor"] == ("dtof_jitter" if kind == "dydtof" else "dtof_paper")
         assert settings["size"] == [WIDTH // 8, HEIGHT // 8]
-    other = open_source(tmp_path / "tartanair", lr_scale=8)[1].clip(0, 1)
-    assert not torch.equal(other.depth_lr, open_source(tmp_path / "tartanair", lr_scale=8)[0].clip(0, 1).depth_lr)
+
+
+def test_noise_is_of_the_sequence_and_not_of_its_place_in_the_source(trees, tmp_path):
+    shots = ("school_shot2", "school_shot8")
+    write_dydtof(tmp_path / "dydtof/DyDToF_HR_RGB/school", shots[1], frames=FRAMES, first=3)  # the same depth
+    make(tmp_path / "dydtof", "--scale", 8)
+    first, second = (open_source(tmp_path / "dydtof", lr_scale=8)[i].clip(0, FRAMES) for i in range(2))
+    assert torch.equal(first.depth, second.depth)
+    assert not torch.equal(first.depth_lr, second.depth_lr)
+    shot = tmp_path / "dydtof/DyDToF_HR_RGB/school" / shots[1]
+    make(shot, "--scale", 8, "--output", tmp_path / "alone")
+    (alone,) = open_source(f"dydtof:{shot}", lr_scale=8, lr_folder=tmp_path / "alone")
+    assert torch.equal(alone.clip(0, FRAMES).depth_lr, second.depth_lr)
 
 
 def test_the_truth_of_dydtof_is_clipped_before_it_is_measured(trees, tmp_path):
