@@ -7,6 +7,7 @@ accuracy. It holds tensors only; opening one from a stranger runs no code."""
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
 from collections.abc import Sequence
@@ -64,7 +65,7 @@ class CheckpointInfo:
         if not scales or any(not isinstance(s, int) or s < 4 or s % 4 for s in scales):
             raise CheckpointError(f"scales are {self.scales!r}; give multiples of 4, at least one")
         object.__setattr__(self, "scales", scales)
-        if self.depth_range is not None and not self.depth_range > 0:
+        if self.depth_range is not None and not 0 < self.depth_range < math.inf:
             raise CheckpointError(f"depth_range is {self.depth_range!r}; give positive metres or None")
 
     @property
@@ -139,8 +140,8 @@ def load(path_or_name: str | Path) -> tuple[STDNet | RecurrentNet, CheckpointInf
     path = resolve(path_or_name)
     if path.suffix in (".pth", ".pt"):
         raise CheckpointError(
-            f"{path} is a PyTorch file; for the authors' released weights call "
-            "stdnet_core.checkpoints.load_released(path, scale=..., depth_range=...), which says what the file does not"
+            f"{path} is a PyTorch file; make a checkpoint of the authors' released weights with: python -m "
+            f"stdnet_core.convert {path} --scale S --depth-range M {path.stem}.safetensors"
         )
     try:
         with safe_open(path, framework="pt") as file:
@@ -257,12 +258,15 @@ def load_released(
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch's text advises to let the file run code
+            reason = "it is no PyTorch file, or holds more than tensors"
+        else:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path} cannot be opened as a file of plain tensors ({reason}); it is truncated or no checkpoint"
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise CheckpointError(f"{path} holds no state dict of tensors; give a released STDNet checkpoint")
     state = {_own_name(k.removeprefix("module.")): v.float() for k, v in state.items()}
     width = state.get("stages.0.guide_encoder.0.weight")

@@ -135,6 +135,8 @@ def test_tartanair_splits_of_the_paper(tmp_path, caplog):
         test = open_source(tmp_path, split="test")
     assert [s.name for s in test] == ["hospital/Hard/P047", "office2/Hard/P001", "office2/Hard/P004"]
     assert "has 2 frames; the paper's has 533" in caplog.text
+    assert caplog.text.count("left out, since they are in neither of the paper's splits: ") == 1
+    assert "hospital/Easy/P044, hospital/Easy/P047 and 10 more" in caplog.text
     train = open_source(tmp_path, split="train")
     assert len(train) == 11
     assert not {s.name for s in train} & {s.name for s in test}
@@ -151,6 +153,23 @@ def test_tartanair_split_without_all_its_sequences(tmp_path):
     assert [s.name for s in found] == ["office2/P001"]
     assert len(found.left_out) == 2
     assert "P047" in found.left_out[0]
+
+
+def test_trajectories_of_no_split_are_left_out_with_a_word_where_they_are_incomplete(tmp_path, caplog):
+    for name in ("office/Hard/P000", "carwelding/Hard/P002", "carwelding/Hard/P003"):
+        write_tartanair(tmp_path / name, frames=6)
+    (tmp_path / "carwelding/Hard/P002/depth_left/000003_left_depth.npy").unlink()
+    for file in (tmp_path / "carwelding/Hard/P003/image_left").iterdir():
+        file.unlink()
+    with caplog.at_level(logging.WARNING):
+        found = open_source(tmp_path)
+    names = ["carwelding/Hard/P002[0-2]", "carwelding/Hard/P002[4-5]", "office/Hard/P000"]
+    assert [s.name for s in found] == names
+    assert [text.split(": ")[0].rsplit("/", 1)[1] for text in found.left_out] == ["P002", "P003"]
+    assert "left out: " in caplog.text
+    (tmp_path / "office/Hard/P000/depth_left/000003_left_depth.npy").unlink()
+    with pytest.raises(DataError, match="office/Hard/P000: expected 6 complete frames"):
+        open_source(tmp_path)
 
 
 # --- DyDToF

@@ -70,7 +70,8 @@ def open_source(
     *,
     split: str | None = None,
     skip_bad: bool = False,
-    lr_scale: int | None = None,
+    lr_scale: float | None = None,
+    lr_folder: Path | None = None,
     depth_unit: float | None = None,
     invalid_above: float | None = None,
 ) -> Sequences:
@@ -83,6 +84,7 @@ def open_source(
         skip_bad: leave damaged and incomplete frames and sequences out instead of raising; each is logged and listed
             in ``left_out``.
         lr_scale: the clips must carry low-resolution depth of the source's own for this scale.
+        lr_folder: where that of a published data set is, if not beside it (:mod:`stdnet_core.data.low_resolution`).
         depth_unit, invalid_above: see :class:`DepthUnits`; for folders of images and bags.
 
     Raises:
@@ -104,7 +106,7 @@ def open_source(
         _no_split(kind, split)
         sequences = _open_synthetic(place)
     else:
-        sequences = _open_path(kind, place, split, findings, lr_scale, options)
+        sequences = _open_path(kind, place, split, findings, lr_scale, lr_folder, options)
     for problem in findings.left_out:
         logging.getLogger(__name__).warning("left out: %s", problem)
     if not sequences:
@@ -189,7 +191,13 @@ def detect_kind(path: Path) -> str:
 
 
 def _open_path(
-    kind: str, place: str, split: str | None, findings: Findings, lr_scale: int | None, options: dict[str, str]
+    kind: str,
+    place: str,
+    split: str | None,
+    findings: Findings,
+    lr_scale: float | None,
+    lr_folder: Path | None,
+    options: dict[str, str],
 ) -> list[RgbdSequence]:
     path = Path(place)
     units = _units(options)
@@ -201,11 +209,11 @@ def _open_path(
     if not path.is_dir():
         raise DataError(f"{path}: not a folder; expected {KINDS[kind]}")
     if kind == "tartanair":
-        return open_tartanair(path, findings, split)
+        return open_tartanair(path, findings, split, lr_scale, lr_folder)
     if kind == "dydtof":
-        return open_dydtof(path, findings, split, lr_scale)
+        return open_dydtof(path, findings, split, lr_scale, lr_folder)
     if kind == "dynamic_replica":
-        return open_dynamic_replica(path, findings, split)
+        return open_dynamic_replica(path, findings, split, lr_scale, lr_folder)
     if kind == "folder":
         if split is not None and not (path / split).is_dir():
             raise DataError(f"{path / split}: no such folder; the split {split!r} of a folder is its sub-folder")
