@@ -504,3 +504,36 @@ def _count(parameters: int) -> str:
     if not parameters:
         return "no parameters"
     return f"{parameters / 1e6:.2f} M" if parameters >= 1e5 else f"{parameters:,}"
+
+
+def ablation_points(panels: Mapping[str, Mapping[str, Sequence[float]]], reference: float | None, name: str) -> bytes:
+    """RMSE of the variants of a network, a panel for each figure of the paper (9a, 10).
+
+    Args:
+        panels: title -> variant -> RMSE in cm of each of its runs, with their mean.
+        reference: RMSE in cm of something without a network, drawn as a line; None: none.
+        name: of the reference.
+    """
+
+    def draw() -> Any:
+        figure, axes = _figure(4.2 * len(panels), 3.8, columns=len(panels), sharey=True)
+        for axis, (title, variants) in zip(axes[0], panels.items(), strict=True):
+            for place, (variant, values) in enumerate(variants.items()):
+                mean = float(np.mean(values))
+                color = _COLORS[0] if variant == "full" else "#52525b"
+                axis.plot([place - 0.25, place + 0.25], [mean, mean], color=color, lw=2.5, zorder=2)
+                axis.plot([place] * len(values), values, "o", ms=5, color=color, zorder=3)
+                axis.annotate(f"{mean:.2f}", (place + 0.28, mean), va="center", fontsize=8)
+            axis.set_xlim(-0.5, len(variants) - 0.2)
+            axis.set_xticks(range(len(variants)), list(variants), fontsize=8)
+            axis.grid(False, axis="x")
+            axis.set_title(title, fontsize=10)
+            if reference is not None:
+                axis.axhline(reference, color="#2563eb", lw=1, ls="--", label=name)
+        axes[0, 0].margins(y=0.15)
+        axes[0, 0].set_ylabel("RMSE, cm")
+        if reference is not None:
+            axes[0, -1].legend(fontsize=8)
+        return figure
+
+    return _png(draw)
