@@ -127,6 +127,32 @@ def test_time_allowed_ends_the_run_and_a_finished_run_can_be_extended(clips: Pat
     assert run(small_config(clips, "optim.steps=3"), tmp_path / "short").last_step == 3
 
 
+def test_time_in_all_is_counted_over_the_calls(clips: Path, tmp_path: Path) -> None:
+    """The second call has what the first left, and the schedule goes on instead of starting anew."""
+    config = small_config(clips, "optim.steps=100000", "optim.horizon=time")
+    state = tmp_path / "run" / run_state.FILE_NAME
+
+    def rates() -> list[float]:
+        return [line["lr"] for line in read_log(tmp_path / "run" / "log.jsonl") if "lr" in line]
+
+    assert run(config, tmp_path / "run", minutes=0.02).finished is False
+    first, used = len(rates()), run_state.read(state).seconds
+    assert used >= 1.2
+    total = 2 * used / 60
+    result = run(config, tmp_path / "run", minutes_in_all=total)
+    assert result.finished
+    assert not result.interrupted
+    assert result.seconds > 0.5 * used
+    rest = rates()[first:]
+    assert rest[0] < 0.6 * config.optim.lr  # half of the time is gone
+    assert rest[-1] < rest[0]
+    again = run(config, tmp_path / "run", minutes_in_all=total)
+    assert again.finished
+    assert again.first_step == again.last_step == result.last_step
+    with pytest.raises(ConfigError, match="not both"):
+        run(config, tmp_path / "run", minutes=1, minutes_in_all=1)
+
+
 @pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one_with_the_joint_batch(clips: Path, tmp_path: Path) -> None:
     settings = ("optim.steps=3", "data.batch_size=4", "data.workers=0")

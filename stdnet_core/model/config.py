@@ -31,7 +31,8 @@ class ModelConfig:
         fusion_blocks: channel-attention blocks at the end of a temporal difference module.
         stages: 2, or 1 for the RGB-guided stage alone.
         passes: direction of each pass over the clip; forward passes alone make the network causal.
-        neighbors: how many frames to one side a pass reads: 1 adjacent, 2 with the cross frame, at most 3.
+        neighbors: how many frames to one side a pass reads: 1 adjacent, 2 with the cross frame, at most 3; 0 makes a
+            network of single frames (ablation, fig. 10), which has no passes whatever ``passes`` says.
         spatial_fusion: eq. 4 as released (weighted sum of the RGB terms) or as printed (concatenation).
         spatial_difference: False replaces the module by a concatenation (ablation, fig. 9).
         temporal_difference: False replaces the modules by concatenations (ablation, fig. 9).
@@ -61,7 +62,7 @@ class ModelConfig:
     max_offset: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "passes", tuple(self.passes))
+        object.__setattr__(self, "passes", () if self.neighbors == 0 else tuple(self.passes))
         check_whole_numbers(
             self,
             (
@@ -71,14 +72,14 @@ class ModelConfig:
                 ("reconstruction_blocks", 0, 64),
                 ("fusion_blocks", 1, 16),
                 ("stages", 1, 2),
-                ("neighbors", 1, 3),
+                ("neighbors", 0, 3),
             ),
         )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"model.{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
         check_switches(self, ("spatial_difference", "temporal_difference", "uncertainty"))
-        if not self.passes or any(p not in ("forward", "backward") for p in self.passes):
+        if (self.neighbors and not self.passes) or any(p not in ("forward", "backward") for p in self.passes):
             raise ConfigError(
                 f"model.passes is {self.passes!r}; give a list of 'forward' and 'backward', one each pass"
             )

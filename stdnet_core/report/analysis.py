@@ -124,6 +124,7 @@ class Analysis:
         temporal: also figures along optical flow (slower).
         device: that figures are computed on.
         reference: what the truth is called in pictures.
+        row: of the image that the x-t slice shows; None: the one with the most depth steps in the first frame.
 
     Attributes:
         rows: one dict a frame: index, stamp_s, pixels, and per method rmse_cm, mae_cm, flicker_cm, coverage.
@@ -139,6 +140,7 @@ class Analysis:
         temporal: bool = True,
         device: torch.device | str = "cpu",
         reference: str = "truth",
+        row: int | None = None,
     ) -> None:
         if not methods:
             raise InputError("an analysis needs at least one method")
@@ -151,6 +153,7 @@ class Analysis:
         self.by_depth = BinnedErrors.empty(DEPTH_EDGES_M, methods)
         self.by_edge_distance = BinnedErrors.empty(EDGE_DISTANCE_PX, methods)
         self.slice: XtSlice | None = None
+        self._row_shown = row
         self._score = VideoScore(self.methods, device)
         self._shown = {name: 0 for name in methods}
         self._known = 0
@@ -168,8 +171,11 @@ class Analysis:
         """Score a frame; returns its row.
 
         Raises:
-            InputError: a size differs from that of the frame before, or a method is missing.
+            InputError: a size differs from that of the frame before, a method is missing, or there is no row of the
+                image to slice.
         """
+        if self._row_shown is not None and not 0 <= self._row_shown < len(frame.truth):
+            raise InputError(f"there is no row {self._row_shown} in an image of {len(frame.truth)} rows")
         known = np.isfinite(frame.truth) & (frame.truth > 0)
         if frame.scored is not None:
             known &= frame.scored
@@ -264,7 +270,8 @@ class Analysis:
 
     def _extend_slice(self, frame: AnalysisFrame) -> None:
         if self.slice is None:
-            self.slice = XtSlice(_busiest_row(frame.truth))
+            row = _busiest_row(frame.truth) if self._row_shown is None else self._row_shown
+            self.slice = XtSlice(row)
             self.slice.depth = {name: [] for name in (*self.methods, "truth")}
         if len(self.slice.rgb) >= SLICE_FRAMES:
             return

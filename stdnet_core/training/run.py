@@ -43,7 +43,7 @@ class RunResult:
         seconds: of training in this call.
         figures: of the last validation.
         interrupted: by Ctrl-C or SIGTERM.
-        finished: the run has no steps left.
+        finished: the run has no steps left, or none of ``minutes_in_all``.
     """
 
     first_step: int
@@ -75,6 +75,7 @@ def run(
     output: str | Path,
     *,
     minutes: float | None = None,
+    minutes_in_all: float | None = None,
     resume_compact: str | Path | None = None,
     fresh: bool = False,
 ) -> RunResult:
@@ -84,6 +85,8 @@ def run(
         config: of the run.
         output: folder of the run; a state there is gone on from.
         minutes: stop after so many, counted from now.
+        minutes_in_all: in place of it: finish after so many of training, those of calls before included, and let a
+            schedule whose horizon is time run over all of them.
         resume_compact: folder of a compact state to go on from when ``output`` holds no state.
         fresh: refuse to go on.
 
@@ -92,12 +95,16 @@ def run(
         TrainingDiverged: the loss or gradient is not finite.
     """
     started = time.monotonic()
+    if minutes is not None and minutes_in_all is not None:
+        raise ConfigError("give minutes, or minutes_in_all, not both")
     output = Path(output)
     model_config(config)
     loss_config(config)
     folder = Path(resume_compact) if resume_compact is not None else None
     state, origin = starting_state(output, folder, fresh=fresh)
     first_step = state.step if state else 0
+    if minutes_in_all is not None and state is not None and state.seconds >= 60 * minutes_in_all:
+        return RunResult(first_step, first_step, 0.0, {}, interrupted=False, finished=True)
     if first_step >= config.optim.steps:
         if not (output / run_state.FILE_NAME).is_file():
             raise ConfigError(f"the run in {origin} has had its {config.optim.steps} steps; raise optim.steps to go on")
@@ -108,6 +115,8 @@ def run(
     module = TrainingModule(config, state, origin)
     if minutes is not None:
         module.seconds_allowed = 60 * minutes
+    elif minutes_in_all is not None:
+        module.seconds_allowed, module.seconds_counted = 60 * minutes_in_all, module.seconds_before
     trainer, device, rank, processes = _trainer(config, first_step)
     stream = BatchStream(config, device, rank, processes, start=first_step * config.optim.accumulate)
     if not (output / "best.safetensors").is_file():
@@ -119,6 +128,8 @@ def run(
     if config.trainer.compile:
         module.learner.model.compile(dynamic=True)
     module.began = time.monotonic()
+    if minutes_in_all is not None:
+        keeper.deadline = module.began + 60 * minutes_in_all - module.seconds_before
     with warnings.catch_warnings():
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message=message)
@@ -130,7 +141,7 @@ def run(
         time.monotonic() - module.began,
         keeper.figures,
         interrupted=keeper.interrupted,
-        finished=last_step >= config.optim.steps,
+        finished=last_step >= config.optim.steps or (minutes_in_all is not None and not keeper.interrupted),
     )
 
 
