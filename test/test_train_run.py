@@ -148,6 +148,40 @@ def test_two_processes_have_the_gradients_of_one_with_the_joint_batch(clips: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("wild", [False, True])
+def test_two_processes_leave_their_group_however_the_run_ends(wild: bool, clips: Path, tmp_path: Path) -> None:
+    """The second process has nothing to do while the first validates and saves."""
+    script = tmp_path / "leaving.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "import torch\n"
+        "from stdnet_core import train\n"
+        "from stdnet_core.errors import StdnetError\n"
+        "from stdnet_core.training.keeper import Keeper\n"
+        "validate = Keeper._validate\n"
+        "def slowly(self, module):\n"
+        "    time.sleep(1.5)\n"
+        "    validate(self, module)\n"
+        "Keeper._validate = slowly\n"
+        "try:\n"
+        "    ended = str(train.main(sys.argv[1:]))\n"
+        "except StdnetError as error:\n"
+        "    ended = type(error).__name__\n"
+        f"saved = os.path.exists(r'{tmp_path}/run/best.safetensors')\n"
+        f"with open(r'{tmp_path}/ended' + os.environ['RANK'], 'w') as file:\n"
+        "    print(ended, saved, torch.distributed.is_initialized(), file=file)\n"
+    )
+    settings = (*WILD, "optim.steps=300") if wild else ("optim.steps=2",)
+    arguments = command(clips, tmp_path / "run", *settings)
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d")
+    child = [sys.executable, *launcher, "--rdzv-endpoint=localhost:0", str(script), *arguments[3:]]
+    result = subprocess.run(child, env=environment(), check=False, timeout=240, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    expected = ["TrainingDiverged", "False", "False"] if wild else ["0", "True", "False"]
+    assert [(tmp_path / f"ended{rank}").read_text().split() for rank in (0, 1)] == [expected] * 2
+
+
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one_clock(clips: Path, tmp_path: Path) -> None:
     script = tmp_path / "rates.py"
     script.write_text(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +124,8 @@ def run(
     with warnings.catch_warnings():
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message=message)
-        trainer.fit(module, train_dataloaders=make_loader(stream, config.data.workers))
+        with _process_group(trainer):
+            trainer.fit(module, train_dataloaders=make_loader(stream, config.data.workers))
     last_step = module.first_step + trainer.global_step
     return RunResult(
         first_step,
@@ -132,6 +135,20 @@ def run(
         interrupted=keeper.interrupted,
         finished=last_step >= config.optim.steps,
     )
+
+
+@contextlib.contextmanager
+def _process_group(trainer: lightning.Trainer) -> Iterator[None]:
+    """The process group ends with the block, or its threads may abort a process that exits.
+
+    A run without an error ends together: the first process validates and saves when the others have nothing left to do.
+    """
+    try:
+        yield
+        trainer.strategy.barrier()
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def _lightning_trainer(**options: Any) -> lightning.Trainer:
