@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from stdnet_core.errors import CheckpointError, ConfigError
 from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, STDNet, build, network_config
+from stdnet_core.whole_files import write_tensors
 
 FORMAT = "stdnet-1"
 LARGEST_SCALE = 64
@@ -126,8 +126,10 @@ def save(
 
     Args:
         dtype: store the weights in this type (half precision halves the file); None keeps theirs.
+
+    Raises:
+        OutputError: it cannot be written.
     """
-    path = Path(path)
     state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
     metadata = {
         "format": FORMAT,
@@ -137,11 +139,7 @@ def save(
         "provenance": json.dumps(_plain(info.provenance), allow_nan=False),
         "metrics": json.dumps(_plain(info.metrics), allow_nan=False),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    save_file(state, temporary, metadata=metadata)
-    temporary.chmod(0o644)  # safetensors writes files that only their owner may read
-    temporary.replace(path)
+    write_tensors(Path(path), state, metadata)
 
 
 def _plain(values: Any) -> Any:

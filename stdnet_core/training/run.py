@@ -16,16 +16,19 @@ import lightning.pytorch as lightning
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
 
 from stdnet_core.devices import cpu_computes_bf16
-from stdnet_core.errors import CheckpointError, ConfigError
+from stdnet_core.errors import CheckpointError, ConfigError, OutputError
 from stdnet_core.training import compact
 from stdnet_core.training import state as run_state
 from stdnet_core.training.batches import BatchStream, make_loader
 from stdnet_core.training.config import TrainConfig, to_yaml
 from stdnet_core.training.keeper import Keeper
+from stdnet_core.training.lock import locked
 from stdnet_core.training.module import TrainingModule, loss_config, model_config
 from stdnet_core.training.state import RunState
+from stdnet_core.whole_files import write_text, writing
 
 _EXPECTED = (
     ".*does not have many workers.*",
@@ -90,13 +93,29 @@ def run(
         fresh: refuse to go on.
 
     Raises:
-        ConfigError, DataError, CheckpointError: something given does not fit.
+        ConfigError, DataError, CheckpointError: something given does not fit, or another run has ``output``.
+        OutputError: the disk is full; says what is safe.
         TrainingDiverged: the loss or gradient is not finite.
     """
     started = time.monotonic()
     output = Path(output)
     model_config(config)
     loss_config(config)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+    # The first process alone has the folder; the others of a run write nothing.
+    with locked(output) if rank_zero_only.rank == 0 else contextlib.nullcontext():
+        return _run(config, output, started, minutes, resume_compact, fresh)
+
+
+def _run(
+    config: TrainConfig,
+    output: Path,
+    started: float,
+    minutes: float | None,
+    resume_compact: str | Path | None,
+    fresh: bool,
+) -> RunResult:
     folder = Path(resume_compact) if resume_compact is not None else None
     state, origin = starting_state(output, folder, fresh=fresh)
     first_step = state.step if state else 0
@@ -106,7 +125,6 @@ def run(
         return RunResult(first_step, first_step, 0.0, {}, interrupted=False, finished=True)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
-    output.mkdir(parents=True, exist_ok=True)
     module = TrainingModule(config, state, origin)
     if minutes is not None:
         module.seconds_allowed = 60 * minutes
@@ -114,18 +132,22 @@ def run(
     stream = BatchStream(config, device, rank, processes, start=first_step * config.optim.accumulate)
     if not (output / "best.safetensors").is_file():
         module.best_score = None
-    keeper = Keeper(config, output, stream.builder.pool.names, started, minutes)
+    saved = first_step if (output / run_state.FILE_NAME).is_file() else None
+    keeper = Keeper(config, output, stream.builder.pool.names, started, minutes, saved)
     trainer.callbacks.append(keeper)
     if rank == 0:
-        (output / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        write_text(output / "config.yaml", to_yaml(config))
     if config.trainer.compile:
         module.learner.model.compile(dynamic=True)
     module.began = time.monotonic()
     with warnings.catch_warnings():
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message=message)
-        with _process_group(trainer):
-            trainer.fit(module, train_dataloaders=make_loader(stream, config.data.workers))
+        try:
+            with _process_group(trainer):
+                trainer.fit(module, train_dataloaders=make_loader(stream, config.data.workers))
+        except OutputError as error:
+            raise OutputError(f"{error}; {keeper.what_is_safe()}") from error
     last_step = module.first_step + trainer.global_step
     return RunResult(
         first_step,
