@@ -69,7 +69,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "stdnet_node = stdnet_ros.node:main",
+            "stdnet_node = stdnet_ros.run_node:main",
             "evaluate_bag = stdnet_ros.evaluate_bag:main",
             "stdnet_demo = stdnet_ros.demo.__main__:main",
         ],

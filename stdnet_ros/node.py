@@ -7,11 +7,17 @@ Run it with ``ros2 run stdnet_ros stdnet_node`` or ``python -m stdnet_ros.node -
 
 from __future__ import annotations
 
+from stdnet_ros import stopping
+
+if __name__ == "__main__":
+    stopping.prepare()  # before the other imports, which take seconds
+
 import itertools
 import signal
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import wait
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,6 +66,8 @@ REFUSALS = 10
 """So many frames refused in a row are said in the diagnostics."""
 OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 """Policies of every topic that parameters may set."""
+LAST_PATIENCE = 0.2
+"""Seconds that an inference has to end when the process does."""
 SILENCE_SECONDS = 2.0
 """An active node that hears nothing on an input, or hears both and pairs nothing, for this long says so."""
 UNPAIRED = 3
@@ -154,7 +162,7 @@ class StdnetNode(LifecycleNode):
                 self.settings.synchronizer, self.settings.sync_slop, self.settings.sync_queue_seconds
             )
             self._worker = self._make_worker()
-            self._pipeline = self._worker.call(self._make_pipeline).result()
+            self._pipeline = self._pipeline_of_worker()
         except Exception as error:
             reason = _reason(error)
             if isinstance(error, ImportError) and self.settings.synchronizer == "message_filters":
@@ -204,10 +212,18 @@ class StdnetNode(LifecycleNode):
         self._release()
         return SUCCESS
 
-    def destroy_node(self) -> None:
-        """Stop the inference thread, then destroy the node."""
-        self._release()
+    def destroy_node(self, patience: float = 5.0) -> None:
+        """Stop the inference thread, waiting ``patience`` seconds for what it is at, then destroy the node."""
+        self._release(patience)
         super().destroy_node()
+
+    def _pipeline_of_worker(self) -> Pipeline:
+        """Wait for the model, but not beyond the end of rclpy, which Ctrl-C and SIGTERM bring."""
+        future = self._worker.call(self._make_pipeline)
+        while not wait([future], timeout=0.05).done:
+            if not self.context.ok():
+                raise KeyboardInterrupt  # an Exception would be a failure to tell of
+        return future.result()
 
     def _make_pipeline(self) -> Pipeline:
         reporter = Reporter(warn=self._warn, drop=self._statistics.drop, reset=self._statistics.reset)
@@ -239,10 +255,10 @@ class StdnetNode(LifecycleNode):
             if self._pipeline is not None:
                 self._worker.call(self._pipeline.reset)
 
-    def _release(self) -> None:
+    def _release(self, patience: float = 5.0) -> None:
         self._stop_input()
         if self._worker is not None:
-            self._worker.close()
+            self._worker.close(patience)
         if self._pipeline is not None:
             self._statistics.drop("window_reset", self._pipeline.waiting)  # 0 if the worker came to the reset
         if self._synchronizer is not None:
@@ -627,9 +643,12 @@ def main(arguments: list[str] | None = None, *, upsampler_factory=make_upsampler
     """Run the node until it is interrupted. Exit status 2 for parameters that are refused."""
     status = 0
     node = None
+    started = False
     keep_freed_memory()
     try:
         rclpy.init(args=arguments)
+        started = True
+        stopping.in_order()
         node = StdnetNode(upsampler_factory=upsampler_factory)
         node.create_timer(GIVE_BACK_SECONDS, give_back_holes, clock=Clock(clock_type=ClockType.STEADY_TIME))
         executor = SingleThreadedExecutor()
@@ -639,25 +658,26 @@ def main(arguments: list[str] | None = None, *, upsampler_factory=make_upsampler
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (StdnetError, ParameterException) as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
-    except RuntimeError as error:
-        if node is None:
+    except Exception as error:
+        if started and not rclpy.ok():
+            pass  # a signal has shut rclpy down amid a call of it: the end that was asked for
+        elif isinstance(error, StdnetError | ParameterException):
+            print(f"error: {error}", file=sys.stderr)
+            status = 2
+        elif isinstance(error, RuntimeError) and node is None:
             # rcl refuses a malformed command line or parameter file with its own error type.
             print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
             status = 2
-        elif rclpy.ok():
+        else:
             raise
-        # Otherwise SIGTERM has shut rclpy down while the executor was about to wait: the end that was asked for.
     finally:
         # A second Ctrl-C (the terminal's and the launch system's) must not interrupt the clean-up.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
-            node.destroy_node()
+            node.destroy_node(patience=LAST_PATIENCE)
         if rclpy.ok():
             rclpy.shutdown()
-    sys.exit(status)
+    stopping.leave(status)
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def test_what_cannot_be_converted_ends_with_one_line(tmp_path, capsys):
     assert "scales are (6,)" in refused(tmp_path, capsys, RELEASED, "--scale", "6", "--depth-range", "40")
     for metres in ("0", "nan", "inf"):
         line = refused(tmp_path, capsys, RELEASED, "--scale", "8", "--depth-range", metres)
-        assert "give positive metres" in line
+        assert "give metres from 0.01" in line
     with pytest.raises(SystemExit):
         run_cli(lambda: convert.main([str(RELEASED), *usual, str(tmp_path / "x8.pth")]))
     assert "x8.pth: a checkpoint is a .safetensors file" in capsys.readouterr().err
