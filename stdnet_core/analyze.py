@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; ``arguments`` default to those of the process."""
     args = _parser().parse_args(arguments)
     _check(args)
-    for module in ("matplotlib", "PIL"):
+    for module in ("matplotlib", "PIL", "tqdm"):
         require(module, extra="report")
     logging.getLogger("stdnet_core.inference").setLevel(logging.ERROR)  # its notices are in the numbers
     figure = _FIGURES[args.figure]

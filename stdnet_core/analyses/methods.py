@@ -24,6 +24,7 @@ from stdnet_core.analyses.scenes import (
     open_networks,
     open_runners,
     open_scenes,
+    progress,
     results_of,
     root_mean_of,
     scale_warnings,
@@ -193,8 +194,9 @@ def frames(args: argparse.Namespace) -> Drawn:
             n: {"rmse_cm": 100 * root_mean_of(e), "mae_cm": 100 * mean_of(np.abs(e))} for n, e in errors.items()
         }
         rows.append({"frame": index, "methods": figures_of})
-        for name, values in figures_of.items():
-            print(f"frame {index}  {name:18} RMSE {values['rmse_cm']:.2f}, MAE {values['mae_cm']:.2f} cm")
+    for row in rows:
+        for name, values in row["methods"].items():
+            print(f"frame {row['frame']}  {name:18} RMSE {values['rmse_cm']:.2f}, MAE {values['mae_cm']:.2f} cm")
     picture = compose(tiles, columns=columns, tile_width=max(240, min(480, tiles[0].image.shape[1])))
     numbers = {
         "sequence": scene.name,
@@ -240,9 +242,16 @@ def complexity(args: argparse.Namespace) -> Drawn:
     results: dict[str, dict[str, dict[str, float]]] = {}
     for scene in scenes:
         part = Part(scene.sequence, args.start, args.frames)
+        bar = iter(progress(range(len(part)), scene.name, len(part)))
         results[scene.name] = evaluate_sequence(
-            part, runners, scene.low, kind=scene.kind, clip_truth=scene.clip_truth
+            part,
+            runners,
+            scene.low,
+            kind=scene.kind,
+            clip_truth=scene.clip_truth,
+            on_frame=lambda *_, bar=bar: next(bar, None),
         ).figures
+        next(bar, None)  # all frames were counted: the bar goes
     mean = mean_figures(results)
     frames = list(scenes[0].frames(args.start, min(len(scenes[0].sequence) - args.start, _TIMED)))
     points = [
@@ -280,7 +289,8 @@ def _milliseconds(runner: Runner, frames: Sequence[EvaluationFrame]) -> float:
     runner.begin()
     order = itertools.cycle([*frames, *frames[-2:0:-1]])
     times = []
-    for number in range(runner.upsampler.latency + _SETTLING + _TIMED):
+    count = runner.upsampler.latency + _SETTLING + _TIMED
+    for number in progress(range(count), "time", count):
         frame = next(order)
         begin = time.perf_counter()
         runner.step(frame.rgb, frame.depth_lr)

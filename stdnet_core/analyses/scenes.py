@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from stdnet_core import checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
+from stdnet_core.cli import require
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors.arguments import sensor_from
@@ -35,6 +36,7 @@ from stdnet_core.model import RecurrentNet, STDNet
 
 Drawn = tuple[bytes, dict[str, Any]]
 """A picture as PNG, and its numbers."""
+_Step = TypeVar("_Step")
 
 
 class Part:
@@ -177,8 +179,14 @@ def results_of(
     everyone = {**runners}
     if "bicubic" not in everyone:
         everyone["bicubic"] = Runner.classical("bicubic", "cpu")
-    frames = scene.frames(first, count)
-    return run_together(everyone, frames, lambda frame: (frame.rgb, frame.depth_lr))
+    results = run_together(everyone, scene.frames(first, count), lambda frame: (frame.rgb, frame.depth_lr))
+    total = len(scene.sequence) - first
+    return iter(progress(results, scene.name, total if count is None else min(count, total)))
+
+
+def progress(steps: Iterable[_Step], name: str, total: int) -> Iterable[_Step]:
+    """The steps, with a bar that is gone at the end."""
+    return require("tqdm", extra="report").tqdm(steps, total=total, unit="frame", desc=name, leave=False)
 
 
 def as_bytes(rgb: np.ndarray) -> np.ndarray:
