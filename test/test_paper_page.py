@@ -66,6 +66,13 @@ def test_options_of_analyze_are_known(rest):
     analyze._parser().parse_args(arguments)
 
 
+@pytest.mark.parametrize("rest", sorted({rest for module, rest in COMMANDS if module == "stdnet_core.ablate"}))
+def test_options_of_ablate_are_known(rest, tmp_path):
+    args = ablate._parser().parse_intermixed_args(rest.replace("data.root=TARTANAIR", f"data.root={tmp_path}").split())
+    for name in ablate.VARIANTS:
+        assert ablate._config(args, name).optim.steps == args.steps
+
+
 def test_settings_are_known(tmp_path):
     settings = re.findall(r"`((?:model|loss)\.\w+=\w+)`", PAGE)
     assert len(settings) >= 6
