@@ -9,7 +9,7 @@ PACKAGE = "stdnet_ros"
 
 # A robot needs no more than this; what training, reports or export need beyond it are extras.
 RUNTIME = ["numpy>=1.24", "torch>=2.2", "safetensors>=0.4", "opencv-python-headless>=4.5"]
-BAGS = ["rosbags>=0.10", "pyyaml>=6", "tqdm>=4.60"]
+BAGS = ["rosbags>=0.10", "mcap>=1.6,<2", "zstandard>=0.21", "pyyaml>=6", "tqdm>=4.60"]
 ROS = [
     "ros-rclpy>=9.1,<10",
     "ros-rmw-fastrtps-cpp>=9.3,<10",
@@ -69,7 +69,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "stdnet_node = stdnet_ros.node:main",
+            "stdnet_node = stdnet_ros.run_node:main",
             "evaluate_bag = stdnet_ros.evaluate_bag:main",
             "stdnet_demo = stdnet_ros.demo.__main__:main",
         ],

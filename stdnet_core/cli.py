@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 
 from stdnet_core.errors import StdnetError
@@ -29,6 +29,29 @@ def run_cli(main: Callable[[], int | None]) -> None:
         print("interrupted", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Say on standard error what a tool found and took."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def add_unit_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options ``--depth-unit`` and ``--invalid-above`` (see :mod:`stdnet_core.depth_units`)."""
+    parser.add_argument(
+        "--depth-unit",
+        type=float,
+        metavar="M",
+        help="metres per stored unit of depth: 0.001, 0.0002 (TUM), 0.00390625 (1/256); by default integers are "
+        "millimetres and floating-point numbers metres",
+    )
+    parser.add_argument(
+        "--invalid-above",
+        type=float,
+        metavar="VALUE",
+        help="stored depth above this value is no measurement (65535 never is one)",
+    )
 
 
 def positive_int(text: str) -> int:

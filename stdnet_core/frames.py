@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import InputError
 from stdnet_core.fill import valid_depth
 from stdnet_core.normalization import FIRST_FRAME_HEADROOM
@@ -18,6 +19,7 @@ from stdnet_core.normalization import FIRST_FRAME_HEADROOM
 EDGE_CONTRAST = 0.05
 """Share of the depth by which neighbouring cells of one surface may differ; beyond it they are not mixed."""
 
+_MILLIMETRES = DepthUnits()
 _MAX_SAMPLES = 8  # samples along an axis whose median makes one cell, when depth is brought to a coarser grid
 
 
@@ -43,7 +45,8 @@ def to_metres(depth: np.ndarray, max_depth: float | None = None) -> np.ndarray:
     """A depth image as float32 metres with 0 where invalid.
 
     Args:
-        depth: (h, w), float metres (0, negative, NaN and infinite are invalid) or uint16 millimetres (0 is invalid).
+        depth: (h, w), float metres (0, negative, NaN and infinite are invalid) or uint16 millimetres (0 and 65535 are
+            invalid).
         max_depth: metres beyond which a measurement counts as invalid.
 
     Returns:
@@ -55,7 +58,7 @@ def to_metres(depth: np.ndarray, max_depth: float | None = None) -> np.ndarray:
     if not isinstance(depth, np.ndarray) or depth.ndim != 2 or 0 in depth.shape:
         raise InputError(f"depth is {_describe(depth)}; give an array of shape (h, w)")
     if depth.dtype == np.uint16:
-        metres = depth * np.float32(1e-3)
+        metres = _MILLIMETRES.metres(depth)
         return metres if max_depth is None else np.where(metres <= max_depth, metres, np.float32(0))
     if not np.issubdtype(depth.dtype, np.floating):
         raise InputError(f"depth has type {depth.dtype}; give float metres or uint16 millimetres")

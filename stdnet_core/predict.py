@@ -23,8 +23,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from stdnet_core.cli import positive_int, require, run_cli
+from stdnet_core.cli import add_unit_arguments, positive_int, print_notes, require, run_cli
 from stdnet_core.data.sources import open_source
+from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import ConfigError, DataError, InputError
 from stdnet_core.evaluation import unique_names
 from stdnet_core.fill import nan_where_invalid
@@ -241,6 +242,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--latency", type=int, metavar="FRAMES", help="later frames that the network may see, 0 to 8 (default: 8)"
     )
+    add_unit_arguments(parser)
     parser.add_argument("--max-depth", type=float, metavar="M", help="ignore measurements beyond M metres")
     parser.add_argument("--edge-filter", type=float, default=0.0, help="remove pixels between surfaces; 0.03 is usual")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
@@ -263,9 +265,17 @@ def _open(args: argparse.Namespace) -> tuple[list[InputVideo], list[str]]:
             raise ConfigError(f"{args.input} is a colour video; give its depth images with --depth DIR")
         if args.scale is not None:
             raise ConfigError("--scale simulates depth for sequences; for a video give low-resolution depth itself")
-        videos = [from_video(Path(args.input), args.depth)]
+        videos = [from_video(Path(args.input), args.depth, DepthUnits(args.depth_unit, args.invalid_above))]
+        print_notes(videos[0].notes)
     else:
-        sequences = open_source(args.input, split=args.split, skip_bad=args.skip_bad)
+        sequences = open_source(
+            args.input,
+            split=args.split,
+            skip_bad=args.skip_bad,
+            depth_unit=args.depth_unit,
+            invalid_above=args.invalid_above,
+        )
+        print_notes(sequences.notes)
         left_out += sequences.left_out
         videos = []
         for sequence in sequences[: args.limit]:

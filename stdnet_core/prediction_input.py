@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from stdnet_core.data.file_sequence import numbered_files
-from stdnet_core.data.image_files import DEPTH_SUFFIXES, read_depth
+from stdnet_core.data.image_files import BY_TYPE, DEPTH_SUFFIXES, read_depth, read_stored_depth
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors import DepthCamera, sensor
+from stdnet_core.depth_units import DepthUnits, check_units
 from stdnet_core.errors import DataError
 from stdnet_core.evaluation import sensor_range
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 _CHUNK = 8  # frames read at once
+_LOOKED_AT = 5
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class InputVideo:
         length: how many frames there are.
         fps: frames per second; None when unknown.
         intrinsics: fx, fy, cx, cy in pixels of the colour frame, or None.
+        notes: what its user should know, one sentence each.
     """
 
     name: str
@@ -54,6 +58,7 @@ class InputVideo:
     fps: float | None
     intrinsics: tuple[float, float, float, float] | None
     _frames: Iterator[InputFrame]
+    notes: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[InputFrame]:
         return self._frames
@@ -104,24 +109,27 @@ def _sequence_frames(sequence: RgbdSequence, scale: float | None, seed: int) -> 
             )
 
 
-def from_video(video: Path, depth: Path) -> InputVideo:
+def from_video(video: Path, depth: Path, units: DepthUnits = BY_TYPE) -> InputVideo:
     """A colour video with one depth image for each of its frames.
 
     Args:
         video: a file that OpenCV can read.
-        depth: folder of 16-bit PNG in millimetres or ``.npy`` in metres, numbered in the order of the frames.
+        depth: folder of depth images, named in the order of the frames.
+        units: how stored depth becomes metres; by default integers are millimetres, floating-point numbers metres.
 
     Raises:
-        DataError: one of them is missing, unreadable, or they differ in length.
+        DataError: one of them is missing, unreadable, they differ in length, or depth is of another unit than it is
+            taken for.
     """
     if not video.is_file():
         raise DataError(f"{video}: no such video")
     if not depth.is_dir():
-        raise DataError(f"{depth}: no such folder of depth images (16-bit PNG in millimetres or .npy in metres)")
+        raise DataError(f"{depth}: no such folder of depth images (16-bit PNG, PGM or TIFF, or .npy)")
     numbered = numbered_files(depth, DEPTH_SUFFIXES)
     files = [numbered[number] for number in sorted(numbered)]
     if not files:
-        raise DataError(f"{depth}: no depth images (16-bit PNG in millimetres or .npy in metres)")
+        raise DataError(f"{depth}: no depth images (16-bit PNG, PGM or TIFF, or .npy)")
+    notes = check_units((read_stored_depth(file) for file in islice(files, _LOOKED_AT)), units, str(depth))
     capture = cv2.VideoCapture(str(video))
     try:
         if not capture.isOpened():
@@ -129,17 +137,18 @@ def from_video(video: Path, depth: Path) -> InputVideo:
         fps = capture.get(cv2.CAP_PROP_FPS)
     finally:
         capture.release()
-    return InputVideo(video.stem, len(files), fps if 0 < fps < 1000 else None, None, _video_frames(video, files))
+    frames = _video_frames(video, files, units)
+    return InputVideo(video.stem, len(files), fps if 0 < fps < 1000 else None, None, frames, notes)
 
 
-def _video_frames(video: Path, files: list[Path]) -> Iterator[InputFrame]:
+def _video_frames(video: Path, files: list[Path], units: DepthUnits) -> Iterator[InputFrame]:
     capture = cv2.VideoCapture(str(video))
     try:
         for number, file in enumerate(files):
             readable, image = capture.read()
             if not readable:
                 raise DataError(f"{video}: it ends after {number} frames, and there are {len(files)} depth images")
-            yield InputFrame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), read_depth(file))
+            yield InputFrame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), read_depth(file, units))
         if capture.grab():
             logging.getLogger(__name__).warning(
                 "%s goes on after the %d depth images; what follows is left out, and its first frame belongs to %s",

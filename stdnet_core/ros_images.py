@@ -14,10 +14,13 @@ from typing import Any
 import cv2
 import numpy as np
 
+from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import InputError
+from stdnet_core.rvl import decode_rvl
 
 MAX_PIXELS = 64_000_000
 """Images larger than this are taken for damaged headers rather than allocated."""
+DEFAULT_UNITS = DepthUnits()
 
 
 class FrameError(InputError):
@@ -58,8 +61,16 @@ _COLOR_LAYOUTS = {
     "bayer_bggr8": _Layout(np.uint8, 1, cv2.COLOR_BayerRG2RGB),
     "bayer_gbrg8": _Layout(np.uint8, 1, cv2.COLOR_BayerGR2RGB),
     "bayer_grbg8": _Layout(np.uint8, 1, cv2.COLOR_BayerGB2RGB),
+    "bayer_rggb16": _Layout(np.uint16, 1, cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr16": _Layout(np.uint16, 1, cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg16": _Layout(np.uint16, 1, cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg16": _Layout(np.uint16, 1, cv2.COLOR_BayerGB2RGB),
+    "nv12": _Layout(np.uint8, 1, cv2.COLOR_YUV2RGB_NV12),
+    "nv21": _Layout(np.uint8, 1, cv2.COLOR_YUV2RGB_NV21),
 }
-_EVEN_WIDTH = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv")
+_EVEN_WIDTH = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv", "nv12", "nv21")
+_HALF_CHROMA = ("nv12", "nv21")
+"""Rows of luma are followed by half as many rows of chroma."""
 _DEPTH_LAYOUTS = {
     "32FC1": _Layout(np.float32, 1),
     "16UC1": _Layout(np.uint16, 1),
@@ -71,43 +82,119 @@ _MAX_PIXELS_PER_BYTE = 2000
 """No 8 or 16-bit PNG (at most 1032) nor JPEG (about 200) packs more; a header that claims it is damaged."""
 
 _COMPRESSED_DEPTH_HEADER = struct.Struct("<iff")
+_RVL_SIZE = struct.Struct("<II")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 
 
 def is_depth(message: Any) -> bool:
-    """Whether a raw or compressed image message holds depth, by its encoding."""
+    """Whether a raw or compressed image message holds depth that can be read, by its encoding.
+
+    Depth that went through JPEG is none: of its 16 bits 8 are left."""
     if hasattr(message, "encoding"):
         return message.encoding in _DEPTH_LAYOUTS
-    return "compressedDepth" in message.format or message.format.partition(";")[0].strip() in ("16UC1", "32FC1")
+    form = _CompressedFormat.of(message.format)
+    return form.is_compressed_depth or form.is_depth_png
 
 
-def color_of(message: Any, topic: str = "color/image") -> np.ndarray:
-    """RGB (H, W, 3) uint8 of an Image or CompressedImage.
+def encoding_of(message: Any) -> str:
+    """Encoding or format of a raw or compressed image message, for people."""
+    return message.encoding if hasattr(message, "encoding") else message.format
+
+
+def frames_agree(first: str, second: str) -> bool:
+    """Whether two frame_ids name the same frame; ROS 1 began them with a slash."""
+    return first.lstrip("/") == second.lstrip("/")
+
+
+def same_field_of_view(color_size: tuple[int, int], depth_size: tuple[int, int]) -> bool:
+    """Whether some scale makes the depth image's size the colour image's, to within one depth pixel.
+
+    Args:
+        color_size, depth_size: (height, width).
+    """
+    lowest = max(big / (small + 1) for big, small in zip(color_size, depth_size, strict=True))
+    highest = min(big / (small - 1) if small > 1 else np.inf for big, small in zip(color_size, depth_size, strict=True))
+    return lowest < highest
+
+
+def printable(text: str, limit: int = 80) -> str:
+    """A text from a message as it can be logged: in quotes, escaped and shortened."""
+    shown = repr(text[: limit + 1])
+    return shown if len(text) <= limit else f"{shown[:limit]}...' ({len(text)} characters)"
+
+
+@dataclass(frozen=True)
+class _CompressedFormat:
+    """The ``format`` of a CompressedImage: "ENCODING; TRANSPORT ...", of which either may be missing."""
+
+    encoding: str
+    transport: str
+
+    @staticmethod
+    def of(text: str) -> _CompressedFormat:
+        encoding, semicolon, transport = text.partition(";")
+        if not semicolon and ("compressedDepth" in encoding or encoding.strip() in ("png", "jpeg", "jpg", "rvl")):
+            encoding, transport = "", encoding
+        return _CompressedFormat(encoding.strip(), transport.lower())
+
+    @property
+    def is_compressed_depth(self) -> bool:
+        return "compresseddepth" in self.transport or "rvl" in self.transport
+
+    @property
+    def is_depth_png(self) -> bool:
+        return self.encoding == "16UC1" and "png" in self.transport
+
+
+def color_of(message: Any, topic: str = "color/image", max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """RGB (H, W, 3) uint8 of an Image or CompressedImage; larger ones than ``max_pixels`` are refused unread.
 
     Raises:
         FrameError: as :func:`color_from_image` and :func:`color_from_compressed`.
     """
     read = color_from_image if hasattr(message, "encoding") else color_from_compressed
-    return read(message, topic)
+    return read(message, topic, max_pixels)
 
 
-def depth_of(message: Any, unit: float = 0.001, topic: str = "depth/image") -> np.ndarray:
-    """Depth (h, w) float32 metres, NaN invalid, of an Image, or of a CompressedImage of the compressedDepth transport.
+def depth_of(
+    message: Any, units: DepthUnits = DEFAULT_UNITS, topic: str = "depth/image", max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Depth of an Image, or of a CompressedImage of the compressedDepth transport.
+
+    Args:
+        message: raw: 16UC1 or mono16, or 32FC1; compressed: see :func:`stored_depth`.
+        units: how stored values become metres.
+        topic: name used in errors.
+        max_pixels: larger images are refused unread.
+
+    Returns:
+        (h, w) float32 metres, NaN where the sensor gave nothing.
 
     Raises:
-        FrameError: as :func:`depth_from_image` and :func:`depth_from_compressed`.
+        FrameError: as :func:`stored_depth`.
     """
-    read = depth_from_image if hasattr(message, "encoding") else depth_from_compressed
-    return read(message, unit, topic)
+    return units.metres(stored_depth(message, topic, max_pixels), invalid=np.nan)
 
 
-def color_from_image(message: Any, topic: str = "color/image") -> np.ndarray:
+def stored_depth(message: Any, topic: str = "depth/image", max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Depth of an Image or CompressedImage as it is stored: (h, w) uint16 or float32.
+
+    Raises:
+        FrameError: unknown encoding or format, zero size, too large, or data that do not fit or cannot be decoded.
+    """
+    if hasattr(message, "encoding"):
+        return _pixels(message, _DEPTH_LAYOUTS, "depth", topic, max_pixels)
+    return _stored_compressed(message, topic, max_pixels)
+
+
+def color_from_image(message: Any, topic: str = "color/image", max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """RGB of a raw colour image.
 
     Args:
         message: any of :data:`COLOR_ENCODINGS`; 16-bit samples keep their upper byte.
         topic: name used in errors.
+        max_pixels: larger images are refused unread.
 
     Returns:
         (H, W, 3) uint8. For rgb8 a view of the message's memory, so it must not be written to.
@@ -115,10 +202,12 @@ def color_from_image(message: Any, topic: str = "color/image") -> np.ndarray:
     Raises:
         FrameError: unknown encoding, zero size, or step or data that do not fit the size.
     """
-    pixels = _pixels(message, _COLOR_LAYOUTS, "color", topic)
-    layout = _COLOR_LAYOUTS[message.encoding]
     if message.encoding in _EVEN_WIDTH and message.width % 2:
         raise FrameError("bad_color", f"{topic}: {message.encoding} needs an even width, got {message.width}")
+    if message.encoding in _HALF_CHROMA and message.height % 2:
+        raise FrameError("bad_color", f"{topic}: {message.encoding} needs an even height, got {message.height}")
+    pixels = _pixels(message, _COLOR_LAYOUTS, "color", topic, max_pixels)
+    layout = _COLOR_LAYOUTS[message.encoding]
     if message.encoding.startswith("bayer") and min(message.width, message.height) < 2:
         raise FrameError("bad_color", f"{topic}: a Bayer image needs at least 2x2 pixels")
     if pixels.dtype == np.uint16:
@@ -128,89 +217,95 @@ def color_from_image(message: Any, topic: str = "color/image") -> np.ndarray:
     return cv2.cvtColor(np.ascontiguousarray(pixels), layout.to_rgb)
 
 
-def depth_from_image(message: Any, unit: float = 0.001, topic: str = "depth/image") -> np.ndarray:
-    """Depth of a raw depth image.
-
-    Args:
-        message: 32FC1 in metres, or 16UC1 (mono16) in device units.
-        unit: metres per unit of a 16UC1 image.
-        topic: name used in errors.
-
-    Returns:
-        (h, w) float32 metres, NaN where the sensor gave 0, a negative or a non-finite value.
-
-    Raises:
-        FrameError: unknown encoding, zero size, or step or data that do not fit the size.
-    """
-    pixels = _pixels(message, _DEPTH_LAYOUTS, "depth", topic)
-    return _metres(pixels, unit if pixels.dtype == np.uint16 else 1.0)
-
-
-def color_from_compressed(message: Any, topic: str = "color/image/compressed") -> np.ndarray:
+def color_from_compressed(
+    message: Any, topic: str = "color/image/compressed", max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """RGB (H, W, 3) uint8 of a JPEG or PNG image as image_transport's ``compressed`` plugin sends it.
 
     Raises:
         FrameError: neither JPEG nor PNG, truncated, too large or not decodable.
     """
     data = np.frombuffer(message.data, np.uint8)
-    decoded = _decode(data, cv2.IMREAD_COLOR, "color", topic)
+    decoded = _decode(data, cv2.IMREAD_COLOR, "color", topic, max_pixels)
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
-def depth_from_compressed(message: Any, unit: float = 0.001, topic: str = "depth/image/compressedDepth") -> np.ndarray:
-    """Depth of an image as image_transport's ``compressedDepth`` plugin sends it.
+def _stored_compressed(message: Any, topic: str, max_pixels: int) -> np.ndarray:
+    """Depth as image_transport's plugins send it, as it is stored.
 
-    The payload is a 12-byte header (format, quantisation A and B) and a 16-bit PNG: device units for 16UC1, and for
-    32FC1 the quantised inverse depth v, metres = A / (v - B), 0 invalid.
-
-    Returns:
-        (h, w) float32 metres, NaN invalid.
-
-    Raises:
-        FrameError: another format (RVL), truncated, too large or not decodable.
-    """
-    encoding, _, transport = message.format.partition(";")
-    if encoding.strip() not in ("16UC1", "32FC1") or "compressedDepth" not in transport:
+    The payload of ``compressedDepth`` is a 12-byte header (format, quantisation A and B) and a 16-bit PNG, or a size of
+    twice 4 bytes and RVL. It holds device units for 16UC1 (mono16), and for 32FC1 the quantised inverse depth v, metres
+    = A / (v - B), 0 invalid. The ``compressed`` transport's payload is a 16-bit PNG alone."""
+    form = _CompressedFormat.of(message.format)
+    known = form.encoding in ("16UC1", "32FC1", "mono16", "")
+    if not known or not (form.is_compressed_depth or form.is_depth_png):
         raise FrameError(
             "bad_depth",
-            f"{topic}: format {message.format[:60]!r} is not '16UC1; compressedDepth' or '32FC1; compressedDepth'; "
-            f"check that depth_transport fits the topic",
-        )
-    if "rvl" in transport:
-        raise FrameError(
-            "bad_depth", f"{topic}: RVL is not supported; set the publisher's compressedDepth format to png"
+            f"{topic}: format {printable(message.format)} is no depth that can be read; expected '16UC1; "
+            f"compressedDepth' or '32FC1; compressedDepth' (png or rvl). JPEG has lost the depth; check that "
+            f"depth_transport fits the topic",
         )
     data = np.frombuffer(message.data, np.uint8)
+    if data[:8].tobytes() == _PNG_SIGNATURE:
+        return _depth_png(data, topic, max_pixels)
     if data.size <= _COMPRESSED_DEPTH_HEADER.size:
         raise FrameError("bad_depth", f"{topic}: {data.size} bytes are no compressedDepth image")
     _, quantisation_a, quantisation_b = _COMPRESSED_DEPTH_HEADER.unpack(data[: _COMPRESSED_DEPTH_HEADER.size].tobytes())
-    decoded = _decode(data[_COMPRESSED_DEPTH_HEADER.size :], cv2.IMREAD_UNCHANGED, "depth", topic)
-    if decoded.dtype != np.uint16 or decoded.ndim != 2:
-        raise FrameError("bad_depth", f"{topic}: the PNG inside is not 16-bit with one channel")
-    if encoding.strip() == "16UC1":
-        return _metres(decoded, unit)
+    payload = data[_COMPRESSED_DEPTH_HEADER.size :]
+    is_png = payload[:8].tobytes() == _PNG_SIGNATURE
+    if not is_png and "png" not in form.transport and "rvl" in form.transport:
+        decoded = _depth_rvl(payload, topic, max_pixels)
+    else:
+        decoded = _depth_png(payload, topic, max_pixels)
+    if form.encoding != "32FC1":
+        return decoded
     if not (np.isfinite(quantisation_a) and np.isfinite(quantisation_b)):
         raise FrameError("bad_depth", f"{topic}: the quantisation header is not finite")
     with np.errstate(divide="ignore"):
         metres = np.float32(quantisation_a) / (decoded.astype(np.float32) - np.float32(quantisation_b))
     metres[decoded == 0] = 0.0
-    return _metres(metres, 1.0)
+    return metres
 
 
-def _pixels(message: Any, layouts: dict[str, _Layout], kind: str, topic: str) -> np.ndarray:
+def _depth_png(data: np.ndarray, topic: str, max_pixels: int) -> np.ndarray:
+    decoded = _decode(data, cv2.IMREAD_UNCHANGED, "depth", topic, max_pixels)
+    if decoded.dtype != np.uint16 or decoded.ndim != 2:
+        raise FrameError("bad_depth", f"{topic}: the PNG inside is not 16-bit with one channel")
+    return decoded
+
+
+def _depth_rvl(data: np.ndarray, topic: str, max_pixels: int) -> np.ndarray:
+    if data.size < _RVL_SIZE.size:
+        raise FrameError("bad_depth", f"{topic}: {data.size} bytes are no RVL image")
+    width, height = _RVL_SIZE.unpack(data[: _RVL_SIZE.size].tobytes())
+    _check_size(width, height, max_pixels, "bad_depth", topic)
+    try:
+        return decode_rvl(data[_RVL_SIZE.size :], width * height).reshape(height, width)
+    except ValueError as error:
+        raise FrameError("bad_depth", f"{topic}: {error}") from error
+
+
+def _check_size(width: int, height: int, max_pixels: int, cause: str, topic: str) -> None:
+    if height == 0 or width == 0:
+        raise FrameError(cause, f"{topic}: image of size {width}x{height} has no pixels")
+    if height * width > max_pixels:
+        raise FrameError(cause, f"{topic}: {width}x{height} is larger than {max_pixels} pixels")
+
+
+def _pixels(message: Any, layouts: dict[str, _Layout], kind: str, topic: str, max_pixels: int) -> np.ndarray:
     """The samples of a raw image as (H, W) or (H, W, C) in native byte order, without a copy where possible."""
     cause = f"bad_{kind}"
     layout = layouts.get(message.encoding)
     if layout is None:
         raise FrameError(
             cause,
-            f"{topic}: encoding {message.encoding[:40]!r} is not supported for {kind}; use one of {', '.join(layouts)}",
+            f"{topic}: encoding {printable(message.encoding, 40)} is not supported for {kind}; use one of "
+            f"{', '.join(layouts)}",
         )
     height, width, step = message.height, message.width, message.step
-    if height == 0 or width == 0:
-        raise FrameError(cause, f"{topic}: image of size {width}x{height} has no pixels")
-    if height * width > MAX_PIXELS:
-        raise FrameError(cause, f"{topic}: {width}x{height} is larger than {MAX_PIXELS} pixels")
+    _check_size(width, height, max_pixels, cause, topic)
+    if message.encoding in _HALF_CHROMA:
+        height += height // 2
     sample = np.dtype(layout.dtype)
     row = width * layout.channels * sample.itemsize
     if step < row or step % sample.itemsize:
@@ -232,16 +327,7 @@ def _pixels(message: Any, layouts: dict[str, _Layout], kind: str, topic: str) ->
     return samples if layout.channels == 1 else samples.reshape(height, width, layout.channels)
 
 
-def _metres(samples: np.ndarray, unit: float) -> np.ndarray:
-    depth = samples.astype(np.float32)
-    if unit != 1.0:
-        depth /= np.float32(1.0 / unit)  # exact for millimetres
-    with np.errstate(invalid="ignore"):
-        depth[~((depth > 0) & (depth < np.inf))] = np.nan
-    return depth
-
-
-def _decode(data: np.ndarray, flags: int, kind: str, topic: str) -> np.ndarray:
+def _decode(data: np.ndarray, flags: int, kind: str, topic: str, max_pixels: int) -> np.ndarray:
     """Decode a complete PNG or JPEG. OpenCV alone would return the first rows of a truncated one."""
     cause = f"bad_{kind}"
     signature = data[:8].tobytes()
@@ -254,8 +340,8 @@ def _decode(data: np.ndarray, flags: int, kind: str, topic: str) -> np.ndarray:
         complete = b"\xff\xd9" in data[-64:].tobytes() or b"\xff\xd9" in data.tobytes().rstrip(b"\0")[-64:]
     else:
         raise FrameError(cause, f"{topic}: the data are neither JPEG nor PNG")
-    if width * height > MAX_PIXELS:
-        raise FrameError(cause, f"{topic}: {width}x{height} is larger than {MAX_PIXELS} pixels")
+    if width * height > max_pixels:
+        raise FrameError(cause, f"{topic}: {width}x{height} is larger than {max_pixels} pixels")
     if not complete or not 0 < width * height <= _MAX_PIXELS_PER_BYTE * data.size:
         raise FrameError(cause, f"{topic}: the compressed image is truncated or damaged")
     try:

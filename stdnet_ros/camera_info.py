@@ -56,10 +56,11 @@ def fit_to_image(info: CameraInfo, width: int, height: int) -> CameraInfo:
         CameraInfoError: a size, ROI or matrix that is zero, not finite or of another aspect than the image.
     """
     region_x, region_y = info.roi.x_offset, info.roi.y_offset
-    region_w, region_h = info.roi.width or info.width, info.roi.height or info.height
-    if region_w == 0 or region_h == 0:
-        raise CameraInfoError("camera_info gives no image size")
-    if region_x + region_w > info.width or region_y + region_h > info.height:
+    full_w, full_h = info.width, info.height
+    if not (full_w and full_h):  # without a size it can only mean this image
+        region_x, region_y, full_w, full_h = 0, 0, width, height
+    region_w, region_h = info.roi.width or full_w, info.roi.height or full_h
+    if region_x + region_w > full_w or region_y + region_h > full_h:
         raise CameraInfoError("the region of interest in camera_info lies outside its image")
     k, p = np.array(info.k, np.float64), np.array(info.p, np.float64)
     if not np.isfinite(k).all() or k[0] <= 0 or k[4] <= 0:

@@ -7,11 +7,17 @@ Run it with ``ros2 run stdnet_ros stdnet_node`` or ``python -m stdnet_ros.node -
 
 from __future__ import annotations
 
+from stdnet_ros import stopping
+
+if __name__ == "__main__":
+    stopping.prepare()  # before the other imports, which take seconds
+
 import itertools
 import signal
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import wait
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,14 +62,18 @@ FAILURE = TransitionCallbackReturn.FAILURE
 
 INPUT_DEPTH = 5
 OUTPUT_DEPTH = 5
-OFFSET_SECONDS = 1.0
-"""Streams whose newest stamps are further apart run on different clocks or far too late."""
 REFUSALS = 10
 """So many frames refused in a row are said in the diagnostics."""
 OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 """Policies of every topic that parameters may set."""
+LAST_PATIENCE = 0.2
+"""Seconds that an inference has to end when the process does."""
 SILENCE_SECONDS = 2.0
-"""An active node that hears nothing on an input for this long says so in its diagnostics."""
+"""An active node that hears nothing on an input, or hears both and pairs nothing, for this long says so."""
+UNPAIRED = 3
+"""So many images of each input have to have come since the last pair before that is said,"""
+SURELY_UNPAIRED = 15
+"""and from so many on it is said at once."""
 
 
 def sensor_qos() -> QoSProfile:
@@ -113,12 +123,14 @@ class StdnetNode(LifecycleNode):
         self._refusal = ""
         self._qos_problems: dict[str, str] = {}
         self._subscriptions_in_use: list[Subscription] = []
+        self._latched: set[str] = set()
         self._synchronizer = None
         self._worker: InferenceWorker | None = None
         self._pipeline: Pipeline | None = None
         self._info_readers = (CameraInfoReader(), CameraInfoReader())
         self._last_seen = [0.0, 0.0]
-        self._published_camera = False
+        self._last_pair = 0.0
+        self._unpaired = [0, 0]
 
         parameters.declare(self)
         self.settings = parameters.settings_from(self._parameter_values())
@@ -147,10 +159,10 @@ class StdnetNode(LifecycleNode):
         try:
             self.settings = parameters.settings_from(self._parameter_values())
             self._synchronizer = make_synchronizer(
-                self.settings.synchronizer, self.settings.sync_slop, self.settings.sync_queue_size
+                self.settings.synchronizer, self.settings.sync_slop, self.settings.sync_queue_seconds
             )
             self._worker = self._make_worker()
-            self._pipeline = self._worker.call(self._make_pipeline).result()
+            self._pipeline = self._pipeline_of_worker()
         except Exception as error:
             reason = _reason(error)
             if isinstance(error, ImportError) and self.settings.synchronizer == "message_filters":
@@ -173,6 +185,8 @@ class StdnetNode(LifecycleNode):
             self._stop_input()
             return FAILURE
         self._last_seen = [time.monotonic()] * 2
+        self._last_pair = time.monotonic()
+        self._unpaired = [0, 0]
         self._refusals = 0
         self._active = True
         return super().on_activate(state)
@@ -198,10 +212,18 @@ class StdnetNode(LifecycleNode):
         self._release()
         return SUCCESS
 
-    def destroy_node(self) -> None:
-        """Stop the inference thread, then destroy the node."""
-        self._release()
+    def destroy_node(self, patience: float = 5.0) -> None:
+        """Stop the inference thread, waiting ``patience`` seconds for what it is at, then destroy the node."""
+        self._release(patience)
         super().destroy_node()
+
+    def _pipeline_of_worker(self) -> Pipeline:
+        """Wait for the model, but not beyond the end of rclpy, which Ctrl-C and SIGTERM bring."""
+        future = self._worker.call(self._make_pipeline)
+        while not wait([future], timeout=0.05).done:
+            if not self.context.ok():
+                raise KeyboardInterrupt  # an Exception would be a failure to tell of
+        return future.result()
 
     def _make_pipeline(self) -> Pipeline:
         reporter = Reporter(warn=self._warn, drop=self._statistics.drop, reset=self._statistics.reset)
@@ -222,6 +244,7 @@ class StdnetNode(LifecycleNode):
         for subscription in self._subscriptions_in_use:
             self.destroy_subscription(subscription)
         self._subscriptions_in_use.clear()
+        self._latched.clear()
         self._info_readers = (CameraInfoReader(), CameraInfoReader())
         self._qos_problems.clear()
         if self._synchronizer is not None:
@@ -232,10 +255,10 @@ class StdnetNode(LifecycleNode):
             if self._pipeline is not None:
                 self._worker.call(self._pipeline.reset)
 
-    def _release(self) -> None:
+    def _release(self, patience: float = 5.0) -> None:
         self._stop_input()
         if self._worker is not None:
-            self._worker.close()
+            self._worker.close(patience)
         if self._pipeline is not None:
             self._statistics.drop("window_reset", self._pipeline.waiting)  # 0 if the worker came to the reset
         if self._synchronizer is not None:
@@ -289,6 +312,25 @@ class StdnetNode(LifecycleNode):
             self._on_image(stream, read, serialized, reception)
 
         self._subscribe(kind, topic, on_message_and_reception if RECEPTION_IS_TOLD else on_message)
+
+    def _subscribe_to_latched_infos(self) -> None:
+        """Hear a camera_info that was published once and kept for whoever comes later.
+
+        A subscription that takes kept messages hears nobody who keeps none, so it comes beside the usual one, where
+        nothing was heard yet and a publisher keeps its messages."""
+        if not self._active:
+            return
+        for stream, callback in ((COLOR, self._on_color_info), (DEPTH, self._on_depth_info)):
+            topic = self.resolve_topic_name(f"{STREAM_NAMES[stream]}/camera_info")
+            if self.infos[stream] is not None or topic in self._latched:
+                continue
+            publishers = self.get_publishers_info_by_topic(topic)
+            if any(p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers):
+                self._latched.add(topic)
+                qos = QoSProfile(
+                    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+                )
+                self._subscriptions_in_use.append(self.create_subscription(CameraInfo, topic, callback, qos, raw=True))
 
     def _subscribe(self, kind, topic: str, callback) -> None:
         def incompatible(event) -> None:
@@ -348,10 +390,19 @@ class StdnetNode(LifecycleNode):
                 self._refuse(error)
                 return
             stamp = message.header.stamp
-            if stamp.sec < 0:
+            if self.settings.use_arrival_time:
+                message.header.stamp = self.get_clock().now().to_msg()
+                stamp_ns = time.time_ns() - round(1e9 * _seconds_since(reception))
+            elif stamp.sec < 0:
                 self._refuse(FrameError(f"{name}_damaged", f"{name}/image: the stamp lies before 1970"))
                 return
-            pairs = self._synchronizer.add(stream, stamp.sec * 1_000_000_000 + stamp.nanosec, message)
+            else:
+                stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
+            pairs = self._synchronizer.add(stream, stamp_ns, message, len(serialized))
+            self._unpaired[stream] += 1
+            if pairs:
+                self._last_pair = time.monotonic()
+                self._unpaired = [0, 0]
             for pair in pairs:
                 self._statistics.paired()
                 request = Request(pair, *self.infos, arrival)
@@ -501,7 +552,10 @@ class StdnetNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         snapshot = self.snapshot()
+        self._subscribe_to_latched_infos()
         level, summary = self.health()
+        if level and summary != self.failure:
+            self._warn("health", summary)
         details: dict[str, Any] = {"enabled": self._enabled}
         if self._pipeline is not None:
             details.update(self._pipeline.state())
@@ -547,7 +601,7 @@ class StdnetNode(LifecycleNode):
             return 0, "disabled by the enable service"
         silent = [time.monotonic() - seen > SILENCE_SECONDS for seen in self._last_seen]
         heard = [info is not None for info in self.infos] + [not is_silent for is_silent in silent]
-        topics = [subscription.topic_name for subscription in self._subscriptions_in_use]  # camera_infos, then images
+        topics = [subscription.topic_name for subscription in self._subscriptions_in_use[:4]]  # camera_infos, images
         deaf = [topic for topic, hears in zip(topics, heard, strict=True) if topic in self._qos_problems and not hears]
         if deaf:
             return 1, f"incompatible QoS on {', '.join(deaf)}"
@@ -555,13 +609,15 @@ class StdnetNode(LifecycleNode):
             return 1, f"nothing received on {' and '.join(itertools.compress(topics[2:], silent))}"
         if not self.has_subscribers():
             return 0, "nobody subscribes: idle"
-        offset = self._synchronizer.offset()
-        if offset is not None and abs(offset) > max(OFFSET_SECONDS, 2 * self.settings.sync_slop):
-            return 1, f"colour stamps are {offset:.1f} s ahead of depth stamps: nothing can be paired"
+        waited = time.monotonic() - self._last_pair > SILENCE_SECONDS
+        if min(self._unpaired) >= (UNPAIRED if waited else SURELY_UNPAIRED):
+            return 1, f"nothing can be paired: {self._synchronizer.trouble()}"
         if self._refusals >= REFUSALS:
             return 1, f"the last {self._refusals} frames were refused: {self._refusal}"
         if self._pipeline.fallback:
             return 1, self._pipeline.fallback
+        if self._pipeline.doubt:
+            return 1, self._pipeline.doubt
         if self.infos[COLOR] is None:
             return 1, "no camera_info for the colour image: no points"
         return 0, "running"
@@ -587,9 +643,12 @@ def main(arguments: list[str] | None = None, *, upsampler_factory=make_upsampler
     """Run the node until it is interrupted. Exit status 2 for parameters that are refused."""
     status = 0
     node = None
+    started = False
     keep_freed_memory()
     try:
         rclpy.init(args=arguments)
+        started = True
+        stopping.in_order()
         node = StdnetNode(upsampler_factory=upsampler_factory)
         node.create_timer(GIVE_BACK_SECONDS, give_back_holes, clock=Clock(clock_type=ClockType.STEADY_TIME))
         executor = SingleThreadedExecutor()
@@ -599,25 +658,26 @@ def main(arguments: list[str] | None = None, *, upsampler_factory=make_upsampler
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (StdnetError, ParameterException) as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
-    except RuntimeError as error:
-        if node is None:
+    except Exception as error:
+        if started and not rclpy.ok():
+            pass  # a signal has shut rclpy down amid a call of it: the end that was asked for
+        elif isinstance(error, StdnetError | ParameterException):
+            print(f"error: {error}", file=sys.stderr)
+            status = 2
+        elif isinstance(error, RuntimeError) and node is None:
             # rcl refuses a malformed command line or parameter file with its own error type.
             print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
             status = 2
-        elif rclpy.ok():
+        else:
             raise
-        # Otherwise SIGTERM has shut rclpy down while the executor was about to wait: the end that was asked for.
     finally:
         # A second Ctrl-C (the terminal's and the launch system's) must not interrupt the clean-up.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
-            node.destroy_node()
+            node.destroy_node(patience=LAST_PATIENCE)
         if rclpy.ok():
             rclpy.shutdown()
-    sys.exit(status)
+    stopping.leave(status)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from stdnet_core.cli import run_cli
+from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import ConfigError
 
 ParameterValue = bool | int | float | str | tuple
@@ -146,9 +147,24 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec("depth_transport", "raw", "Form of the depth input.", choices=("raw", "compressedDepth")),
     ParameterSpec(
         "depth_unit",
-        0.001,
-        "Metres per unit of 16UC1 input depth. 0.001: millimetres.",
-        range=(1e-6, 1.0),
+        0.0,
+        "Metres per stored unit of input depth, whatever its encoding: 0.001, 0.00390625 (1/256). 0: integers are "
+        "millimetres, floating-point numbers metres.",
+        range=(0.0, 1.0),
+        runtime=True,
+    ),
+    ParameterSpec(
+        "invalid_above",
+        0.0,
+        "Stored depth (not metres) above this value is no measurement. 0: no limit; 65535 of an integer never is one.",
+        range=(0.0, 1e9),
+        runtime=True,
+    ),
+    ParameterSpec(
+        "max_image_pixels",
+        4096 * 3072,
+        "Larger images are refused by their header, before they are decoded.",
+        range=(1, 64_000_000),
         runtime=True,
     ),
     ParameterSpec(
@@ -186,11 +202,25 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         range=(0.0, 1.0),
         runtime=True,
     ),
-    ParameterSpec("sync_queue_size", 10, "How many images of each input may wait for a partner.", range=(1, 100)),
+    ParameterSpec(
+        "sync_queue_seconds",
+        2.0,
+        "How long an image may wait for its partner: as much later as depth (or colour) comes, and more. At most "
+        "256 MB of each input wait.",
+        range=(0.05, 60.0),
+    ),
+    ParameterSpec(
+        "use_arrival_time",
+        False,
+        "Pair images by when they arrive, for drivers that set no stamps; output is stamped so too. sync_slop has to "
+        "cover how unevenly they arrive.",
+        runtime=True,
+    ),
     ParameterSpec(
         "max_gap",
         1.0,
-        "A longer pause between frames clears the temporal window, seconds.",
+        "A longer pause between frames clears the temporal window, seconds; of a slow camera only a pause of 2.5 of "
+        "its periods.",
         range=(0.001, 3600.0),
         runtime=True,
     ),
@@ -237,6 +267,11 @@ def settings_from(values: Mapping[str, Any]) -> SimpleNamespace:
     if any(parsed["extrinsics"]) and abs(math.hypot(*quaternion) - 1.0) > 1e-2:
         raise ConfigError("the quaternion in extrinsics must have length 1 (order x y z qx qy qz qw)")
     return SimpleNamespace(**{name.replace(".", "_"): value for name, value in parsed.items()})
+
+
+def depth_units(settings: SimpleNamespace) -> DepthUnits:
+    """How stored depth becomes metres."""
+    return DepthUnits(settings.depth_unit or None, settings.invalid_above or None)
 
 
 def refusal(current: Mapping[str, Any], changes: Mapping[str, Any], configured: bool) -> str | None:

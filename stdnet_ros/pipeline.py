@@ -16,10 +16,12 @@ from typing import Any, Protocol
 import numpy as np
 from sensor_msgs.msg import CameraInfo
 
+from stdnet_core.depth_units import look_at
 from stdnet_core.errors import StdnetError
-from stdnet_core.ros_images import FrameError, color_of, depth_of
+from stdnet_core.ros_images import FrameError, color_of, frames_agree, printable, same_field_of_view, stored_depth
 from stdnet_ros import registration
 from stdnet_ros.camera_info import CameraInfoError, Intrinsics, fit_to_image, pinhole
+from stdnet_ros.parameters import depth_units
 from stdnet_ros.registration import Extrinsics
 from stdnet_ros.synchronizer import Pair
 from stdnet_ros.window import FrameSignature, WindowGuard
@@ -142,6 +144,9 @@ class Pipeline:
         """Frames in the upsampler that wait for following ones (latency_frames)."""
         self.fallback: str | None = None
         """Why something other than what was asked for runs, None if all is as asked for."""
+        self.doubt: str | None = None
+        """Why depth cannot be of the unit that it is taken for, None if it can."""
+        self._looked_at: tuple[Any, ...] | None = None
         self._upsampler = self._first(settings)
 
     @property
@@ -222,8 +227,8 @@ class Pipeline:
 
     def _prepare(self, request: Request, settings: SimpleNamespace) -> tuple[np.ndarray, np.ndarray, CameraInfo | None]:
         color_message, depth_message = request.pair.color, request.pair.depth
-        color = color_of(color_message)
-        depth = depth_of(depth_message, settings.depth_unit)
+        color = color_of(color_message, max_pixels=settings.max_image_pixels)
+        depth = self._metres(depth_message, settings)
         color_encoding, depth_encoding = (getattr(m, "encoding", "compressed") for m in (color_message, depth_message))
 
         info = self._fitted_info(request.color_info, color.shape[1], color.shape[0])
@@ -252,6 +257,19 @@ class Pipeline:
             self.reset()
             self._guard.check(request.pair.color_stamp, signature, settings.max_gap)
         return _Taken(request, color, info), depth
+
+    def _metres(self, message: Any, settings: SimpleNamespace) -> np.ndarray:
+        """Depth (h, w) metres, NaN invalid; a stream's first image is looked at, whether its unit can be right."""
+        units = depth_units(settings)
+        stored = stored_depth(message, max_pixels=settings.max_image_pixels)
+        if self._looked_at != (units, stored.dtype):
+            seen = look_at(stored, units)
+            if seen is not None:
+                self._looked_at = units, stored.dtype
+                self.doubt = None if seen.given or seen.plausible else seen.doubt("depth_unit")
+        if self.doubt is not None:
+            self._reporter.warn("depth unit", self.doubt)
+        return units.metres(stored, invalid=np.nan)
 
     def _fitted_info(self, info: CameraInfo | None, width: int, height: int) -> CameraInfo | None:
         if info is None:
@@ -287,8 +305,8 @@ class Pipeline:
         """Depth on the colour image's field of view, reprojected if it has to be."""
         color_frame = request.pair.color.header.frame_id
         depth_frame = request.pair.depth.header.frame_id
-        same_frame = depth_frame == color_frame or not depth_frame
-        same_view = registration.same_field_of_view(color_size, depth.shape)
+        same_frame = not depth_frame or frames_agree(depth_frame, color_frame)
+        same_view = same_field_of_view(color_size, depth.shape)
         if settings.registration == "registered" or (settings.registration == "auto" and same_frame and same_view):
             if not same_view:
                 raise FrameError(
@@ -298,7 +316,7 @@ class Pipeline:
                 )
             return depth
         reason = (
-            f"frame {depth_frame!r} is not colour's {color_frame!r}"
+            f"frame {printable(depth_frame)} is not colour's {printable(color_frame)}"
             if not same_frame
             else f"its size {_wh(depth.shape)} does not fit colour's {_wh(color_size)}"
         )
@@ -333,7 +351,7 @@ class Pipeline:
             return Extrinsics.from_quaternion(given[:3], given[3:])
         if same_frame:
             return Extrinsics(np.eye(3), np.zeros(3))
-        return self._extrinsics(depth_frame, color_frame, stamp)
+        return self._extrinsics(depth_frame.lstrip("/"), color_frame.lstrip("/"), stamp)
 
     def _step(self, taken: _Taken, depth: np.ndarray, settings: SimpleNamespace) -> Any:
         """One inference; a full or failing device is recovered from and the frame tried again."""

@@ -34,17 +34,6 @@ class Extrinsics:
         return Extrinsics(rotation, np.asarray(translation, np.float64))
 
 
-def same_field_of_view(color_size: tuple[int, int], depth_size: tuple[int, int]) -> bool:
-    """Whether some scale makes the depth image's size the colour image's, to within one depth pixel.
-
-    Args:
-        color_size, depth_size: (height, width).
-    """
-    lowest = max(big / (small + 1) for big, small in zip(color_size, depth_size, strict=True))
-    highest = min(big / (small - 1) if small > 1 else np.inf for big, small in zip(color_size, depth_size, strict=True))
-    return lowest < highest
-
-
 def target_size(color: Intrinsics, depth: Intrinsics) -> tuple[int, int]:
     """(height, width) of a grid over the colour image whose cells are about as large as the depth camera's pixels."""
     scale = max(1, round(color.fx / depth.fx))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from stdnet_core.ros_images import printable
 from stdnet_ros.camera_info import Intrinsics
 
 
@@ -31,12 +32,17 @@ _LABELS = {
 }
 
 
+_PERIODS = 2.5
+"""A pause of fewer periods of a slow camera is none."""
+
+
 class WindowGuard:
     """Remembers the last frame and says why the next one does not continue it."""
 
     def __init__(self) -> None:
         self._stamp: int | None = None
         self._signature: FrameSignature | None = None
+        self._period: int | None = None
 
     def forget(self) -> None:
         """Take the next frame for the first."""
@@ -59,14 +65,19 @@ class WindowGuard:
         self._stamp, self._signature = stamp, signature
         if last is None:
             return None
+        before, self._period = self._period, max(0, stamp - last_stamp)
         if stamp < last_stamp:
             return "time_jump", f"time jumped back by {(last_stamp - stamp) / 1e9:.3f} s"
-        if stamp - last_stamp > max_gap * 1e9:
+        if stamp - last_stamp > max(max_gap * 1e9, _PERIODS * (before or 0)):
             return "gap", f"{(stamp - last_stamp) / 1e9:.3f} s without a frame (max_gap is {max_gap:g} s)"
         for field, label in _LABELS.items():
-            before, now = getattr(last, field), getattr(signature, field)
-            if before != now:
-                return field, f"{label} changed from {before} to {now}"
+            old, new = getattr(last, field), getattr(signature, field)
+            if old != new:
+                return field, f"{label} changed from {_shown(old)} to {_shown(new)}"
         if None not in (last.camera, signature.camera) and last.camera != signature.camera:
             return "intrinsics", "the camera's intrinsics changed"
         return None
+
+
+def _shown(value: object) -> str:
+    return printable(value) if isinstance(value, str) else str(value)

@@ -12,6 +12,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from stdnet_core import ros_images
+from stdnet_core.depth_units import DepthUnits
 from stdnet_core.ros_images import FrameError
 from stdnet_ros import conversions
 
@@ -87,16 +88,16 @@ def test_depth_byte_order(bigendian, order):
         message.data.frombytes(struct.pack(f"{order}4{code}", *values))
         unit = 0.001 if encoding == "16UC1" else 1.0
         expected = np.array(values, np.float32) * np.float32(unit)
-        expected[0] = np.nan
-        np.testing.assert_allclose(ros_images.depth_from_image(message).ravel(), expected, rtol=1e-6)
+        expected[[i for i, value in enumerate(values) if value in (0, 65535)]] = np.nan
+        np.testing.assert_allclose(ros_images.depth_of(message).ravel(), expected, rtol=1e-6)
 
 
 def test_invalid_depth_becomes_nan_and_the_unit_is_used():
     metres = np.array([[1.0, 0.0, -1.0, np.nan, np.inf, -np.inf]], np.float32)
-    out = ros_images.depth_from_image(image(metres, "32FC1", Header()))
+    out = ros_images.depth_of(image(metres, "32FC1", Header()))
     np.testing.assert_array_equal(out, [[1.0] + [np.nan] * 5])
     units = np.array([[4000, 0]], np.uint16)
-    out = ros_images.depth_from_image(image(units, "16UC1", Header()), unit=0.00025)
+    out = ros_images.depth_of(image(units, "16UC1", Header()), DepthUnits(0.00025))
     np.testing.assert_allclose(out, [[1.0, np.nan]])
 
 
@@ -130,7 +131,7 @@ def _compressed_depth(encoding: str, samples: np.ndarray, a: float = 0.0, b: flo
 
 def test_compressed_depth():
     millimetres = np.arange(48, dtype=np.uint16).reshape(6, 8) * 100
-    out = ros_images.depth_from_compressed(_compressed_depth("16UC1", millimetres))
+    out = ros_images.depth_of(_compressed_depth("16UC1", millimetres))
     expected = millimetres.astype(np.float32) / 1000
     expected[0, 0] = np.nan
     np.testing.assert_allclose(out, expected, rtol=1e-6)
@@ -141,7 +142,7 @@ def test_compressed_depth():
     depth = np.linspace(0.5, 9.5, 48, dtype=np.float32).reshape(6, 8)
     samples = np.rint(a / depth + b).astype(np.uint16)
     samples[0, 0] = 0
-    out = ros_images.depth_from_compressed(_compressed_depth("32FC1", samples, a, b))
+    out = ros_images.depth_of(_compressed_depth("32FC1", samples, a, b))
     assert np.isnan(out[0, 0])
     step = depth**2 / a  # one quantisation step in metres
     assert (np.abs(out - depth) <= step).ravel()[1:].all()
@@ -170,7 +171,7 @@ def _raw(**fields) -> Image:
 )
 def test_damaged_depth_is_refused_with_its_topic(fields, words):
     with pytest.raises(FrameError, match=words) as raised:
-        ros_images.depth_from_image(_raw(**fields), topic="/camera/depth")
+        ros_images.depth_of(_raw(**fields), topic="/camera/depth")
     assert raised.value.cause == "bad_depth"
     assert str(raised.value).startswith("/camera/depth")
 
@@ -202,14 +203,14 @@ def test_compressed_headers_are_not_trusted():
     with pytest.raises(FrameError, match="damaged"):
         ros_images.color_from_compressed(CompressedImage(data=bytes(greedy)))
     depth = _compressed_depth("16UC1", np.ones((4, 4), np.uint16))
-    for wrong in ("16UC1; compressedDepth rvl", "jpeg", "8UC1; compressedDepth png"):
+    for wrong in ("16UC1; jpeg compressed ", "32FC1; png compressed ", "jpeg", "8UC1; compressedDepth png"):
         depth.format = wrong
         with pytest.raises(FrameError):
-            ros_images.depth_from_compressed(depth)
+            ros_images.depth_of(depth)
     with pytest.raises(FrameError, match="16-bit"):
-        ros_images.depth_from_compressed(_compressed_depth("16UC1", np.ones((4, 4), np.uint8)))
+        ros_images.depth_of(_compressed_depth("16UC1", np.ones((4, 4), np.uint8)))
     with pytest.raises(FrameError, match="finite"):
-        ros_images.depth_from_compressed(_compressed_depth("32FC1", np.ones((4, 4), np.uint16), float("nan"), 0.0))
+        ros_images.depth_of(_compressed_depth("32FC1", np.ones((4, 4), np.uint16), float("nan"), 0.0))
 
 
 def test_ten_thousand_fuzzed_messages_give_an_image_or_a_frame_error():
@@ -229,7 +230,7 @@ def test_ten_thousand_fuzzed_messages_give_an_image_or_a_frame_error():
                 is_bigendian=int(rng.integers(0, 2)),
             )
             message.data.frombytes(rng.bytes(int(rng.integers(0, 300))))
-            convert = (ros_images.color_from_image, ros_images.depth_from_image)[index // 2 % 2]
+            convert = (ros_images.color_from_image, ros_images.depth_of)[index // 2 % 2]
         else:
             data = np.array((png, jpg, depth)[index // 2 % 3]).ravel()
             at = rng.integers(45, data.size, 3)  # behind the headers, whose damage is tested above
@@ -237,7 +238,7 @@ def test_ten_thousand_fuzzed_messages_give_an_image_or_a_frame_error():
             message = CompressedImage(format=("png", "32FC1; compressedDepth png")[index // 2 % 3 == 2])
             length = data.size if rng.random() < 0.7 else rng.integers(1, data.size)
             message.data.frombytes(data[:length].tobytes())
-            convert = (ros_images.color_from_compressed, ros_images.depth_from_compressed)[index // 2 % 3 == 2]
+            convert = (ros_images.color_from_compressed, ros_images.depth_of)[index // 2 % 3 == 2]
         try:
             out = convert(message)
         except FrameError:

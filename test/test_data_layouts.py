@@ -18,7 +18,7 @@ from stdnet_core.data.rgbd_folder import read_intrinsics, write_folder
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sources import open_source
 from stdnet_core.data.stamp_matching import match_nearest
-from stdnet_core.errors import DataError, InputError
+from stdnet_core.errors import ConfigError, DataError, InputError
 
 HEIGHT, WIDTH = 24, 32
 
@@ -135,6 +135,8 @@ def test_tartanair_splits_of_the_paper(tmp_path, caplog):
         test = open_source(tmp_path, split="test")
     assert [s.name for s in test] == ["hospital/Hard/P047", "office2/Hard/P001", "office2/Hard/P004"]
     assert "has 2 frames; the paper's has 533" in caplog.text
+    assert caplog.text.count("left out, since they are in neither of the paper's splits: ") == 1
+    assert "hospital/Easy/P044, hospital/Easy/P047 and 10 more" in caplog.text
     train = open_source(tmp_path, split="train")
     assert len(train) == 11
     assert not {s.name for s in train} & {s.name for s in test}
@@ -151,6 +153,23 @@ def test_tartanair_split_without_all_its_sequences(tmp_path):
     assert [s.name for s in found] == ["office2/P001"]
     assert len(found.left_out) == 2
     assert "P047" in found.left_out[0]
+
+
+def test_trajectories_of_no_split_are_left_out_with_a_word_where_they_are_incomplete(tmp_path, caplog):
+    for name in ("office/Hard/P000", "carwelding/Hard/P002", "carwelding/Hard/P003"):
+        write_tartanair(tmp_path / name, frames=6)
+    (tmp_path / "carwelding/Hard/P002/depth_left/000003_left_depth.npy").unlink()
+    for file in (tmp_path / "carwelding/Hard/P003/image_left").iterdir():
+        file.unlink()
+    with caplog.at_level(logging.WARNING):
+        found = open_source(tmp_path)
+    names = ["carwelding/Hard/P002[0-2]", "carwelding/Hard/P002[4-5]", "office/Hard/P000"]
+    assert [s.name for s in found] == names
+    assert [text.split(": ")[0].rsplit("/", 1)[1] for text in found.left_out] == ["P002", "P003"]
+    assert "left out: " in caplog.text
+    (tmp_path / "office/Hard/P000/depth_left/000003_left_depth.npy").unlink()
+    with pytest.raises(DataError, match="office/Hard/P000: expected 6 complete frames"):
+        open_source(tmp_path)
 
 
 # --- DyDToF
@@ -496,16 +515,94 @@ def test_half_downloaded_sequence(tmp_path):
     assert len(found.left_out) == 1
 
 
-def test_gap_in_the_numbers_splits_the_sequence(tmp_path):
-    write_own(tmp_path / "a", frames=9)
-    for kind in ("color", "depth"):
-        (tmp_path / f"a/{kind}/000003.png").unlink()
-    (tmp_path / "a/depth/000007.png").unlink()
+def test_gap_in_the_numbers_of_a_data_set_splits_the_sequence(tmp_path):
+    write_tartanair(tmp_path / "office" / "P000", frames=9, flow=False)
+    for file in ("image_left/000003_left.png", "depth_left/000003_left_depth.npy", "depth_left/000007_left_depth.npy"):
+        (tmp_path / "office/P000" / file).unlink()
     with pytest.raises(DataError, match=r"expected 9 complete frames.*colour of frame 3 is missing"):
         open_source(tmp_path)
     found = open_source(tmp_path, skip_bad=True)
-    assert [(s.name, len(s)) for s in found] == [("a[0-2]", 3), ("a[4-6]", 3)]
-    np.testing.assert_allclose(found[1].clip(0, 1).depth[0, 0].numpy(), depth_image(4), atol=6e-4)
+    assert [(s.name, len(s)) for s in found] == [("office/P000[0-2]", 3), ("office/P000[4-6]", 3)]
+
+
+@pytest.mark.parametrize("names", [[0, 5, 10, 15], [2, 3, 7, 8], ["0.033000", "0.066667", "0.1", "12.5"]])
+def test_own_frames_are_sorted_by_name_and_not_counted(tmp_path, names):
+    write_own(tmp_path / "a", frames=4)
+    for kind in ("color", "depth"):
+        for number, name in reversed(list(enumerate(names))):
+            stem = f"{name:06d}" if isinstance(name, int) else name
+            (tmp_path / f"a/{kind}/{number:06d}.png").rename(tmp_path / f"a/{kind}/new{stem}.png")
+        for path in (tmp_path / f"a/{kind}").iterdir():
+            path.rename(path.with_name(path.name.removeprefix("new")))
+    (sequence,) = open_source(tmp_path)
+    assert len(sequence) == 4
+    for t in range(4):
+        np.testing.assert_allclose(sequence.clip(t, 1).depth[0, 0].numpy(), depth_image(t), atol=6e-4)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".pgm", ".tiff"])
+def test_sixteen_bit_depth_of_any_file(tmp_path, suffix):
+    write_own(tmp_path / "a", frames=2)
+    for path in (tmp_path / "a/depth").iterdir():
+        stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        path.unlink()
+        assert cv2.imwrite(str(path.with_suffix(suffix)), stored)
+    (sequence,) = open_source(tmp_path)
+    np.testing.assert_allclose(sequence.clip(1, 1).depth[0, 0].numpy(), depth_image(1), atol=6e-4)
+
+
+def replace_depth(folder, store):
+    """Write each depth file of an own folder anew as ``store(millimetres)``, as .npy."""
+    for path in (folder / "depth").iterdir():
+        stored = store(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+        path.unlink()
+        np.save(path.with_suffix(".npy"), stored)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.int64])
+def test_integers_are_millimetres(tmp_path, kind):
+    write_own(tmp_path / "a", frames=2)
+    replace_depth(tmp_path / "a", lambda mm: mm.astype(kind))
+    clip = open_source(tmp_path)[0].clip(1, 1)
+    np.testing.assert_allclose(clip.depth[0, 0].numpy(), depth_image(1), atol=6e-4)
+
+
+def test_floating_point_millimetres_are_refused_until_the_unit_is_given(tmp_path):
+    write_own(tmp_path / "a", frames=2)
+    replace_depth(tmp_path / "a", lambda mm: mm.astype(np.float32))
+    with pytest.raises(DataError, match=r"32-bit floating-point .* no depth camera measures.*--depth-unit"):
+        open_source(tmp_path)
+    for source, options in ((tmp_path, {"depth_unit": 0.001}), (f"{tmp_path}?depth_unit=0.001", {})):
+        clip = open_source(source, **options)[0].clip(1, 1)
+        np.testing.assert_allclose(clip.depth[0, 0].numpy(), depth_image(1), atol=6e-4)
+    with pytest.raises(ConfigError, match="depth unit is -1"):
+        open_source(f"{tmp_path}?depth_unit=-1")
+
+
+def test_no_reading_is_said_and_more_can_be_taken_away(tmp_path):
+    write_own(tmp_path / "a", frames=2)
+    path = tmp_path / "a/depth/000000.png"
+    stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    measured = stored > 0
+    stored[:3] = 65535
+    cv2.imwrite(str(path), stored)
+    found = open_source(tmp_path)
+    assert "is 65535, which is taken as no reading" in found.notes[0]
+    valid = found[0].clip(0, 1).valid[0, 0].numpy()
+    assert not valid[:3].any()
+    np.testing.assert_array_equal(valid[3:], measured[3:])
+    limit = float(np.median(stored[3:]))
+    valid = open_source(tmp_path, invalid_above=limit)[0].clip(0, 1).valid[0, 0].numpy()
+    np.testing.assert_array_equal(valid, (stored > 0) & (stored <= limit))
+
+
+def test_lists_may_begin_with_a_byte_order_mark(tmp_path):
+    write_own(tmp_path / "a", frames=2)
+    (tmp_path / "a/intrinsics.txt").write_bytes(b"\xef\xbb\xbf30 31 15.5 11.5\n")
+    (tmp_path / "a/stamps.txt").write_bytes(b"\xef\xbb\xbf1.5\n1.6\n")
+    clip = open_source(tmp_path)[0].clip(0, 2)
+    assert clip.intrinsics[0].tolist() == [30, 0, 15.5]
+    assert clip.stamps.tolist() == [1.5, 1.6]
 
 
 def cut_off(path, share=0.5):
@@ -567,7 +664,7 @@ def test_pickled_arrays_are_never_loaded(tmp_path):
 def test_eight_bit_depth_is_refused(tmp_path):
     write_own(tmp_path / "a", frames=2)
     write_image(tmp_path / "a/depth/000000.png", np.zeros((HEIGHT, WIDTH), np.uint8))
-    with pytest.raises(DataError, match="expected a 16-bit single-channel PNG, found 8-bit"):
+    with pytest.raises(DataError, match="expected a 16-bit single-channel image, found 8-bit"):
         open_source(tmp_path)
 
 

@@ -14,6 +14,7 @@ from ros_fixtures import camera_info
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from stdnet_core.ros_images import same_field_of_view
 from stdnet_ros import registration
 from stdnet_ros.camera_info import CameraInfoError, Intrinsics, fit_to_image, pinhole, viewing_rays
 from stdnet_ros.conversions import give_data
@@ -195,7 +196,6 @@ def test_region_of_interest_and_binning_are_resolved():
         ({"k": [0.0] * 9}, "uncalibrated"),
         ({"k": [float("nan")] * 9}, "uncalibrated"),
         ({"p": [float("inf")] * 12}, "not finite"),
-        ({"width": 0}, "no image size"),
         ({"width": 100}, "aspect"),
     ],
 )
@@ -205,6 +205,15 @@ def test_unusable_camera_info_is_refused(change, words):
         setattr(info, name, value)
     with pytest.raises(CameraInfoError, match=words):
         fit_to_image(info, 640, 480)
+
+
+def test_camera_info_without_a_size_describes_the_image():
+    info = camera_info(640, 480, Header(), 500.0)
+    sized = fit_to_image(info, 640, 480)
+    info.width = info.height = 0
+    fitted = fit_to_image(info, 640, 480)
+    assert (fitted.width, fitted.height) == (640, 480)
+    np.testing.assert_array_equal(fitted.k, sized.k)
 
 
 def test_p_is_used_for_rectified_images_and_k_without_p():
@@ -246,7 +255,7 @@ def test_reprojection_matches_a_loop_over_the_pixels():
 
 
 def test_field_of_view_allows_for_rounding_alone():
-    same = registration.same_field_of_view
+    same = same_field_of_view
     assert same((480, 640), (60, 80))
     assert same((480, 640), (480, 640))
     assert same((481, 641), (61, 81))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from ros_fixtures import ROOT, Header, SingleThreadedExecutor, running_graph, stamp_message, wait_for
 
-from stdnet_core.ros_images import color_from_image, depth_from_image
+from stdnet_core.ros_images import color_from_image, depth_of
 from stdnet_ros import soak
 from stdnet_ros.benchmark import __main__ as benchmark
 from stdnet_ros.benchmark.bare_node import PassThrough
@@ -95,7 +95,7 @@ def test_messages_that_went_missing_are_counted_by_hop():
 def test_the_scene_is_what_it_says():
     messages = Scene(64, 48, 8).messages()
     assert color_from_image(messages["color/image"]).shape == (48, 64, 3)
-    depth = depth_from_image(messages["depth/image"])
+    depth = depth_of(messages["depth/image"])
     assert depth.shape == (6, 8)
     assert np.isfinite(depth).all()
     assert (messages["depth/camera_info"].width, messages["depth/camera_info"].height) == (8, 6)

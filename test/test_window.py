@@ -41,8 +41,23 @@ def test_time_and_forgetting():
     guard = WindowGuard()
     assert guard.check(SECOND, FRAME, 1.0) is None
     assert guard.check(2 * SECOND, FRAME, 1.0) is None
-    assert guard.check(3 * SECOND + 1, FRAME, 1.0)[0] == "gap"
+    assert guard.check(4 * SECOND + SECOND // 2 + 1, FRAME, 1.0)[0] == "gap"
     assert guard.check(3 * SECOND, FRAME, 1.0)[0] == "time_jump"
+    assert guard.check(4 * SECOND + 1, FRAME, 1.0)[0] == "gap"
+
+
+def test_a_slow_camera_has_no_gaps():
+    guard = WindowGuard()
+    guard.check(0, FRAME, 1.0)
+    assert guard.check(2 * SECOND, FRAME, 1.0)[0] == "gap"  # nothing says yet that this is its pace
+    for second in (4, 6, 8, 12):
+        assert guard.check(second * SECOND, FRAME, 1.0) is None
+    assert guard.check(25 * SECOND, FRAME, 1.0)[0] == "gap"
+
+
+def test_forgetting():
+    guard = WindowGuard()
+    guard.check(SECOND, FRAME, 1.0)
     guard.forget()
     assert guard.check(0, replace(FRAME, frame_id="other"), 1.0) is None
 

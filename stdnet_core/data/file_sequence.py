@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,12 +20,15 @@ import torch
 from torch import Tensor
 
 from stdnet_core.data.clip import RgbdClip
-from stdnet_core.data.image_files import read_color, read_depth, read_flow, what_is_wrong
+from stdnet_core.data.image_files import BY_TYPE, read_color, read_depth, read_flow, read_stored_depth, what_is_wrong
 from stdnet_core.data.rgbd_sequence import frame_indices
+from stdnet_core.depth_units import DepthUnits, check_units
 from stdnet_core.errors import DataError
 
 _ASPECT_TOLERANCE = 0.02
-_STAMP = re.compile(r"(\d{9,})\.(\d{1,9})")  # seconds, and a part of one
+_LAST_NUMBER = r"(\d+)\D*$"
+_STAMP = re.compile(r"(\d+)\.(\d{1,9})")  # seconds, and a part of one
+_FRAMES_LOOKED_AT = 5
 _FIRST_STAMP = 10**8
 """From here on a file's number is a time in seconds, milliseconds, microseconds or nanoseconds."""
 
@@ -77,16 +81,22 @@ class FileSequence:
         name: for tables and messages.
         frames: the files, in order and consecutive in time.
         intrinsics: (3, 3) in pixels of the frames that :meth:`clip` gives before ``center_crop``, or None.
-        depth_reader: depth file to (H, W) float32 metres, 0 invalid.
+        depth_reader: depth file to (H, W) float32 metres, 0 invalid; for data whose format is known. Without it the
+            files are read by ``units``, and the first ones are looked at whether those fit.
+        units: how stored depth becomes metres.
         color_to_depth_size: bring colour to the size of the depth (data whose colour camera is finer).
         center_crop: (H, W) of the middle part to use, or None for all.
 
     Depth files smaller than the colour but of the same proportions are the low-resolution depth of a sensor: they
-    become ``depth_lr`` and the clip's ``depth`` is all invalid. Attribute ``lr_scale`` is the ratio of the sizes, None
-    without low-resolution depth.
+    become ``depth_lr`` and the clip's ``depth`` is all invalid.
+
+    Attributes:
+        lr_scale: the ratio of the sizes, None without low-resolution depth.
+        notes: what its user should know, one sentence each.
 
     Raises:
-        DataError: there is no frame, or the first one cannot be read or does not fit together.
+        DataError: there is no frame, or the first one cannot be read or does not fit together, or its depth is of
+            another unit than it is taken for.
     """
 
     def __init__(
@@ -95,7 +105,8 @@ class FileSequence:
         frames: Sequence[FrameFiles],
         *,
         intrinsics: Tensor | None = None,
-        depth_reader: Callable[[Path], np.ndarray] = read_depth,
+        depth_reader: Callable[[Path], np.ndarray] | None = None,
+        units: DepthUnits = BY_TYPE,
         color_to_depth_size: bool = False,
         center_crop: tuple[int, int] | None = None,
     ) -> None:
@@ -103,7 +114,12 @@ class FileSequence:
             raise DataError(f"{name}: no frames")
         self.name = name
         self.files = tuple(frames)
-        self._depth_reader = depth_reader
+        self._depth_reader = depth_reader or partial(read_depth, units=units)
+        self.notes: list[str] = []
+        if depth_reader is None:
+            files = [f.depth or f.depth_lr for f in self.files[:_FRAMES_LOOKED_AT]]
+            stored = (read_stored_depth(path) for path in files if path is not None)
+            self.notes += check_units(stored, units, name)
         self._color_to_depth_size = color_to_depth_size
         self._crop = center_crop
         self._intrinsics = intrinsics
@@ -216,14 +232,14 @@ def find_folders(root: Path, is_sequence: Callable[[set[str]], bool], max_depth:
             yield from find_folders(root / name, is_sequence, max_depth - 1)
 
 
-def numbered_files(folder: Path, suffixes: Sequence[str], number: str = r"(\d+)\D*$") -> dict[int, Path]:
+def numbered_files(folder: Path, suffixes: Sequence[str], number: str = _LAST_NUMBER) -> dict[int, Path]:
     """Files of a folder by their number.
 
     Args:
         folder: an absent folder has no files.
         suffixes: lower-case file suffixes that count.
         number: pattern searched in the name without its last suffix; its group is the number. By default the last
-            number of the name. Names like 1560244315.996871 are stamps, whose number is in nanoseconds.
+            number of the name; names like 1560244315.996871 and 0.033000 are stamps, whose number is in nanoseconds.
     """
     pattern = re.compile(number)
     found: dict[int, Path] = {}
@@ -231,7 +247,8 @@ def numbered_files(folder: Path, suffixes: Sequence[str], number: str = r"(\d+)\
         return found
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in suffixes and not path.name.startswith("."):
-            stamp, match = _STAMP.fullmatch(path.stem), pattern.search(path.stem)
+            stamp = _STAMP.fullmatch(path.stem) if number == _LAST_NUMBER else None
+            match = pattern.search(path.stem)
             if stamp:
                 found[int(stamp[1] + stamp[2].ljust(9, "0"))] = path
             elif match:
@@ -240,7 +257,7 @@ def numbered_files(folder: Path, suffixes: Sequence[str], number: str = r"(\d+)\
 
 
 def complete_runs(
-    place: Path, kinds: Mapping[str, Mapping[int, Path]], findings: Findings, *, step: int = 1
+    place: Path, kinds: Mapping[str, Mapping[int, Path]], findings: Findings, *, counted: bool = True
 ) -> list[list[int]]:
     """Numbers of the frames that have every kind of file, in runs without a gap.
 
@@ -248,11 +265,12 @@ def complete_runs(
         place: the sequence's folder, for messages.
         kinds: files by number for each kind of file that a frame needs, such as colour and depth.
         findings: takes what is missing, cut off or out of step.
-        step: distance of consecutive numbers; stamps may have any.
+        counted: numbers count frames, so that a missing one is a missing frame. Otherwise they, and stamps always, say
+            the order alone.
 
     Returns:
-        One run for a sound sequence; several, each of two frames or more, where bad frames were left out (one, if their
-        numbers are stamps).
+        One run for a sound sequence; where bad frames were left out of counted ones several, each of two frames or
+        more.
 
     Raises:
         DataError: something is wrong and ``findings`` does not skip.
@@ -262,8 +280,8 @@ def complete_runs(
             findings.report(f"{place}: no {kind} files")
             return []
     numbers = sorted(set().union(*kinds.values()))
-    stamps = numbers[0] >= _FIRST_STAMP  # are in order, but not to be counted
-    expected = numbers if stamps else range(numbers[0], numbers[-1] + 1, step)
+    counted = counted and numbers[0] < _FIRST_STAMP
+    expected = range(numbers[0], numbers[-1] + 1) if counted else numbers
     bad: dict[int, str] = {}
     for number in sorted(set(expected) | set(numbers)):
         for kind, files in kinds.items():
@@ -283,7 +301,7 @@ def complete_runs(
     for number in numbers:
         if number in bad:
             continue
-        if runs and (stamps or number - runs[-1][-1] == step):
+        if runs and (not counted or number - runs[-1][-1] == 1):
             runs[-1].append(number)
         else:
             runs.append([number])

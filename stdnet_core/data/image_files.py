@@ -1,4 +1,4 @@
-"""Reads the files that RGB-D data comes in: colour images, depth as PNG or NumPy array, optical flow.
+"""Reads the files that RGB-D data comes in: colour images, depth as 16-bit image or NumPy array, optical flow.
 
 Every reader returns a plain array in the project's units and raises a :class:`DataError` that names the file and
 what was expected of it."""
@@ -10,10 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import DataError
 
-COLOR_SUFFIXES = (".jpg", ".jpeg", ".png")
-DEPTH_SUFFIXES = (".png", ".npy")
+COLOR_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
+DEPTH_SUFFIXES = (".png", ".npy", ".tif", ".tiff", ".pgm")
+BY_TYPE = DepthUnits()
+"""Integers are millimetres, floating-point numbers metres."""
 
 
 def read_color(path: Path) -> np.ndarray:
@@ -22,23 +25,40 @@ def read_color(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is missing or no readable image.
     """
-    image = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, "a JPEG or PNG colour image")
+    image = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, "a colour image such as JPEG or PNG")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def read_depth(path: Path, units_per_metre: float = 1000.0) -> np.ndarray:
-    """Depth (H, W) float32 in metres, 0 invalid, from a 16-bit PNG or a ``.npy`` array in metres.
+def read_depth(path: Path, units: DepthUnits = BY_TYPE) -> np.ndarray:
+    """Depth (H, W) float32 in metres, 0 invalid.
 
     Args:
-        path: the file; its suffix decides.
-        units_per_metre: what a PNG holds: 1000 for millimetres, 5000 for TUM RGB-D.
+        path: see :func:`read_stored_depth`.
+        units: how the stored values become metres.
 
     Raises:
         DataError: the file is missing, damaged or of another type.
     """
-    if path.suffix == ".npy":
-        return clean_depth(_two_dimensional(_load_array(path), path))
-    return read_uint16(path).astype(np.float32) / np.float32(units_per_metre)
+    return units.metres(read_stored_depth(path))
+
+
+def read_stored_depth(path: Path) -> np.ndarray:
+    """Depth (H, W) as it is stored: a PNG, PGM or TIFF of 16 bits, a TIFF of float32, or a ``.npy`` array of numbers.
+
+    Raises:
+        DataError: the file is missing, damaged or of another type.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return _two_dimensional(_load_array(path), path)
+    if suffix not in (".tif", ".tiff"):
+        return read_uint16(path)
+    image = _decode(path, cv2.IMREAD_UNCHANGED, "a TIFF of 16 bits or float32")
+    if image.ndim != 2 or image.dtype not in (np.uint16, np.float32):
+        raise DataError(
+            f"{path}: expected depth of one channel of 16 bits or float32, found {image.dtype} of shape {image.shape}"
+        )
+    return image
 
 
 def read_half_depth(path: Path) -> np.ndarray:
@@ -51,7 +71,7 @@ def read_half_depth(path: Path) -> np.ndarray:
 
 
 def read_uint16(path: Path) -> np.ndarray:
-    """The values of a 16-bit single-channel PNG, (H, W) uint16.
+    """The values of a 16-bit single-channel PNG or PGM, (H, W) uint16.
 
     Raises:
         DataError: the file is missing, damaged or of another kind.
@@ -59,7 +79,8 @@ def read_uint16(path: Path) -> np.ndarray:
     image = _decode(path, cv2.IMREAD_UNCHANGED, "a 16-bit PNG")
     if image.dtype != np.uint16 or image.ndim != 2:
         raise DataError(
-            f"{path}: expected a 16-bit single-channel PNG, found {8 * image.dtype.itemsize}-bit of shape {image.shape}"
+            f"{path}: expected a 16-bit single-channel image, found {8 * image.dtype.itemsize}-bit "
+            f"of shape {image.shape}"
         )
     return image
 
@@ -147,5 +168,5 @@ def _two_dimensional(array: np.ndarray, path: Path) -> np.ndarray:
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array.squeeze(0 if array.shape[0] == 1 else 2)
     if array.ndim != 2 or array.dtype.kind not in "fiu":
-        raise DataError(f"{path}: expected depth of shape (H, W) in metres, found {array.dtype} {array.shape}")
+        raise DataError(f"{path}: expected depth of shape (H, W), found {array.dtype} {array.shape}")
     return array

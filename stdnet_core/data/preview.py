@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stdnet_core.cli import positive_int, require, run_cli
+from stdnet_core.cli import add_unit_arguments, positive_int, print_notes, require, run_cli
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors import Sensor, simulate
@@ -37,8 +37,14 @@ def main() -> None:
     arguments = _parser().parse_args()
     tqdm = require("tqdm", extra="report").tqdm
     sequences = open_source(
-        arguments.source, split=arguments.split, skip_bad=arguments.skip_bad, lr_scale=arguments.lr_scale
+        arguments.source,
+        split=arguments.split,
+        skip_bad=arguments.skip_bad,
+        lr_scale=arguments.lr_scale,
+        depth_unit=arguments.depth_unit,
+        invalid_above=arguments.invalid_above,
     )
+    print_notes(sequences.notes)
     sensor = sensor_from(arguments)
     strips, tables = [], []
     spread = _spread(len(sequences), arguments.max_sequences)
@@ -61,6 +67,7 @@ def main() -> None:
         "frames": sum(len(sequence) for sequence in sequences),
         "shown": tables,
         "left_out": sequences.left_out,
+        "notes": sequences.notes,
     }
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
@@ -250,6 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--width", type=positive_int, default=320, help="of a picture, pixels (default: %(default)s)")
     parser.add_argument("--scale", type=ratio_argument, default=8, help="of simulated LR depth (default: %(default)s)")
     add_sensor_arguments(parser)
+    add_unit_arguments(parser)
     parser.add_argument("--lr-scale", type=int, help="require the source's own LR depth of this scale")
     return parser
 

@@ -3,7 +3,8 @@
 Own layout, one folder a sequence:
 
     color/000000.jpg ...      or .png; or rgb/; numbers, or stamps such as 1700000000123456789
-    depth/000000.png ...      16-bit, millimetres along the optical axis, 0 invalid; or .npy, float, metres
+    depth/000000.png ...      16-bit, millimetres along the optical axis, 0 invalid; or .pgm, .tiff, or .npy; floating-
+                              point numbers are metres; another unit has to be given
     intrinsics.txt            "fx fy cx cy" or a 3x3 matrix; optional
     depth_lr/000000.png ...   low-resolution depth of a real sensor; optional, and depth/ may then be absent
     flow/000000.npy ...       (H, W, 2) float32, pixels (x, y) from this frame to the next; optional
@@ -12,8 +13,6 @@ Own layout, one folder a sequence:
 
 from __future__ import annotations
 
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -32,12 +31,13 @@ from stdnet_core.data.file_sequence import (
     numbered_files,
     run_names,
 )
-from stdnet_core.data.image_files import COLOR_SUFFIXES, DEPTH_SUFFIXES, read_depth, what_is_wrong
+from stdnet_core.data.image_files import BY_TYPE, COLOR_SUFFIXES, DEPTH_SUFFIXES, what_is_wrong
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.stamp_matching import match_nearest
+from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import DataError
 
-_TUM_UNITS_PER_METRE = 5000.0
+_TUM_UNIT = 1 / 5000  # metres
 _TUM_MAX_DIFFERENCE_S = 0.02
 _TUM_CAMERAS = {
     "freiburg1": (517.3, 516.5, 318.6, 255.3),
@@ -69,13 +69,16 @@ def is_scannet_folder(folders: set[str]) -> bool:
     return {"color", "depth", "intrinsic"} <= folders
 
 
-def open_folders(root: Path, findings: Findings) -> list[RgbdSequence]:
+def open_folders(root: Path, findings: Findings, units: DepthUnits = BY_TYPE) -> list[RgbdSequence]:
     """All sequences in the own layout at or below ``root``."""
     sequences: list[RgbdSequence] = []
     for folder in find_folders(root, is_own_folder):
         color = "color" if (folder / "color").is_dir() else "rgb"
-        if color == "rgb" and told_as_tum(folder):
-            findings.report(f"{folder}: by lists or name it is TUM's, with depth in 1/5000 m; open it as tum:{folder}")
+        if color == "rgb" and told_as_tum(folder) and units.unit is None:
+            findings.report(
+                f"{folder}: by lists or name it is TUM's, with depth in 1/5000 m; open it as tum:{folder}, or say what "
+                "a stored unit is (--depth-unit)"
+            )
             continue
         colors = numbered_files(folder / color, COLOR_SUFFIXES)
         kinds = {"colour": colors}
@@ -92,14 +95,14 @@ def open_folders(root: Path, findings: Findings) -> list[RgbdSequence]:
         except DataError as error:
             findings.report(str(error))
             continue
-        runs = complete_runs(folder, kinds, findings)
+        runs = complete_runs(folder, kinds, findings, counted=False)
         for name, run in zip(run_names(_name(folder, root), runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths.get(n), lows.get(n), flows.get(n), stamps.get(n)) for n in run]
-            _add(sequences, findings, name, frames, intrinsics=intrinsics)
+            _add(sequences, findings, name, frames, intrinsics=intrinsics, units=units)
     return sequences
 
 
-def open_tum(root: Path, findings: Findings) -> list[RgbdSequence]:
+def open_tum(root: Path, findings: Findings, units: DepthUnits = BY_TYPE) -> list[RgbdSequence]:
     """All TUM RGB-D sequences at or below ``root``: colour and depth paired by nearest stamp within 20 ms."""
     sequences: list[RgbdSequence] = []
     for folder in find_folders(root, is_tum_folder):
@@ -120,35 +123,33 @@ def open_tum(root: Path, findings: Findings) -> list[RgbdSequence]:
             findings.report(f"{folder}: no colour and depth frames within {1e3 * _TUM_MAX_DIFFERENCE_S:.0f} ms")
             continue
         camera = next((v for k, v in _TUM_CAMERAS.items() if k in folder.name), _TUM_DEFAULT_CAMERA)
-        reader = partial(read_depth, units_per_metre=_TUM_UNITS_PER_METRE)
+        tum = DepthUnits(units.unit or _TUM_UNIT, units.invalid_above)
         _add(
             sequences,
             findings,
             _name(folder, root),
             frames,
             intrinsics=intrinsic_matrix(*camera),
-            depth_reader=reader,
+            units=tum,
         )
     return sequences
 
 
-def open_scannet(root: Path, findings: Findings) -> list[RgbdSequence]:
+def open_scannet(root: Path, findings: Findings, units: DepthUnits = BY_TYPE) -> list[RgbdSequence]:
     """All ScanNet scenes at or below ``root``: colour is brought to the size of the depth."""
     sequences: list[RgbdSequence] = []
     for folder in find_folders(root, is_scannet_folder):
         colors = numbered_files(folder / "color", COLOR_SUFFIXES)
         depths = numbered_files(folder / "depth", DEPTH_SUFFIXES)
-        both = sorted(set(colors) & set(depths))
-        step = min((b - a for a, b in pairwise(both)), default=1)
         try:
             intrinsics = read_intrinsics(folder / "intrinsic" / "intrinsic_depth.txt")
         except DataError as error:
             findings.report(str(error))
             continue
-        runs = complete_runs(folder, {"colour": colors, "depth": depths}, findings, step=step)
+        runs = complete_runs(folder, {"colour": colors, "depth": depths}, findings, counted=False)
         for name, run in zip(run_names(_name(folder, root), runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths[n]) for n in run]
-            _add(sequences, findings, name, frames, intrinsics=intrinsics, color_to_depth_size=True)
+            _add(sequences, findings, name, frames, intrinsics=intrinsics, color_to_depth_size=True, units=units)
     return sequences
 
 
@@ -163,7 +164,7 @@ def read_intrinsics(path: Path) -> Tensor | None:
     if not path.exists():
         return None
     try:
-        numbers = [line.partition("#")[0] for line in path.read_text().splitlines()]
+        numbers = [line.partition("#")[0] for line in path.read_text("utf-8-sig").splitlines()]
         values = np.array(" ".join(numbers).split(), dtype=np.float64)
     except (ValueError, UnicodeDecodeError):
         values = np.empty(0)
@@ -237,7 +238,7 @@ def _read_stamps(path: Path, numbers: list[int]) -> dict[int, float]:
     if not path.exists():
         return {}
     try:
-        stamps = [float(line.split()[0]) for line in path.read_text().splitlines() if line.strip()]
+        stamps = [float(line.split()[0]) for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except (ValueError, UnicodeDecodeError):
         raise DataError(f"{path}: expected one number of seconds a line") from None
     if len(stamps) != len(numbers):
@@ -250,7 +251,7 @@ def _tum_list(folder: Path, kind: str) -> list[tuple[float, Path]]:
     listing = folder / f"{kind}.txt"
     try:
         if listing.exists():
-            lines = [line.split() for line in listing.read_text().splitlines()]
+            lines = [line.split() for line in listing.read_text("utf-8-sig").splitlines()]
             rows = [(float(f[0]), folder / f[1]) for f in lines if f and not f[0].startswith("#")]
         else:
             rows = [(float(p.stem), p) for p in (folder / kind).iterdir() if p.suffix.lower() in COLOR_SUFFIXES]

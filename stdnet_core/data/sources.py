@@ -1,4 +1,6 @@
-"""Opens any source of RGB-D video by one string: ``tartanair:/data/tartanair``, ``bag:/data/run.mcap``, ``/data/x``."""
+"""Opens any source of RGB-D video by one string: ``tartanair:/data/tartanair``, ``bag:/data/run.mcap``, ``/data/x``.
+
+Options follow a question mark: ``/data/x?depth_unit=0.0002``, ``/data/run.mcap?color=/cam/rgb&depth=/tof``."""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from stdnet_core.data.bag_file import STORAGE_SUFFIXES, is_bag_name, recordings
 from stdnet_core.data.dydtof import is_dydtof_folder, open_dydtof
 from stdnet_core.data.dynamic_replica import is_dynamic_replica_folder, open_dynamic_replica
 from stdnet_core.data.file_sequence import Findings, find_folders
@@ -19,8 +22,9 @@ from stdnet_core.data.rgbd_folder import (
     told_as_tum,
 )
 from stdnet_core.data.rgbd_sequence import RgbdSequence
-from stdnet_core.data.rosbag import BagSequence, split_topics
+from stdnet_core.data.rosbag import BagSequence
 from stdnet_core.data.tartanair import is_tartanair_folder, open_tartanair
+from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import DataError
 
 KINDS = {
@@ -30,12 +34,20 @@ KINDS = {
     "folder": "{color or rgb,depth}/000000.png, depth in millimetres",
     "tum": "{rgb,depth}/ with rgb.txt and depth.txt",
     "scannet": "{color,depth,intrinsic}/",
-    "bag": "a ROS bag: a folder with metadata.yaml, or an .mcap, .db3 or .bag file; ?color=TOPIC&depth=TOPIC to choose",
+    "bag": "a ROS bag: a folder with metadata.yaml, or an .mcap, .db3 or .bag file; ?color=TOPIC&depth=TOPIC to choose "
+    "topics, &registered=yes if depth lies on colour whatever its frame says",
     "synthetic": "seed[,count[,HxW[,frames]]]",
 }
 """Kinds of sources, and what is expected at the path."""
 
-_BAG_SUFFIXES = (".mcap", ".db3", ".bag")
+_UNIT_OPTIONS = ("depth_unit", "invalid_above")
+_OPTIONS = {
+    "folder": _UNIT_OPTIONS,
+    "tum": _UNIT_OPTIONS,
+    "scannet": _UNIT_OPTIONS,
+    "bag": ("color", "depth", "registered", *_UNIT_OPTIONS),
+}
+"""What may follow the question mark, by kind."""
 _SYNTHETIC_DEFAULTS = (1, (240, 320), 16)  # sequences, (H, W), frames
 
 
@@ -44,37 +56,57 @@ class Sequences(list[RgbdSequence]):
 
     Attributes:
         left_out: what ``skip_bad`` went on without, one sentence each.
+        notes: what opening the sequences found that their user should know, one sentence each.
     """
 
     def __init__(self, sequences: Iterable[RgbdSequence] = (), left_out: Iterable[str] = ()) -> None:
         super().__init__(sequences)
         self.left_out = list(left_out)
+        self.notes = list(dict.fromkeys(note for sequence in self for note in getattr(sequence, "notes", ())))
 
 
 def open_source(
-    source: str | Path, *, split: str | None = None, skip_bad: bool = False, lr_scale: int | None = None
+    source: str | Path,
+    *,
+    split: str | None = None,
+    skip_bad: bool = False,
+    lr_scale: float | None = None,
+    lr_folder: Path | None = None,
+    depth_unit: float | None = None,
+    invalid_above: float | None = None,
 ) -> Sequences:
     """Open every sequence of a source; frames are read later, clip by clip.
 
     Args:
-        source: ``KIND:PATH`` with a kind of :data:`KINDS`, or a path whose kind is detected. A folder may hold any
-            number of sequences, nested.
+        source: ``KIND:PATH`` with a kind of :data:`KINDS`, or a path whose kind is detected, and its options. A folder
+            may hold any number of sequences, nested.
         split: a split of the paper (TartanAir, DyDToF, DynamicReplica) or, for folders, a sub-folder of that name.
         skip_bad: leave damaged and incomplete frames and sequences out instead of raising; each is logged and listed
             in ``left_out``.
         lr_scale: the clips must carry low-resolution depth of the source's own for this scale.
+        lr_folder: where that of a published data set is, if not beside it (:mod:`stdnet_core.data.low_resolution`).
+        depth_unit, invalid_above: see :class:`DepthUnits`; for folders of images and bags.
 
     Raises:
         DataError: the path does not exist, holds no sequence, or holds a bad one and ``skip_bad`` is off; or the
-            split or the low-resolution depth asked for is not there.
+            split or the low-resolution depth asked for is not there; or the depth is of another unit than it is taken
+            for.
     """
-    kind, place = parse_source(str(source))
+    text, options = split_options(str(source))
+    for name, value in (("depth_unit", depth_unit), ("invalid_above", invalid_above)):
+        if value is not None:
+            options[name] = str(value)
+    kind, place = parse_source(text)
+    refused = sorted(set(options) - set(_OPTIONS.get(kind, ())))
+    if refused:
+        known = ", ".join(_OPTIONS.get(kind, ())) or "none"
+        raise DataError(f"{source}: {', '.join(refused)} is no option of a source of kind {kind!r}; it has {known}")
     findings = Findings(skip_bad)
     if kind == "synthetic":
         _no_split(kind, split)
         sequences = _open_synthetic(place)
     else:
-        sequences = _open_path(kind, place, split, findings, lr_scale)
+        sequences = _open_path(kind, place, split, findings, lr_scale, lr_folder, options)
     for problem in findings.left_out:
         logging.getLogger(__name__).warning("left out: %s", problem)
     if not sequences:
@@ -89,12 +121,34 @@ def open_source(
     return Sequences(sequences, findings.left_out)
 
 
+def split_options(source: str) -> tuple[str, dict[str, str]]:
+    """Split ``PATH?NAME=VALUE&NAME=VALUE`` into the path and the options; a path that exists has none.
+
+    Raises:
+        DataError: an option is unknown or has no value.
+    """
+    if "?" not in source or Path(source).exists():
+        return source, {}
+    path, _, query = source.partition("?")
+    known = sorted({name for names in _OPTIONS.values() for name in names})
+    options: dict[str, str] = {}
+    for option in filter(None, query.split("&")):
+        name, _, value = option.partition("=")
+        if name not in known or not value:
+            raise DataError(
+                f"{source!r}: {option!r} is no option of a source; there are {', '.join(known)}, as NAME=VALUE"
+            )
+        options[name] = value
+    return path, options
+
+
 def parse_source(source: str) -> tuple[str, str]:
-    """Split a source into its kind, detected where not given, and its path.
+    """Split a source into its kind, detected where not given, and its path without options.
 
     Raises:
         DataError: the kind is unknown or cannot be told.
     """
+    source, _ = split_options(source)
     kind, colon, place = source.partition(":")
     if colon and kind in KINDS:
         return kind, place
@@ -112,9 +166,10 @@ def detect_kind(path: Path) -> str:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; expected a source such as {_examples()}")
     if path.is_file():
-        if path.suffix in _BAG_SUFFIXES:
+        if is_bag_name(path):
             return "bag"
-        raise DataError(f"{path}: not a ROS bag ({', '.join(_BAG_SUFFIXES)}); other sources are folders")
+        remedy = "; 'rosbag reindex' finishes it" if path.name.endswith(".bag.active") else ""
+        raise DataError(f"{path}: not a ROS bag ({', '.join(STORAGE_SUFFIXES)}); other sources are folders{remedy}")
     if _is_bag_folder(path):
         return "bag"
     known = {
@@ -136,36 +191,56 @@ def detect_kind(path: Path) -> str:
 
 
 def _open_path(
-    kind: str, place: str, split: str | None, findings: Findings, lr_scale: int | None
+    kind: str,
+    place: str,
+    split: str | None,
+    findings: Findings,
+    lr_scale: float | None,
+    lr_folder: Path | None,
+    options: dict[str, str],
 ) -> list[RgbdSequence]:
-    place, topics = split_topics(place) if kind == "bag" else (place, {})
     path = Path(place)
+    units = _units(options)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; expected {KINDS[kind]}")
     if kind == "bag":
         _no_split(kind, split)
-        return _open_bags(path, topics, findings)
+        return _open_bags(path, options, units, findings)
     if not path.is_dir():
         raise DataError(f"{path}: not a folder; expected {KINDS[kind]}")
     if kind == "tartanair":
-        return open_tartanair(path, findings, split)
+        return open_tartanair(path, findings, split, lr_scale, lr_folder)
     if kind == "dydtof":
-        return open_dydtof(path, findings, split, lr_scale)
+        return open_dydtof(path, findings, split, lr_scale, lr_folder)
     if kind == "dynamic_replica":
-        return open_dynamic_replica(path, findings, split)
+        return open_dynamic_replica(path, findings, split, lr_scale, lr_folder)
     if kind == "folder":
         if split is not None and not (path / split).is_dir():
             raise DataError(f"{path / split}: no such folder; the split {split!r} of a folder is its sub-folder")
-        return open_folders(path if split is None else path / split, findings)
+        return open_folders(path if split is None else path / split, findings, units)
     _no_split(kind, split)
-    return open_tum(path, findings) if kind == "tum" else open_scannet(path, findings)
+    return (open_tum if kind == "tum" else open_scannet)(path, findings, units)
 
 
-def _open_bags(path: Path, topics: dict[str, str], findings: Findings) -> list[RgbdSequence]:
+def _units(options: dict[str, str]) -> DepthUnits:
+    try:
+        values = {name: float(options[name]) for name in _UNIT_OPTIONS if name in options}
+    except ValueError:
+        raise DataError(f"depth_unit and invalid_above are numbers; found {options}") from None
+    return DepthUnits(values.get("depth_unit"), values.get("invalid_above"))
+
+
+def _open_bags(path: Path, options: dict[str, str], units: DepthUnits, findings: Findings) -> list[RgbdSequence]:
     sequences: list[RgbdSequence] = []
+    registered = options.get("registered", "no")
+    if registered not in ("yes", "no"):
+        raise DataError(f"registered is {registered!r}; give yes or no")
     for bag in [path] if path.is_file() or _is_bag_folder(path) else _bags(path):
         try:
-            sequences.append(BagSequence(bag, topics.get("color"), topics.get("depth")))
+            sequence = BagSequence(
+                bag, options.get("color"), options.get("depth"), units=units, registered=registered == "yes"
+            )
+            sequences.append(sequence)
         except DataError as error:
             findings.report(str(error))
     return sequences
@@ -180,7 +255,11 @@ def _bags(root: Path) -> Iterable[Path]:
         if _is_bag_folder(folder):
             yield folder
         else:
-            yield from sorted(p for p in folder.iterdir() if p.suffix in _BAG_SUFFIXES and p.is_file())
+            found = recordings(folder)
+            if len(found) == 1 and len(found[0]) > 1:
+                yield folder
+            else:
+                yield from sorted(path for files in found for path in files)
 
 
 def _open_synthetic(text: str) -> list[RgbdSequence]:

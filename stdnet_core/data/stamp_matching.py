@@ -27,6 +27,11 @@ def match_nearest(first: Sequence[float], second: Sequence[float], max_differenc
     return [(int(order_a[i]), int(order_b[to_b[i]])) for i in np.flatnonzero(mutual)]
 
 
+def stamps_say_nothing(stamps: Sequence[int]) -> bool:
+    """Whether the stamps of a stream are all the same, as of a driver that sets none."""
+    return len(stamps) > 1 and min(stamps) == max(stamps)
+
+
 def _nearest(values: np.ndarray, sorted_others: np.ndarray) -> np.ndarray:
     """Index of the nearest of ``sorted_others`` for each value; the earlier one of two as near."""
     right = np.searchsorted(sorted_others, values).clip(1, max(1, sorted_others.size - 1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from stdnet_core.errors import ConfigError
-from stdnet_core.model.checks import check_names, check_switches, check_whole_numbers
+from stdnet_core.model.checks import check_names, check_number, check_switches, check_whole_numbers
 from stdnet_core.model.recurrent.config import ARCHITECTURE, RecurrentConfig
 
 Direction = Literal["forward", "backward"]
@@ -77,14 +77,15 @@ class ModelConfig:
         )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ConfigError(f"model.{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
+                raise ConfigError(f"model.{name} is {getattr(self, name)!r:.60}; choose one of {', '.join(choices)}")
         check_switches(self, ("spatial_difference", "temporal_difference", "uncertainty"))
-        if (self.neighbors and not self.passes) or any(p not in ("forward", "backward") for p in self.passes):
+        known = all(p in ("forward", "backward") for p in self.passes)
+        if (self.neighbors and not self.passes) or len(self.passes) > 16 or not known:
             raise ConfigError(
-                f"model.passes is {self.passes!r}; give a list of 'forward' and 'backward', one each pass"
+                f"model.passes is {self.passes!r:.200}; give a list of 1 to 16 'forward' and 'backward', one each pass"
             )
-        if self.max_offset is not None and not self.max_offset > 0:
-            raise ConfigError(f"model.max_offset is {self.max_offset!r}; give a positive number or null")
+        if self.max_offset is not None:
+            check_number(self, "max_offset", 1000.0)
 
     @property
     def causal(self) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,19 @@ import lightning.pytorch as lightning
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
 
 from stdnet_core.devices import cpu_computes_bf16
-from stdnet_core.errors import CheckpointError, ConfigError
+from stdnet_core.errors import CheckpointError, ConfigError, OutputError
 from stdnet_core.training import compact
 from stdnet_core.training import state as run_state
 from stdnet_core.training.batches import BatchStream, make_loader
 from stdnet_core.training.config import TrainConfig, to_yaml
 from stdnet_core.training.keeper import Keeper
+from stdnet_core.training.lock import locked
 from stdnet_core.training.module import TrainingModule, loss_config, model_config
 from stdnet_core.training.state import RunState
+from stdnet_core.whole_files import write_text, writing
 
 _EXPECTED = (
     ".*does not have many workers.*",
@@ -91,7 +96,8 @@ def run(
         fresh: refuse to go on.
 
     Raises:
-        ConfigError, DataError, CheckpointError: something given does not fit.
+        ConfigError, DataError, CheckpointError: something given does not fit, or another run has ``output``.
+        OutputError: the disk is full; says what is safe.
         TrainingDiverged: the loss or gradient is not finite.
     """
     started = time.monotonic()
@@ -100,6 +106,22 @@ def run(
     output = Path(output)
     model_config(config)
     loss_config(config)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+    # The first process alone has the folder; the others of a run write nothing.
+    with locked(output) if rank_zero_only.rank == 0 else contextlib.nullcontext():
+        return _run(config, output, started, minutes, minutes_in_all, resume_compact, fresh)
+
+
+def _run(
+    config: TrainConfig,
+    output: Path,
+    started: float,
+    minutes: float | None,
+    minutes_in_all: float | None,
+    resume_compact: str | Path | None,
+    fresh: bool,
+) -> RunResult:
     folder = Path(resume_compact) if resume_compact is not None else None
     state, origin = starting_state(output, folder, fresh=fresh)
     first_step = state.step if state else 0
@@ -111,7 +133,6 @@ def run(
         return RunResult(first_step, first_step, 0.0, {}, interrupted=False, finished=True)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
-    output.mkdir(parents=True, exist_ok=True)
     module = TrainingModule(config, state, origin)
     if minutes is not None:
         module.seconds_allowed = 60 * minutes
@@ -121,10 +142,11 @@ def run(
     stream = BatchStream(config, device, rank, processes, start=first_step * config.optim.accumulate)
     if not (output / "best.safetensors").is_file():
         module.best_score = None
-    keeper = Keeper(config, output, stream.builder.pool.names, started, minutes)
+    saved = first_step if (output / run_state.FILE_NAME).is_file() else None
+    keeper = Keeper(config, output, stream.builder.pool.names, started, minutes, saved)
     trainer.callbacks.append(keeper)
     if rank == 0:
-        (output / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        write_text(output / "config.yaml", to_yaml(config))
     if config.trainer.compile:
         module.learner.model.compile(dynamic=True)
     module.began = time.monotonic()
@@ -133,7 +155,11 @@ def run(
     with warnings.catch_warnings():
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message=message)
-        trainer.fit(module, train_dataloaders=make_loader(stream, config.data.workers))
+        try:
+            with _process_group(trainer):
+                trainer.fit(module, train_dataloaders=make_loader(stream, config.data.workers))
+        except OutputError as error:
+            raise OutputError(f"{error}; {keeper.what_is_safe()}") from error
     last_step = module.first_step + trainer.global_step
     return RunResult(
         first_step,
@@ -143,6 +169,20 @@ def run(
         interrupted=keeper.interrupted,
         finished=last_step >= config.optim.steps or (minutes_in_all is not None and not keeper.interrupted),
     )
+
+
+@contextlib.contextmanager
+def _process_group(trainer: lightning.Trainer) -> Iterator[None]:
+    """The process group ends with the block, or its threads may abort a process that exits.
+
+    A run without an error ends together: the first process validates and saves when the others have nothing left to do.
+    """
+    try:
+        yield
+        trainer.strategy.barrier()
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def _lightning_trainer(**options: Any) -> lightning.Trainer:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
-from stdnet_core.cli import require
+import numpy as np
+
+from stdnet_core.cli import add_unit_arguments, require
+from stdnet_core.data.bag_topics import BagTopics, find_topics
 from stdnet_core.data.sensors.arguments import add_sensor_arguments, ratio_argument, sensor_from
 from stdnet_core.data.sensors.dtof import Dtof
+from stdnet_core.data.stamp_matching import stamps_say_nothing
+from stdnet_core.depth_units import DepthUnits, check_units
 from stdnet_core.errors import ConfigError, DataError
 from stdnet_core.report.recording_report import recording_verdict
 from stdnet_core.report.writer import table_text
-from stdnet_core.ros_images import depth_of
+from stdnet_core.ros_images import FrameError, stored_depth
 from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.bag_evaluation.evaluation import Task, run_deterministic, write_results
 from stdnet_ros.bag_evaluation.frames import Protocol
 from stdnet_ros.bag_evaluation.settings import make_settings
-from stdnet_ros.bag_evaluation.topics import BagTopics, find_topics
+from stdnet_ros.parameters import depth_units
 from stdnet_ros.simulated_sensor import range_for
 
 _SENSOR = "dtof_paper"
+_LOOKED_AT = 20
+"""Images from whose stamps and depth a recording is judged before it is read."""
 BASELINES = ("nearest", "bilinear", "bicubic", "joint_bilateral", "guided_temporal")
 
 
@@ -54,13 +64,19 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("--start", type=float, default=0.0, metavar="S", help="seconds from its begin")
     part.add_argument("--duration", type=float, metavar="S", help="seconds; all without it")
     part.add_argument("--every", type=int, default=1, metavar="N", help="every N-th pair")
-    part.add_argument("--stamps", choices=("header", "record"), default="header", help="what pairs are made by")
+    part.add_argument(
+        "--stamps",
+        choices=("header", "record"),
+        default="header",
+        help="what pairs are made by; header stamps that are all the same are not",
+    )
     node = cli.add_argument_group("the node's parameters")
     node.add_argument("--params-file", type=Path, metavar="FILE", help="a ROS parameter file, as the node takes it")
     node.add_argument("--method", help="overrides the file")
     node.add_argument("--model", help="overrides the file: name or path of a checkpoint")
     node.add_argument("--device", help="overrides the file")
     node.add_argument("--latency-frames", type=int, help="overrides the file")
+    add_unit_arguments(node)
     out = cli.add_argument_group("more results")
     out.add_argument(
         "--write-bag", type=Path, metavar="OUT", help="depth, camera_info and cloud beside the original topics"
@@ -137,7 +153,7 @@ def _topics(bag: Bag, args: argparse.Namespace) -> BagTopics:
         "depth_info": args.depth_info,
         "reference": args.reference,
     }
-    return find_topics(bag, wanted)
+    return find_topics(bag, wanted, DepthUnits(args.depth_unit, args.invalid_above))
 
 
 def _task(bag: Bag, topics: BagTopics, args: argparse.Namespace) -> Task:
@@ -148,14 +164,21 @@ def _task(bag: Bag, topics: BagTopics, args: argparse.Namespace) -> Task:
         "model": args.model,
         "device": args.device,
         "latency_frames": args.latency_frames,
+        "depth_unit": args.depth_unit,
+        "invalid_above": args.invalid_above,
         "color_transport": "compressed" if compressed_color else "raw",
         # What is made from the bag's depth is always raw.
         "depth_transport": "compressedDepth" if compressed_depth else "raw",
     }
     settings, values = make_settings(args.params_file, changes)
+    units = depth_units(settings)
+    bag.notes += check_units(_first_depths(bag, topics), units, f"{bag.path}: {topics.depth}")
     sensor = sensor_from(args)
     if not args.by_itself and isinstance(sensor.measurement, Dtof) and sensor.measurement.range_m is None:
-        covering = range_for(_first_depth(bag, topics, settings.depth_unit))
+        first = next(_first_depths(bag, topics), None)
+        if first is None:
+            raise DataError(f"{bag.path}: none of the first messages on {topics.depth} can be read")
+        covering = range_for(units.metres(first, invalid=np.nan))
         sensor = sensor.with_values({"dtof.range_m": covering, "dtof.clip_beyond_range": False})
     protocol = Protocol(
         scale=args.scale or 8,
@@ -164,7 +187,7 @@ def _task(bag: Bag, topics: BagTopics, args: argparse.Namespace) -> Task:
         every=args.every,
         start=args.start,
         duration=args.duration,
-        stamps=args.stamps,
+        stamps=_stamps(bag, topics, args, settings),
         by_itself=args.by_itself,
     )
     return Task(
@@ -180,8 +203,25 @@ def _task(bag: Bag, topics: BagTopics, args: argparse.Namespace) -> Task:
     )
 
 
-def _first_depth(bag: Bag, topics: BagTopics, unit: float):
-    message = bag.first(topics.depth)
-    if message is None:
-        raise DataError(f"{bag.path}: no messages on {topics.depth}")
-    return depth_of(message, unit, topics.depth)
+def _first_depths(bag: Bag, topics: BagTopics) -> Iterator[np.ndarray]:
+    """The first depth images that can be read, as they are stored."""
+    for raw in islice(bag.messages([topics.depth]), _LOOKED_AT):
+        try:
+            yield stored_depth(bag.decode(raw), topics.depth)
+        except (DataError, FrameError):
+            continue
+
+
+def _stamps(bag: Bag, topics: BagTopics, args: argparse.Namespace, settings: SimpleNamespace) -> str:
+    """What pairs are made by: header stamps, where they say something."""
+    if args.stamps == "record" or settings.use_arrival_time:
+        return "record"
+    for topic in (topics.color, topics.depth):
+        stamps = [bag.header_stamp(raw) for raw in islice(bag.messages([topic]), _LOOKED_AT)]
+        if stamps_say_nothing(stamps):
+            bag.notes.append(
+                f"all header stamps on {topic} are {stamps[0] / 1e9:.3f} s; frames are paired by the recorder's times "
+                "(live: use_arrival_time)"
+            )
+            return "record"
+    return "header"

@@ -15,6 +15,7 @@ from typing import Protocol as Interface
 import numpy as np
 
 from stdnet_core.cli import require
+from stdnet_core.data.bag_topics import BagTopics
 from stdnet_core.data.sensors.arguments import simulation_sentences
 from stdnet_core.errors import DataError, InputError
 from stdnet_core.fill import valid_depth
@@ -34,12 +35,11 @@ from stdnet_core.report.recording_report import (
 )
 from stdnet_core.report.versions import versions
 from stdnet_core.report.writer import ReportData, Section, Table, Verdict, accuracy_of, write_report
+from stdnet_core.ros_images import same_field_of_view
 from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.bag_evaluation.deterministic import OfflineNode, Upsampled
 from stdnet_ros.bag_evaluation.frames import BagFrame, FrameReader, Protocol
 from stdnet_ros.bag_evaluation.output_bag import OutputBag
-from stdnet_ros.bag_evaluation.topics import BagTopics
-from stdnet_ros.registration import same_field_of_view
 
 _CAUSES = {
     "busy": "node was busy",

@@ -16,15 +16,16 @@ import numpy as np
 import torch
 from sensor_msgs.msg import CameraInfo
 
+from stdnet_core.data.bag_file import Raw
+from stdnet_core.data.bag_topics import BagTopics
 from stdnet_core.data.sensors import DepthCamera, Sensor, sensor
 from stdnet_core.errors import DataError, InputError
 from stdnet_core.recording import hidden_patches
-from stdnet_core.ros_images import color_of, depth_of
+from stdnet_core.ros_images import color_of, depth_of, frames_agree, printable, same_field_of_view
 from stdnet_ros import conversions
-from stdnet_ros.bag_evaluation.bag import Bag, Raw
-from stdnet_ros.bag_evaluation.topics import BagTopics
+from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.camera_info import CameraInfoError, fit_to_image
-from stdnet_ros.registration import same_field_of_view
+from stdnet_ros.parameters import depth_units
 from stdnet_ros.synchronizer import COLOR, DEPTH, Pair, make_synchronizer
 
 _WAITING = 64
@@ -127,7 +128,7 @@ class FrameReader:
             for role, topic in (("color_info", self._topics.color_info), ("depth_info", self._topics.depth_info))
         }
         pairing = make_synchronizer(
-            self._settings.synchronizer, self._settings.sync_slop, self._settings.sync_queue_size
+            self._settings.synchronizer, self._settings.sync_slop, self._settings.sync_queue_seconds
         )
         references: deque[tuple[int, Raw]] = deque(maxlen=_WAITING)
         waiting: deque[tuple[Pair, CameraInfo | None, CameraInfo | None]] = deque()
@@ -137,11 +138,11 @@ class FrameReader:
             if role.endswith("_info"):
                 infos[role] = self._bag.decode(raw)
                 continue
-            stamp = raw.logged if self._protocol.stamps == "record" else header_stamp(self._bag, raw)
+            stamp = raw.logged if self._protocol.stamps == "record" else self._bag.header_stamp(raw)
             if role == "reference":
                 references.append((stamp, raw))
             else:
-                for pair in pairing.add(COLOR if role == "color" else DEPTH, stamp, raw):
+                for pair in pairing.add(COLOR if role == "color" else DEPTH, stamp, raw, len(raw.data)):
                     waiting.append((pair, infos["color_info"], infos["depth_info"]))
             # A pair waits until the reference stream has passed it, so that the nearest one is known.
             while waiting and self._reference_is_certain(waiting[0][0], references):
@@ -153,7 +154,7 @@ class FrameReader:
             self.counts[name] += count
         self.counts["clock_jumps"] = pairing.jumps
         if self.counts["pairs"] == 0:
-            raise DataError(self._why_no_pairs(pairing.offset()))
+            raise DataError(self._why_no_pairs(pairing.trouble()))
 
     def _reference_is_certain(self, pair: Pair, references: deque[tuple[int, Raw]]) -> bool:
         return self._topics.reference is None or bool(references and references[-1][0] >= pair.color_stamp)
@@ -200,7 +201,7 @@ class FrameReader:
         )
 
     def _metres(self, message: Any, topic: str) -> np.ndarray:
-        depth = depth_of(message, self._settings.depth_unit, topic)
+        depth = depth_of(message, depth_units(self._settings), topic)
         if self._settings.max_depth > 0:
             with np.errstate(invalid="ignore"):
                 depth = np.where(depth <= self._settings.max_depth, depth, np.float32(np.nan))
@@ -242,11 +243,11 @@ class FrameReader:
         """What comes out is compared with what went in, so both must be seen from colour's place."""
         settings = self._settings
         moved = settings.registration == "reproject" or (
-            settings.registration == "auto" and depth_frame not in ("", color_frame)
+            settings.registration == "auto" and depth_frame and not frames_agree(depth_frame, color_frame)
         )
         if moved or not same_field_of_view(rgb.shape[:2], depth.shape):
             why = (
-                f"its frame {depth_frame!r} is not colour's {color_frame!r}"
+                f"its frame {printable(depth_frame)} is not colour's {printable(color_frame)}"
                 if moved
                 else f"{depth.shape[1]}x{depth.shape[0]} does not cover colour of {rgb.shape[1]}x{rgb.shape[0]}"
             )
@@ -256,31 +257,13 @@ class FrameReader:
                 "register_node, or set registration: registered in --params-file if only the frame's name differs"
             )
 
-    def _why_no_pairs(self, offset: float | None) -> str:
+    def _why_no_pairs(self, trouble: str) -> str:
         colour, depth = self.counts["color"], self.counts["depth"]
-        slop = self._settings.sync_slop
-        found = f"{self._bag.path}: {colour} colour and {depth} depth images made no pair within {slop:g} s"
-        if offset is None:
-            return f"{found}; there is nothing on one of the topics in the chosen time"
         return (
-            f"{found}; colour stamps are {offset:+.3f} s from depth stamps at the end. Expected one clock for both; "
-            f"pair by the recorder's times with --stamps record, or raise sync_slop; nothing was evaluated"
+            f"{self._bag.path}: {colour} colour and {depth} depth images made no pair in the chosen time: {trouble} "
+            f"(parameters of --params-file), or pair by the recorder's times with --stamps record; nothing was "
+            "evaluated"
         )
-
-
-def header_stamp(bag: Bag, raw: Raw) -> int:
-    """Nanoseconds of the header that an image starts with, without decoding the image.
-
-    Raises:
-        DataError: the message is too short to have one.
-    """
-    if len(raw.data) < 12:
-        raise DataError(f"{bag.path}: damaged message on {raw.topic} ({len(raw.data)} bytes)")
-    if bag.is_ros1:  # seq, secs, nsecs
-        seconds, nanoseconds = np.frombuffer(raw.data, "<u4", 2, 4)
-    else:  # encapsulation header, sec, nanosec
-        seconds, nanoseconds = np.frombuffer(raw.data, "<u4" if raw.data[1] & 1 else ">u4", 2, 4)
-    return int(seconds) * 10**9 + int(nanoseconds)
 
 
 def _fitted(info: CameraInfo | None, shape: tuple[int, int]) -> CameraInfo | None:

@@ -27,7 +27,7 @@ from stdnet_core.ros_images import depth_of
 from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.bag_evaluation.deterministic import OfflineNode, Upsampled
 from stdnet_ros.bag_evaluation.evaluation import Result, Task, readable, run_deterministic, score
-from stdnet_ros.bag_evaluation.frames import BagFrame, FrameReader, header_stamp
+from stdnet_ros.bag_evaluation.frames import BagFrame, FrameReader
 from stdnet_ros.bag_evaluation.output_bag import RawBagWriter
 from stdnet_ros.bag_evaluation.record import DEPTH_TOPIC
 from stdnet_ros.demo.topics import NODE_NAME
@@ -449,7 +449,7 @@ class _Recording:
 
     def _read(self) -> Iterator[tuple[int, np.ndarray]]:
         for raw in self._bag.messages([DEPTH_TOPIC]):
-            yield header_stamp(self._bag, raw), depth_of(self._bag.decode(raw))
+            yield self._bag.header_stamp(raw), depth_of(self._bag.decode(raw))
 
 
 class _Comparison:

@@ -11,9 +11,10 @@ from typing import Any
 from rclpy.serialization import serialize_message
 
 from stdnet_core.cli import require
+from stdnet_core.data.bag_file import Raw
 from stdnet_core.errors import DataError
 from stdnet_ros import conversions
-from stdnet_ros.bag_evaluation.bag import TYPES, Bag, Raw
+from stdnet_ros.bag_evaluation.bag import TYPES, Bag
 from stdnet_ros.bag_evaluation.deterministic import Upsampled
 from stdnet_ros.camera_info import CameraInfoError
 from stdnet_ros.point_cloud import organized_cloud
@@ -55,10 +56,15 @@ class RawBagWriter:
         self._connections: dict[str, Any] = {}
         self.messages = 0
 
-    def add_topic(self, topic: str, kind: str, store: Any = None) -> None:
-        """Announce a topic; ``store`` is the rosbags type store that knows ``kind``."""
-        if topic not in self._connections:
-            self._connections[topic] = self._writer.add_connection(topic, kind, typestore=store or self._store)
+    def add_topic(self, topic: str, kind: str, definition: str = "") -> None:
+        """Announce a topic; ``definition`` is that of a type which is not one of ROS's own."""
+        if topic in self._connections:
+            return
+        if kind in self._store.fielddefs:
+            connection = self._writer.add_connection(topic, kind, typestore=self._store)
+        else:
+            connection = self._writer.add_connection(topic, kind, msgdef=definition, rihs01="")
+        self._connections[topic] = connection
 
     def write(self, topic: str, logged: int, data: bytes) -> None:
         """Append a serialised message with its recorder's time in nanoseconds."""
@@ -96,15 +102,15 @@ class OutputBag:
         self._writer = RawBagWriter(path)
         self.notes: list[str] = []
         copied = []
-        for connection in bag.connections():
-            if connection.topic in OUTPUTS or (bag.is_ros1 and connection.msgtype not in TYPES):
-                self.notes.append(f"{connection.topic} ({connection.msgtype}) was not copied to {path}")
+        for topic, kind in bag.topics.items():
+            if topic in OUTPUTS or (bag.is_ros1 and kind not in TYPES):
+                self.notes.append(f"{topic} ({kind}) was not copied to {path}")
                 continue
             try:
-                self._writer.add_topic(connection.topic, connection.msgtype, None if bag.is_ros1 else bag.typestore)
-                copied.append(connection.topic)
+                self._writer.add_topic(topic, kind, bag.definitions.get(topic, ""))
+                copied.append(topic)
             except Exception as error:
-                self.notes.append(f"{connection.topic} ({connection.msgtype}) was not copied to {path}: {error}")
+                self.notes.append(f"{topic} ({kind}) was not copied to {path}: {error}")
         for topic, kind in OUTPUTS.items():
             if with_input or "input" not in topic:
                 self._writer.add_topic(topic, kind)

@@ -16,9 +16,9 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
 from stdnet_core.cli import run_cli
+from stdnet_core.data.bag_file import Raw
 from stdnet_core.errors import StdnetError
-from stdnet_ros.bag_evaluation.bag import TYPES, Bag, Raw
-from stdnet_ros.bag_evaluation.frames import header_stamp
+from stdnet_ros.bag_evaluation.bag import TYPES, Bag
 from stdnet_ros.demo.topics import spin_for
 
 _CLOCK_PERIOD = 0.01
@@ -66,7 +66,7 @@ def play(player: Player, bag: Bag, rate: float, color_topic: str, stop: Path) ->
         late.append(time.monotonic() - due)
         player.publish(raw)
         if raw.topic == color_topic:
-            published[header_stamp(bag, raw)] = time.monotonic_ns()
+            published[bag.header_stamp(raw)] = time.monotonic_ns()
     return {
         "published": [[stamp, sent] for stamp, sent in published.items()],
         "seconds": time.monotonic() - begin,

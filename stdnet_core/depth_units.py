@@ -1,0 +1,173 @@
+"""What stored depth values mean: one rule for files, recordings and live messages.
+
+Integers are millimetres, floating-point numbers metres (REP-118), unless a unit is given. Not a measurement is what is
+0, negative or not finite (REP-117), and 65535: the largest number of 16 bits is written for "no reading" (RealSense,
+7-Scenes) or means "as far or farther". ``invalid_above`` takes away more.
+
+Nothing in the values says whether the rule fits. :func:`look_at` says what they look like; a median no camera measures
+is refused by the tools and warned of by the node, unless the unit was given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stdnet_core.errors import ConfigError, DataError
+
+NO_READING = 65535
+_MILLIMETRE = 0.001
+_PLAUSIBLE_MEDIAN_M = (0.01, 250.0)
+_ENOUGH = 0.01
+"""Share of measured pixels from which a picture is worth looking at."""
+
+
+@dataclass(frozen=True)
+class DepthUnits:
+    """How stored depth becomes metres.
+
+    Attributes:
+        unit: metres per stored unit, such as 0.001, 0.0002 (TUM) or 1/256; None: millimetres for integers, metres for
+            floating-point numbers.
+        invalid_above: stored values (not metres) above this one are no measurements; None: no limit.
+
+    Raises:
+        ConfigError: a number that is not positive and finite.
+    """
+
+    unit: float | None = None
+    invalid_above: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("depth unit", self.unit), ("invalid above", self.invalid_above)):
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ConfigError(f"{name} is {value}; give a positive number")
+
+    def unit_of(self, stored: np.ndarray) -> float:
+        """Metres per unit of an array."""
+        if self.unit is not None:
+            return self.unit
+        return 1.0 if stored.dtype.kind == "f" else _MILLIMETRE
+
+    def metres(self, stored: np.ndarray, invalid: float = 0.0) -> np.ndarray:
+        """Depth in metres.
+
+        Args:
+            stored: (H, W), integers or floating-point numbers.
+            invalid: what becomes of pixels without a measurement: 0 or NaN.
+
+        Returns:
+            (H, W) float32, a new array.
+        """
+        depth = stored.astype(np.float32)
+        with np.errstate(invalid="ignore"):
+            measured = (depth > 0) & (depth < np.inf)
+            if self.invalid_above is not None:
+                measured &= depth <= self.invalid_above
+        if stored.dtype.kind in "ui" and stored.dtype.itemsize >= 2:
+            measured &= stored != NO_READING
+        unit = self.unit_of(stored)
+        if unit != 1.0:
+            depth /= np.float32(1.0 / unit)  # exact for millimetres
+        depth[~measured] = invalid
+        return depth
+
+
+@dataclass(frozen=True)
+class Impression:
+    """What the stored values of a depth image look like.
+
+    Attributes:
+        stored: their type, for people.
+        unit: metres per unit that they were taken for.
+        given: whether that unit was given.
+        median, least, largest: of the measured pixels, metres.
+        median_stored: median of the measured pixels as stored.
+        no_reading: share of pixels that are 65535.
+    """
+
+    stored: str
+    unit: float
+    given: bool
+    median: float
+    least: float
+    largest: float
+    median_stored: float
+    no_reading: float
+
+    @property
+    def plausible(self) -> bool:
+        """Whether a camera may have measured this."""
+        return _PLAUSIBLE_MEDIAN_M[0] <= self.median <= _PLAUSIBLE_MEDIAN_M[1]
+
+    def taken(self) -> str:
+        """What was seen and what it was taken for."""
+        return (
+            f"depth is stored as {self.stored} with a median of {self.median_stored:g}, taken as "
+            f"{_unit_name(self.unit)}: {self.least:.4g} to {self.largest:.4g} m, median {self.median:.4g} m"
+        )
+
+    def doubt(self, option: str = "--depth-unit") -> str:
+        """Why that cannot be, and how to say it right."""
+        return (
+            f"{self.taken()}, which no depth camera measures; say what a stored unit is with {option} (0.001 for "
+            f"millimetres, 0.0002 for TUM, 1 for metres)"
+        )
+
+
+def look_at(stored: np.ndarray, units: DepthUnits) -> Impression | None:
+    """What an image (H, W) of stored depth looks like; None if it has too few measurements to tell."""
+    metres = units.metres(stored)
+    measured = metres > 0
+    if measured.mean() < _ENOUGH:
+        return None
+    values = metres[measured]
+    integers = stored.dtype.kind in "ui"
+    bits = 8 * stored.dtype.itemsize
+    return Impression(
+        stored=f"{bits}-bit integers" if integers else f"{bits}-bit floating-point numbers",
+        unit=units.unit_of(stored),
+        given=units.unit is not None,
+        median=float(np.median(values)),
+        least=float(values.min()),
+        largest=float(values.max()),
+        median_stored=float(np.median(stored[measured])),
+        no_reading=float((stored == NO_READING).mean()) if integers else 0.0,
+    )
+
+
+def check_units(images: Iterable[np.ndarray], units: DepthUnits, where: str) -> list[str]:
+    """Look at the first image that tells something.
+
+    Args:
+        images: stored depth (H, W), read one by one until one tells.
+        units: how they are taken.
+        where: the source, for messages.
+
+    Returns:
+        What the user should know, one sentence each.
+
+    Raises:
+        DataError: the depth is not plausible and no unit was given.
+    """
+    seen = next((impression for image in images if (impression := look_at(image, units)) is not None), None)
+    if seen is None:
+        return []
+    if not seen.plausible and not seen.given:
+        raise DataError(f"{where}: {seen.doubt()}")
+    notes = []
+    if not seen.plausible:
+        notes.append(f"{where}: {seen.taken()}")
+    if seen.no_reading:
+        notes.append(f"{where}: {100 * seen.no_reading:.2g} % of depth is 65535, which is taken as no reading")
+    return notes
+
+
+def _unit_name(unit: float) -> str:
+    names = {1.0: "metres", 0.001: "millimetres", 0.0001: "tenths of a millimetre", 0.01: "centimetres"}
+    if unit in names:
+        return names[unit]
+    inverse = 1 / unit
+    return f"1/{inverse:g} m" if abs(inverse - round(inverse)) < 1e-6 else f"units of {unit:g} m"
