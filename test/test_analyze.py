@@ -329,6 +329,33 @@ def test_frames_command_shows_consecutive_frames(tmp_path):
         run("frames", tmp_path, "--crop", "40,0,20,20")
 
 
+def test_depth_of_other_methods_stands_beside_the_others(tmp_path):
+    """Nearest interpolation, written to files, has the figures of nearest interpolation."""
+    depth, _, truth = results("nearest")
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for number, frame in enumerate(depth):
+        np.save(folder / f"{number:06d}.npy", frame)
+    given = ("--predictions", f"theirs={folder}", "--methods", "nearest", "--sequence", "0")
+    numbers, _ = run("frames", tmp_path, *given, "--frame", "3", "--count", "1")
+    of = numbers["frames"][0]["methods"]
+    error = (depth - truth)[3][truth[3] > 0]
+    assert of["theirs"] == of["nearest"]
+    assert of["theirs"]["mae_cm"] == pytest.approx(100 * np.abs(error).mean(), rel=1e-5)
+    tails, _ = run("tail-errors", tmp_path, *given)
+    assert tails["methods"] == ["live", "nearest", "theirs"]
+    for region in tails["regions"].values():
+        assert region["theirs"] == region["nearest"]
+    with pytest.raises(DataError, match="no predictions"):
+        run("slices", tmp_path, "--predictions", f"theirs={tmp_path / 'nothing'}")
+    with pytest.raises(ConfigError, match="names must differ"):
+        run("slices", tmp_path, *given, "--predictions", f"theirs={folder}")
+    with pytest.raises(ConfigError, match="method of that name"):
+        run("slices", tmp_path, "--predictions", f"live={folder}", "--sequence", "0")
+    with pytest.raises(ConfigError, match="leave out --start"):
+        run("slices", tmp_path, *given, "--start", "1")
+
+
 def test_crops_are_widened_to_whole_cells():
     frame = EvaluationFrame(np.zeros((24, 30, 3)), np.zeros((24, 30)), np.zeros((3, 4)), None, False)
     cut = cell_window((9, 3, 2, 10), frame)

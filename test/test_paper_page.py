@@ -48,7 +48,7 @@ def test_files_are_there():
 
 @pytest.mark.parametrize("module", sorted({module for module, _ in COMMANDS}))
 def test_commands_are_there(module):
-    assert callable(pytest.importorskip(module).main)
+    assert callable(importlib.import_module(module).main)
 
 
 def test_figures_of_analyze_and_ablate_are_all_on_the_page():

@@ -24,6 +24,7 @@ from stdnet_core.evaluation import (
     PROTOCOL_CLIPS,
     EvaluationFrame,
     LowResolution,
+    Method,
     Runner,
     Said,
     read_frames,
@@ -33,6 +34,7 @@ from stdnet_core.evaluation import (
 )
 from stdnet_core.inference import DepthUpsampler
 from stdnet_core.model import RecurrentNet, STDNet
+from stdnet_core.stored_predictions import open_predictions
 
 Drawn = tuple[bytes, dict[str, Any]]
 """A picture as PNG, and its numbers."""
@@ -172,11 +174,33 @@ def open_runners(networks: Sequence[Network], args: argparse.Namespace) -> dict[
     return runners | {name: Runner.classical(name, args.device) for name in args.methods}
 
 
+def with_predictions(
+    runners: Mapping[str, Runner], scene: Scene, args: argparse.Namespace, *, alone: bool
+) -> dict[str, Method]:
+    """The runners, and depth of the scene that the command line has from files.
+
+    Args:
+        alone: it is the only scene, so that the files may lie in the folder itself.
+
+    Raises:
+        DataError: there are no such files, or not one for each frame.
+        ConfigError: they are called as a method is.
+    """
+    methods: dict[str, Method] = {**runners}
+    length = len(scene.sequence)
+    for name, folder in args.predictions:
+        frames = min(length, args.frames or length)
+        if name in methods:
+            raise ConfigError(f"--predictions {name}: there is a method of that name; call the predictions otherwise")
+        methods[name] = open_predictions(folder, scene.name, length, frames, alone=alone)
+    return methods
+
+
 def results_of(
-    scene: Scene, runners: Mapping[str, Runner], first: int = 0, count: int | None = None
+    scene: Scene, runners: Mapping[str, Method], first: int = 0, count: int | None = None
 ) -> Iterator[tuple[EvaluationFrame, dict[str, Said]]]:
     """Frames from ``first`` on, at most ``count``, with what the methods and ``bicubic`` made of them."""
-    everyone = {**runners}
+    everyone: dict[str, Method] = {**runners}
     if "bicubic" not in everyone:
         everyone["bicubic"] = Runner.classical("bicubic", "cpu")
     results = run_together(everyone, scene.frames(first, count), lambda frame: (frame.rgb, frame.depth_lr))
