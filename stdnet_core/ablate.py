@@ -9,7 +9,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
+import os
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     for module in ("lightning", "tensorboard", "tqdm", "cv2"):
         require(module, extra="train")
     require("matplotlib", extra="report")
+    logging.getLogger("stdnet_core.inference").setLevel(logging.ERROR)
     wanted = args.variants or list(dict.fromkeys(name for figure in args.figures for name in FIGURES[figure][1]))
     configs = {name: _config(args, name) for name in wanted}
     base = _config(args, "full")
@@ -84,6 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
         for seed in range(args.seeds):
             for name, config in configs.items():
                 if _key(name, seed) not in results and complete:
+                    print(f"{_key(name, seed)}: {VARIANTS[name].about}", file=sys.stderr)
                     result = _train_and_measure(config, name, seed, args)
                     complete = result is not None
                     if result is not None:
@@ -163,6 +168,8 @@ def _check(base: TrainConfig, configs: Mapping[str, TrainConfig], args: argparse
 
     if is_recurrent(base):
         raise ConfigError("the ablations are of the paper's network; choose another model.preset than live")
+    if base.trainer.devices > 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError("the matrix is trained in one process; set trainer.devices to 1 and leave out torchrun")
     if args.minutes is not None and not args.minutes > 0:
         raise ConfigError(f"--minutes is {args.minutes}; give more than 0")
     scales = sorted(scale for scale, weight in base.data.scales.items() if weight > 0)

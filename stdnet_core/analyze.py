@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; ``arguments`` default to those of the process."""
     args = _parser().parse_args(arguments)
     _check(args)
-    for module in ("matplotlib", "PIL"):
+    for module in ("matplotlib", "PIL", "tqdm"):
         require(module, extra="report")
     logging.getLogger("stdnet_core.inference").setLevel(logging.ERROR)  # its notices are in the numbers
     figure = _FIGURES[args.figure]
@@ -75,10 +75,15 @@ _FIGURES = {
     "long-tail": Figure(
         "2", "differences in space and time, and how many are in the long tail", methods.long_tail, ("span", "frame")
     ),
-    "tail-errors": Figure("4b", "errors of methods in the long tails", methods.tail_errors, ("span", "methods")),
-    "slices": Figure("5b", "one row of the image over time", methods.slices, ("span", "methods", "row")),
+    "tail-errors": Figure(
+        "4b", "errors of methods in the long tails", methods.tail_errors, ("span", "methods", "stored")
+    ),
+    "slices": Figure("5b", "one row of the image over time", methods.slices, ("span", "methods", "stored", "row")),
     "frames": Figure(
-        "6, 7", "consecutive frames, methods side by side", methods.frames, ("span", "methods", "frame", "count")
+        "6, 7",
+        "consecutive frames, methods side by side",
+        methods.frames,
+        ("span", "methods", "stored", "frame", "count"),
     ),
     "complexity": Figure("8", "parameters, time and RMSE", methods.complexity, ("span", "methods", "presets")),
     "features": Figure(
@@ -122,7 +127,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     add_sensor_arguments(low)
     low.add_argument("--seed", type=int, default=0, help="of what is random in the simulation")
-    parser.set_defaults(limit=None, frames=None, start=0, frame=None, latency=MAX_LATENCY)
+    parser.set_defaults(limit=None, frames=None, start=0, frame=None, latency=MAX_LATENCY, predictions=[])
 
 
 def _add_options(parser: argparse.ArgumentParser, groups: tuple[str, ...]) -> None:
@@ -144,6 +149,15 @@ def _add_options(parser: argparse.ArgumentParser, groups: tuple[str, ...]) -> No
         )
     if "methods" in groups:
         _add_methods(parser)
+    if "stored" in groups:
+        parser.add_argument(
+            "--predictions",
+            action="append",
+            default=[],
+            type=_predictions,
+            metavar="NAME=FOLDER",
+            help="depth that another method wrote, a file a frame as in docs/evaluation.md; may be repeated",
+        )
     if "presets" in groups:
         parser.add_argument(
             "--presets",
@@ -206,6 +220,15 @@ def _list(known: tuple[str, ...]) -> Callable[[str], list[str]]:
     return parse
 
 
+def _predictions(text: str) -> tuple[str, Path]:
+    name, separator, folder = text.partition("=")
+    if not separator or not name or not folder:
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=FOLDER")
+    if name in CLASSICAL:
+        raise argparse.ArgumentTypeError(f"{name!r} is a method of its own; call the predictions otherwise")
+    return name, Path(folder)
+
+
 def _crop(text: str) -> tuple[int, int, int, int]:
     try:
         top, left, height, width = map(int, text.split(","))
@@ -219,6 +242,11 @@ def _crop(text: str) -> tuple[int, int, int, int]:
 def _check(args: argparse.Namespace) -> None:
     if not 0 <= args.latency <= MAX_LATENCY:
         raise ConfigError(f"--latency is {args.latency}; give 0 to {MAX_LATENCY} frames")
+    names = [name for name, _ in args.predictions]
+    if len(set(names)) < len(names):
+        raise ConfigError("two --predictions have one name; names must differ")
+    if names and args.start:
+        raise ConfigError("--predictions are of all frames from the first on; leave out --start")
     if "one" in _FIGURES[args.figure].options and len(args.checkpoint) > 1:
         raise ConfigError(f"{args.figure} shows one network; give one --checkpoint")
 

@@ -156,12 +156,14 @@ def _watched(model: STDNet, seen: dict[str, Tensor]) -> Iterator[None]:
             handle.remove()
 
 
-def principal_components(features: Tensor, count: int = 3) -> tuple[Tensor, Tensor]:
+def principal_components(features: Tensor, count: int = 3, margin: int = 0) -> tuple[Tensor, Tensor]:
     """Principal components of a feature map over its pixels (fig. 9b).
 
     Args:
         features: (C, h, w).
         count: of components, at most C.
+        margin: pixels at each border that the components are not made from, where a map has so many: what convolutions
+            make of the zeros outside would be the first thing that they show.
 
     Returns:
         The pixels' coordinates along the first ``count`` components (count, h, w), each with a positive largest
@@ -172,16 +174,19 @@ def principal_components(features: Tensor, count: int = 3) -> tuple[Tensor, Tens
     """
     if features.ndim != 3 or not 1 <= count <= len(features):
         raise InputError(f"{count} components are asked of features of shape {tuple(features.shape)}, not (C, h, w)")
-    pixels = features.detach().cpu().double().flatten(1)
-    pixels = pixels - pixels.mean(1, keepdim=True)
-    values, vectors = torch.linalg.eigh(pixels @ pixels.mT)
+    features = features.detach().cpu().double()
+    if 2 * margin >= min(features.shape[1:]):
+        margin = 0
+    inner = features[:, margin : features.shape[1] - margin, margin : features.shape[2] - margin].flatten(1)
+    mean = inner.mean(1, keepdim=True)
+    values, vectors = torch.linalg.eigh((inner - mean) @ (inner - mean).mT)
     values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
     chosen = vectors[:, :count]
     largest = chosen.gather(0, chosen.abs().argmax(0, keepdim=True))
     chosen = chosen * torch.where(largest < 0, -1.0, 1.0)
     total = values.sum()
     shares = values[:count] / total if total > 0 else torch.zeros_like(values[:count])
-    return (chosen.mT @ pixels).unflatten(1, features.shape[1:]), shares
+    return (chosen.mT @ (features.flatten(1) - mean)).unflatten(1, features.shape[1:]), shares
 
 
 def displacement(offset: Tensor, mask: Tensor) -> Tensor:

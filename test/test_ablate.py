@@ -175,6 +175,8 @@ def test_what_cannot_be_compared_is_refused_before_the_first_step(clips, tmp_pat
         ablate.main(["--config", "live", f"data.root={clips}", "--steps", "1", "--output", str(tmp_path / "out")])
     with pytest.raises(ConfigError, match="trains for"):
         ablation(clips, tmp_path / "out", "--variants", "full", "--scale", "4")
+    with pytest.raises(ConfigError, match="one process"):
+        ablation(clips, tmp_path / "out", "--variants", "full", "trainer.devices=2")
     with pytest.raises(SystemExit):
         ablate.main(["--steps", "3", "--minutes", "1"])
     with pytest.raises(SystemExit):

@@ -120,11 +120,13 @@ def test_tail_counts():
 # --- inside the network -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, 3, 5])
-def test_principal_components_are_those_of_a_singular_value_decomposition(count):
+@pytest.mark.parametrize(("count", "margin"), [(1, 0), (3, 0), (5, 0), (3, 1), (2, 3)])
+def test_principal_components_are_those_of_a_singular_value_decomposition(count, margin):
     features = torch.randn(5, 6, 7) * torch.tensor([3.0, 0.2, 1.0, 2.0, 0.5]).view(5, 1, 1) + 4
-    components, shares = principal_components(features, count)
-    pixels = features.flatten(1).double().numpy()
+    components, shares = principal_components(features, count, margin)
+    if margin == 1:
+        features, components = features[:, 1:-1, 1:-1], components[:, 1:-1, 1:-1]
+    pixels = features.flatten(1).double().numpy()  # a margin of 3 would leave nothing and is dropped
     pixels = pixels - pixels.mean(1, keepdims=True)
     left, singular, right = np.linalg.svd(pixels, full_matrices=False)
     for number in range(count):
@@ -325,6 +327,33 @@ def test_frames_command_shows_consecutive_frames(tmp_path):
         run("frames", tmp_path, "--frame", "5", "--count", "2")
     with pytest.raises(ConfigError, match="leaves the frame"):
         run("frames", tmp_path, "--crop", "40,0,20,20")
+
+
+def test_depth_of_other_methods_stands_beside_the_others(tmp_path):
+    """Nearest interpolation, written to files, has the figures of nearest interpolation."""
+    depth, _, truth = results("nearest")
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for number, frame in enumerate(depth):
+        np.save(folder / f"{number:06d}.npy", frame)
+    given = ("--predictions", f"theirs={folder}", "--methods", "nearest", "--sequence", "0")
+    numbers, _ = run("frames", tmp_path, *given, "--frame", "3", "--count", "1")
+    of = numbers["frames"][0]["methods"]
+    error = (depth - truth)[3][truth[3] > 0]
+    assert of["theirs"] == of["nearest"]
+    assert of["theirs"]["mae_cm"] == pytest.approx(100 * np.abs(error).mean(), rel=1e-5)
+    tails, _ = run("tail-errors", tmp_path, *given)
+    assert tails["methods"] == ["live", "nearest", "theirs"]
+    for region in tails["regions"].values():
+        assert region["theirs"] == region["nearest"]
+    with pytest.raises(DataError, match="no predictions"):
+        run("slices", tmp_path, "--predictions", f"theirs={tmp_path / 'nothing'}")
+    with pytest.raises(ConfigError, match="names must differ"):
+        run("slices", tmp_path, *given, "--predictions", f"theirs={folder}")
+    with pytest.raises(ConfigError, match="method of that name"):
+        run("slices", tmp_path, "--predictions", f"live={folder}", "--sequence", "0")
+    with pytest.raises(ConfigError, match="leave out --start"):
+        run("slices", tmp_path, *given, "--start", "1")
 
 
 def test_crops_are_widened_to_whole_cells():

@@ -233,7 +233,7 @@ def test_time_in_all_is_counted_over_the_calls(clips: Path, tmp_path: Path) -> N
     assert result.seconds > 0.5 * used
     rest = rates()[first:]
     assert rest[0] < 0.6 * config.optim.lr  # half of the time is gone
-    assert rest[-1] < rest[0]
+    assert rest[-1] <= rest[0]
     again = run(config, tmp_path / "run", minutes_in_all=total)
     assert again.finished
     assert again.first_step == again.last_step == result.last_step

@@ -37,6 +37,9 @@ from stdnet_core.report.colorize import colorize_depth, colorize_error
 from stdnet_core.report.figures import Map
 from stdnet_core.report.panels import Tile, compose, depth_limits, error_limit
 
+MARGIN = 3
+"""Border of the working grid that principal components are not made from."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -122,7 +125,7 @@ def features(args: argparse.Namespace) -> Drawn:
         error = np.abs(look.depth - truth)
         of_network: dict[str, Any] = {"stage": number, "rmse_cm": 100 * root_mean_of(error), "features": {}}
         for symbol, (title, features) in parts.items():
-            components, shares = principal_components(features[look.place])
+            components, shares = principal_components(features[look.place], margin=MARGIN)
             of_network["features"][symbol] = {"explained": shares.tolist()}
             tiles.append(Tile(f"{network.name}: {symbol}, {title}", _component_picture(components, size)))
         tiles.append(Tile(f"depth of {network.name}", colorize_depth(look.depth, *limits)))
@@ -137,7 +140,8 @@ def features(args: argparse.Namespace) -> Drawn:
 def _component_picture(components: Tensor, size: tuple[int, int]) -> np.ndarray:
     """Three components (3, h, w) as red, green and blue, each from its first to its last hundredth; (H, W, 3) uint8."""
     values = components.numpy()
-    low, high = np.percentile(values, (1, 99), axis=(1, 2), keepdims=True)
+    inner = values[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    low, high = np.percentile(inner if inner.size else values, (1, 99), axis=(1, 2), keepdims=True)
     scaled = np.clip((values - low) / np.maximum(high - low, 1e-12), 0, 1)
     picture = (255 * scaled).round().astype(np.uint8).transpose(1, 2, 0)
     stretched = cv2.resize(picture, None, fx=WORKING_STRIDE, fy=WORKING_STRIDE, interpolation=cv2.INTER_NEAREST)

@@ -24,14 +24,16 @@ from stdnet_core.analyses.scenes import (
     open_networks,
     open_runners,
     open_scenes,
+    progress,
     results_of,
     root_mean_of,
     scale_warnings,
+    with_predictions,
 )
 from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.devices import place
 from stdnet_core.errors import ConfigError, DataError
-from stdnet_core.evaluation import EvaluationFrame, Runner, evaluate_sequence, notices_of
+from stdnet_core.evaluation import EvaluationFrame, Method, Runner, evaluate_sequence, notices_of
 from stdnet_core.fill import nan_where_invalid
 from stdnet_core.frames import Geometry
 from stdnet_core.metric_functions import LONG_TAIL
@@ -50,7 +52,7 @@ _TIMED = 8
 _SETTLING = 2  # frames beyond the latency that are not timed
 
 
-def _analysis(args: argparse.Namespace, scene: Scene, runners: dict[str, Runner], row: int | None = None) -> Analysis:
+def _analysis(args: argparse.Namespace, scene: Scene, runners: dict[str, Method], row: int | None = None) -> Analysis:
     """What all methods made of a scene.
 
     Raises:
@@ -109,12 +111,20 @@ def long_tail(args: argparse.Namespace) -> Drawn:
     return figures.long_tail(rgb, truth, maps, tail.bins, kinds), numbers
 
 
+def _first(scenes: Sequence[Scene]) -> tuple[Scene, bool]:
+    """The scene that is shown, and whether it is the only one."""
+    return scenes[0], len(scenes) == 1
+
+
 def tail_errors(args: argparse.Namespace) -> Drawn:
     """Fig. 4b: errors of the methods in the long tails."""
     scenes = open_scenes(args)
     networks = open_networks(args.checkpoint or [SHIPPED])
+    alone = len(scenes) == 1
     runners = open_runners(networks, args)
-    found = [_analysis(args, scene, runners).histograms for scene in scenes]
+    of_scenes = [(scene, with_predictions(runners, scene, args, alone=alone)) for scene in scenes]
+    runners = of_scenes[0][1]
+    found = [_analysis(args, scene, methods).histograms for scene, methods in of_scenes]
     histograms = {
         region: {name: np.sum([of[region][name] for of in found], axis=0) for name in runners} for region in REGIONS
     }
@@ -136,9 +146,9 @@ def tail_errors(args: argparse.Namespace) -> Drawn:
 
 def slices(args: argparse.Namespace) -> Drawn:
     """Fig. 5b: one row of the image over time."""
-    scene = open_scenes(args)[0]
+    scene, alone = _first(open_scenes(args))
     networks = open_networks(args.checkpoint or [SHIPPED])
-    runners = open_runners(networks, args)
+    runners = with_predictions(open_runners(networks, args), scene, args, alone=alone)
     analysis = _analysis(args, scene, runners, args.row)
     piece = analysis.slice
     truth = np.array(piece.depth["truth"])
@@ -157,9 +167,9 @@ def slices(args: argparse.Namespace) -> Drawn:
 
 def frames(args: argparse.Namespace) -> Drawn:
     """Fig. 6 and 7: consecutive frames, methods side by side."""
-    scene = open_scenes(args)[0]
+    scene, alone = _first(open_scenes(args))
     networks = open_networks(args.checkpoint or [SHIPPED])
-    runners = open_runners(networks, args)
+    runners = with_predictions(open_runners(networks, args), scene, args, alone=alone)
     length = min(len(scene.sequence), args.start + (args.frames or len(scene.sequence)))
     first = (args.start + length - args.count) // 2 if args.frame is None else args.frame
     first = max(args.start, first)
@@ -193,8 +203,9 @@ def frames(args: argparse.Namespace) -> Drawn:
             n: {"rmse_cm": 100 * root_mean_of(e), "mae_cm": 100 * mean_of(np.abs(e))} for n, e in errors.items()
         }
         rows.append({"frame": index, "methods": figures_of})
-        for name, values in figures_of.items():
-            print(f"frame {index}  {name:18} RMSE {values['rmse_cm']:.2f}, MAE {values['mae_cm']:.2f} cm")
+    for row in rows:
+        for name, values in row["methods"].items():
+            print(f"frame {row['frame']}  {name:18} RMSE {values['rmse_cm']:.2f}, MAE {values['mae_cm']:.2f} cm")
     picture = compose(tiles, columns=columns, tile_width=max(240, min(480, tiles[0].image.shape[1])))
     numbers = {
         "sequence": scene.name,
@@ -240,9 +251,16 @@ def complexity(args: argparse.Namespace) -> Drawn:
     results: dict[str, dict[str, dict[str, float]]] = {}
     for scene in scenes:
         part = Part(scene.sequence, args.start, args.frames)
+        bar = iter(progress(range(len(part)), scene.name, len(part)))
         results[scene.name] = evaluate_sequence(
-            part, runners, scene.low, kind=scene.kind, clip_truth=scene.clip_truth
+            part,
+            runners,
+            scene.low,
+            kind=scene.kind,
+            clip_truth=scene.clip_truth,
+            on_frame=lambda *_, bar=bar: next(bar, None),
         ).figures
+        next(bar, None)  # all frames were counted: the bar goes
     mean = mean_figures(results)
     frames = list(scenes[0].frames(args.start, min(len(scenes[0].sequence) - args.start, _TIMED)))
     points = [
@@ -280,7 +298,8 @@ def _milliseconds(runner: Runner, frames: Sequence[EvaluationFrame]) -> float:
     runner.begin()
     order = itertools.cycle([*frames, *frames[-2:0:-1]])
     times = []
-    for number in range(runner.upsampler.latency + _SETTLING + _TIMED):
+    count = runner.upsampler.latency + _SETTLING + _TIMED
+    for number in progress(range(count), "time", count):
         frame = next(order)
         begin = time.perf_counter()
         runner.step(frame.rgb, frame.depth_lr)

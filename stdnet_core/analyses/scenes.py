@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from stdnet_core import checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
+from stdnet_core.cli import require
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors.arguments import sensor_from
@@ -23,6 +24,7 @@ from stdnet_core.evaluation import (
     PROTOCOL_CLIPS,
     EvaluationFrame,
     LowResolution,
+    Method,
     Runner,
     Said,
     read_frames,
@@ -32,9 +34,11 @@ from stdnet_core.evaluation import (
 )
 from stdnet_core.inference import DepthUpsampler
 from stdnet_core.model import RecurrentNet, STDNet
+from stdnet_core.stored_predictions import open_predictions
 
 Drawn = tuple[bytes, dict[str, Any]]
 """A picture as PNG, and its numbers."""
+_Step = TypeVar("_Step")
 
 
 class Part:
@@ -170,15 +174,43 @@ def open_runners(networks: Sequence[Network], args: argparse.Namespace) -> dict[
     return runners | {name: Runner.classical(name, args.device) for name in args.methods}
 
 
+def with_predictions(
+    runners: Mapping[str, Runner], scene: Scene, args: argparse.Namespace, *, alone: bool
+) -> dict[str, Method]:
+    """The runners, and depth of the scene that the command line has from files.
+
+    Args:
+        alone: it is the only scene, so that the files may lie in the folder itself.
+
+    Raises:
+        DataError: there are no such files, or not one for each frame.
+        ConfigError: they are called as a method is.
+    """
+    methods: dict[str, Method] = {**runners}
+    length = len(scene.sequence)
+    for name, folder in args.predictions:
+        frames = min(length, args.frames or length)
+        if name in methods:
+            raise ConfigError(f"--predictions {name}: there is a method of that name; call the predictions otherwise")
+        methods[name] = open_predictions(folder, scene.name, length, frames, alone=alone)
+    return methods
+
+
 def results_of(
-    scene: Scene, runners: Mapping[str, Runner], first: int = 0, count: int | None = None
+    scene: Scene, runners: Mapping[str, Method], first: int = 0, count: int | None = None
 ) -> Iterator[tuple[EvaluationFrame, dict[str, Said]]]:
     """Frames from ``first`` on, at most ``count``, with what the methods and ``bicubic`` made of them."""
-    everyone = {**runners}
+    everyone: dict[str, Method] = {**runners}
     if "bicubic" not in everyone:
         everyone["bicubic"] = Runner.classical("bicubic", "cpu")
-    frames = scene.frames(first, count)
-    return run_together(everyone, frames, lambda frame: (frame.rgb, frame.depth_lr))
+    results = run_together(everyone, scene.frames(first, count), lambda frame: (frame.rgb, frame.depth_lr))
+    total = len(scene.sequence) - first
+    return iter(progress(results, scene.name, total if count is None else min(count, total)))
+
+
+def progress(steps: Iterable[_Step], name: str, total: int) -> Iterable[_Step]:
+    """The steps, with a bar that is gone at the end."""
+    return require("tqdm", extra="report").tqdm(steps, total=total, unit="frame", desc=name, leave=False)
 
 
 def as_bytes(rgb: np.ndarray) -> np.ndarray:

@@ -523,8 +523,9 @@ def ablation_points(panels: Mapping[str, Mapping[str, Sequence[float]]], referen
                 color = _COLORS[0] if variant == "full" else "#52525b"
                 axis.plot([place - 0.25, place + 0.25], [mean, mean], color=color, lw=2.5, zorder=2)
                 axis.plot([place] * len(values), values, "o", ms=5, color=color, zorder=3)
-                axis.annotate(f"{mean:.2f}", (place + 0.28, mean), va="center", fontsize=8)
-            axis.set_xlim(-0.5, len(variants) - 0.2)
+                top = place, max(values)
+                axis.annotate(f"{mean:.2f}", top, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
+            axis.set_xlim(-0.6, len(variants) - 0.4)
             axis.set_xticks(range(len(variants)), list(variants), fontsize=8)
             axis.grid(False, axis="x")
             axis.set_title(title, fontsize=10)
