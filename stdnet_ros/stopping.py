@@ -3,7 +3,7 @@
 Python runs signal handlers between two steps of its main thread, which may be importing or waiting for the model;
 exceptions out of them come at any place. Therefore a thread of its own waits for the signals: at first they end the
 process at once, later it has :data:`GRACE_SECONDS` to end in order. The end of these is brought by a timer of the C
-library, because the middleware may hold Python's lock for a minute while it closes."""
+library, since the middleware may keep Python's lock for long: a second and more for each subscriber that was killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, NoReturn
 
 GRACE_SECONDS = 0.6
@@ -31,7 +33,7 @@ def prepare() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    threading.Thread(target=_wait, args=(reader,), name="stopping", daemon=True).start()
+    threading.Thread(target=_wait, args=(reader, _exit_timer()), name="stopping", daemon=True).start()
     for number in _SIGNALS:
         signal.signal(number, _nothing)
 
@@ -55,12 +57,11 @@ def _nothing(number: int, frame: Any) -> None:
     """Python's default handlers would raise; the thread hears of the signal without one."""
 
 
-def _wait(reader: int) -> None:
+def _wait(reader: int, set_timer: Callable[[], object]) -> None:
     while os.read(reader, 1)[0] not in _SIGNALS:
         pass
     if _in_order.is_set():
-        with suppress(OSError, AttributeError):  # where there is no such timer, the thread alone must do
-            _exit_after(GRACE_SECONDS)
+        set_timer()  # one call: this thread may not have the lock again in time
         time.sleep(GRACE_SECONDS)
     os._exit(0)
 
@@ -84,18 +85,20 @@ class _Interval(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_long) for name in ("every_s", "every_ns", "first_s", "first_ns"))
 
 
-def _exit_after(seconds: float) -> None:
-    """Have the C library call ``_exit(0)`` on a thread of its own.
+def _exit_timer() -> Callable[[], object]:
+    """A call after which the C library, on a thread of its own, calls ``_exit(0)`` when the grace is over.
 
-    Raises:
-        OSError, AttributeError: this system has no such timer.
-    """
+    It does nothing where there is no such timer; there the Python thread alone must do."""
     if sys.platform != "linux":
-        raise OSError("no timer")
-    library = ctypes.CDLL("librt.so.1")
-    function = ctypes.cast(ctypes.CDLL(None)._exit, ctypes.c_void_p)
-    event = _Event(value=0, notify=_SIGEV_THREAD, function=function)
-    timer = ctypes.c_void_p()
-    first = _Interval(first_s=int(seconds), first_ns=int(seconds % 1 * 1e9))
-    if library.timer_create(_CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)) == 0:
-        library.timer_settime(timer, 0, ctypes.byref(first), None)
+        return lambda: None
+    try:
+        library = ctypes.PyDLL("librt.so.1")  # PyDLL: a call that does not let go of the lock
+        function = ctypes.cast(ctypes.CDLL(None)._exit, ctypes.c_void_p)
+        event = _Event(value=0, notify=_SIGEV_THREAD, function=function)
+        timer = ctypes.c_void_p()
+        if library.timer_create(_CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)) != 0:
+            return lambda: None
+    except (OSError, AttributeError):
+        return lambda: None
+    first = _Interval(first_s=int(GRACE_SECONDS), first_ns=int(GRACE_SECONDS % 1 * 1e9))
+    return partial(library.timer_settime, timer, 0, ctypes.byref(first), None)
