@@ -3,7 +3,8 @@
 Python runs signal handlers between two steps of its main thread, which may be importing or waiting for the model;
 exceptions out of them come at any place. Therefore a thread of its own waits for the signals: at first they end the
 process at once, later it has :data:`GRACE_SECONDS` to end in order. The end of these is brought by a timer of the C
-library, since the middleware may keep Python's lock for long: a second and more for each subscriber that was killed."""
+library, since a call of the middleware may keep Python's lock for seconds. Where it does so already when the signal
+comes (Fast DDS, after many subscribers were killed), the end waits for that call."""
 
 from __future__ import annotations
 
