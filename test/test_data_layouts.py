@@ -551,6 +551,17 @@ def test_sixteen_bit_depth_of_any_file(tmp_path, suffix):
     np.testing.assert_allclose(sequence.clip(1, 1).depth[0, 0].numpy(), depth_image(1), atol=6e-4)
 
 
+@pytest.mark.parametrize("suffix", [".pfm", ".tiff"])
+def test_floating_point_depth_of_any_file(tmp_path, suffix):
+    write_own(tmp_path / "a", frames=2)
+    for path in (tmp_path / "a/depth").iterdir():
+        metres = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.float32) / 1000
+        path.unlink()
+        assert cv2.imwrite(str(path.with_suffix(suffix)), metres)
+    (sequence,) = open_source(tmp_path)
+    np.testing.assert_allclose(sequence.clip(1, 1).depth[0, 0].numpy(), depth_image(1), atol=6e-4)
+
+
 def replace_depth(folder, store):
     """Write each depth file of an own folder anew as ``store(millimetres)``, as .npy."""
     for path in (folder / "depth").iterdir():

@@ -115,7 +115,7 @@ class BagFile:
         self._stack = ExitStack()
         self._typestores: dict[bool, Any] = {}
         try:
-            self._storages = [self._open(file) for file in self._files()]
+            self._storages = [self._open(file) for file in self._with_content(self._files())]
         except BaseException:
             self.close()
             raise
@@ -266,6 +266,14 @@ class BagFile:
                 "('ros2 bag reindex' writes it anew)"
             )
         return found[0]
+
+    def _with_content(self, files: list[Path]) -> list[Path]:
+        """Without the empty last part that a killed recorder leaves."""
+        full = [file for file in files if file.stat().st_size]
+        if not full:
+            raise DataError(f"{self.path}: {files[0].name} is empty; the ROS bag holds nothing")
+        self.notes += [f"{file.name} is empty and left out" for file in files if file not in full]
+        return full
 
     def _open(self, file: Path) -> _Storage:
         try:

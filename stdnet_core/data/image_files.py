@@ -14,7 +14,7 @@ from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import DataError
 
 COLOR_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
-DEPTH_SUFFIXES = (".png", ".npy", ".tif", ".tiff", ".pgm")
+DEPTH_SUFFIXES = (".png", ".npy", ".tif", ".tiff", ".pgm", ".pfm")
 BY_TYPE = DepthUnits()
 """Integers are millimetres, floating-point numbers metres."""
 
@@ -43,7 +43,7 @@ def read_depth(path: Path, units: DepthUnits = BY_TYPE) -> np.ndarray:
 
 
 def read_stored_depth(path: Path) -> np.ndarray:
-    """Depth (H, W) as it is stored: a PNG, PGM or TIFF of 16 bits, a TIFF of float32, or a ``.npy`` array of numbers.
+    """Depth (H, W) as it is stored: a PNG, PGM or TIFF of 16 bits, a TIFF or PFM of float32, or a ``.npy`` of numbers.
 
     Raises:
         DataError: the file is missing, damaged or of another type.
@@ -51,9 +51,9 @@ def read_stored_depth(path: Path) -> np.ndarray:
     suffix = path.suffix.lower()
     if suffix == ".npy":
         return _two_dimensional(_load_array(path), path)
-    if suffix not in (".tif", ".tiff"):
+    if suffix not in (".tif", ".tiff", ".pfm"):
         return read_uint16(path)
-    image = _decode(path, cv2.IMREAD_UNCHANGED, "a TIFF of 16 bits or float32")
+    image = _decode(path, cv2.IMREAD_UNCHANGED, "depth of 16 bits or float32")
     if image.ndim != 2 or image.dtype not in (np.uint16, np.float32):
         raise DataError(
             f"{path}: expected depth of one channel of 16 bits or float32, found {image.dtype} of shape {image.shape}"
