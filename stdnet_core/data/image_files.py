@@ -85,6 +85,24 @@ def read_uint16(path: Path) -> np.ndarray:
     return image
 
 
+def read_confidence(path: Path) -> np.ndarray:
+    """How sure a phone is of its depth, (H, W) uint8: 0 (low), 1 or 2 (high), from an 8-bit PNG or a ``.npy`` array.
+
+    Raises:
+        DataError: the file is missing, damaged or holds something else.
+    """
+    if path.suffix.lower() == ".npy":
+        confidence = _two_dimensional(_load_array(path), path)
+    else:
+        confidence = _decode(path, cv2.IMREAD_UNCHANGED, "an 8-bit PNG of confidences")
+    if confidence.ndim != 2 or confidence.dtype != np.uint8 or confidence.max() > 2:
+        raise DataError(
+            f"{path}: expected confidences 0, 1 and 2 of 8 bits, found {confidence.dtype} of shape {confidence.shape} "
+            f"up to {confidence.max()}"
+        )
+    return confidence
+
+
 def read_flow(path: Path) -> np.ndarray:
     """Optical flow (2, H, W) float32 in pixels, x then y, from a ``.npy`` array (H, W, 2).
 

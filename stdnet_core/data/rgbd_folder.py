@@ -13,6 +13,7 @@ Own layout, one folder a sequence:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,8 @@ from torch import Tensor
 
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.file_sequence import (
+    DEFAULT_RULES,
+    DepthRules,
     FileSequence,
     Findings,
     FrameFiles,
@@ -31,7 +34,7 @@ from stdnet_core.data.file_sequence import (
     numbered_files,
     run_names,
 )
-from stdnet_core.data.image_files import BY_TYPE, COLOR_SUFFIXES, DEPTH_SUFFIXES, what_is_wrong
+from stdnet_core.data.image_files import COLOR_SUFFIXES, DEPTH_SUFFIXES, what_is_wrong
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.stamp_matching import match_nearest
 from stdnet_core.depth_units import DepthUnits
@@ -47,14 +50,14 @@ _TUM_CAMERAS = {
 _TUM_DEFAULT_CAMERA = (525.0, 525.0, 319.5, 239.5)
 
 
-def is_own_folder(folders: set[str]) -> bool:
-    """Whether these are the sub-folders of a sequence in the own layout."""
-    return bool(folders & {"color", "rgb"}) and bool(folders & {"depth", "depth_lr"}) and "intrinsic" not in folders
+def is_own_folder(names: set[str]) -> bool:
+    """Whether these are the entries of a sequence in the own layout."""
+    return bool(names & {"color", "rgb"}) and bool(names & {"depth", "depth_lr"}) and "intrinsic" not in names
 
 
-def is_tum_folder(folders: set[str]) -> bool:
-    """Whether these are the sub-folders of a TUM RGB-D sequence."""
-    return {"rgb", "depth"} <= folders
+def is_tum_folder(names: set[str]) -> bool:
+    """Whether these are the entries of a TUM RGB-D sequence."""
+    return {"rgb", "depth"} <= names
 
 
 def told_as_tum(folder: Path) -> bool:
@@ -64,17 +67,17 @@ def told_as_tum(folder: Path) -> bool:
     return listed or any(camera in folder.name for camera in _TUM_CAMERAS)
 
 
-def is_scannet_folder(folders: set[str]) -> bool:
-    """Whether these are the sub-folders of a ScanNet scene as its exporter writes it."""
-    return {"color", "depth", "intrinsic"} <= folders
+def is_scannet_folder(names: set[str]) -> bool:
+    """Whether these are the entries of a ScanNet scene as its exporter writes it."""
+    return {"color", "depth", "intrinsic"} <= names
 
 
-def open_folders(root: Path, findings: Findings, units: DepthUnits = BY_TYPE) -> list[RgbdSequence]:
+def open_folders(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RULES) -> list[RgbdSequence]:
     """All sequences in the own layout at or below ``root``."""
     sequences: list[RgbdSequence] = []
     for folder in find_folders(root, is_own_folder):
         color = "color" if (folder / "color").is_dir() else "rgb"
-        if color == "rgb" and told_as_tum(folder) and units.unit is None:
+        if color == "rgb" and told_as_tum(folder) and rules.units.unit is None:
             findings.report(
                 f"{folder}: by lists or name it is TUM's, with depth in 1/5000 m; open it as tum:{folder}, or say what "
                 "a stored unit is (--depth-unit)"
@@ -98,11 +101,11 @@ def open_folders(root: Path, findings: Findings, units: DepthUnits = BY_TYPE) ->
         runs = complete_runs(folder, kinds, findings, counted=False)
         for name, run in zip(run_names(_name(folder, root), runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths.get(n), lows.get(n), flows.get(n), stamps.get(n)) for n in run]
-            _add(sequences, findings, name, frames, intrinsics=intrinsics, units=units)
+            _add(sequences, findings, name, frames, intrinsics=intrinsics, rules=rules)
     return sequences
 
 
-def open_tum(root: Path, findings: Findings, units: DepthUnits = BY_TYPE) -> list[RgbdSequence]:
+def open_tum(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RULES) -> list[RgbdSequence]:
     """All TUM RGB-D sequences at or below ``root``: colour and depth paired by nearest stamp within 20 ms."""
     sequences: list[RgbdSequence] = []
     for folder in find_folders(root, is_tum_folder):
@@ -123,19 +126,19 @@ def open_tum(root: Path, findings: Findings, units: DepthUnits = BY_TYPE) -> lis
             findings.report(f"{folder}: no colour and depth frames within {1e3 * _TUM_MAX_DIFFERENCE_S:.0f} ms")
             continue
         camera = next((v for k, v in _TUM_CAMERAS.items() if k in folder.name), _TUM_DEFAULT_CAMERA)
-        tum = DepthUnits(units.unit or _TUM_UNIT, units.invalid_above)
+        tum = replace(rules, units=DepthUnits(rules.units.unit or _TUM_UNIT, rules.units.invalid_above))
         _add(
             sequences,
             findings,
             _name(folder, root),
             frames,
             intrinsics=intrinsic_matrix(*camera),
-            units=tum,
+            rules=tum,
         )
     return sequences
 
 
-def open_scannet(root: Path, findings: Findings, units: DepthUnits = BY_TYPE) -> list[RgbdSequence]:
+def open_scannet(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RULES) -> list[RgbdSequence]:
     """All ScanNet scenes at or below ``root``: colour is brought to the size of the depth."""
     sequences: list[RgbdSequence] = []
     for folder in find_folders(root, is_scannet_folder):
@@ -149,7 +152,7 @@ def open_scannet(root: Path, findings: Findings, units: DepthUnits = BY_TYPE) ->
         runs = complete_runs(folder, {"colour": colors, "depth": depths}, findings, counted=False)
         for name, run in zip(run_names(_name(folder, root), runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths[n]) for n in run]
-            _add(sequences, findings, name, frames, intrinsics=intrinsics, color_to_depth_size=True, units=units)
+            _add(sequences, findings, name, frames, intrinsics=intrinsics, color_to_depth_size=True, rules=rules)
     return sequences
 
 

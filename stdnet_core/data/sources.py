@@ -1,6 +1,7 @@
 """Opens any source of RGB-D video by one string: ``tartanair:/data/tartanair``, ``bag:/data/run.mcap``, ``/data/x``.
 
-Options follow a question mark: ``/data/x?depth_unit=0.0002``, ``/data/run.mcap?color=/cam/rgb&depth=/tof``."""
+Options follow a question mark: ``/data/x?depth_unit=0.0002``, ``/data/x?distance=ray``,
+``/data/run.mcap?color=/cam/rgb&depth=/tof``."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from pathlib import Path
 from stdnet_core.data.bag_file import STORAGE_SUFFIXES, is_bag_name, recordings
 from stdnet_core.data.dydtof import is_dydtof_folder, open_dydtof
 from stdnet_core.data.dynamic_replica import is_dynamic_replica_folder, open_dynamic_replica
-from stdnet_core.data.file_sequence import Findings, find_folders
+from stdnet_core.data.file_sequence import DepthRules, Findings, find_folders
 from stdnet_core.data.rgbd_folder import (
     is_own_folder,
     is_scannet_folder,
@@ -41,10 +42,11 @@ KINDS = {
 """Kinds of sources, and what is expected at the path."""
 
 _UNIT_OPTIONS = ("depth_unit", "invalid_above")
+_FOLDER_OPTIONS = (*_UNIT_OPTIONS, "distance")
 _OPTIONS = {
-    "folder": _UNIT_OPTIONS,
-    "tum": _UNIT_OPTIONS,
-    "scannet": _UNIT_OPTIONS,
+    "folder": _FOLDER_OPTIONS,
+    "tum": _FOLDER_OPTIONS,
+    "scannet": _FOLDER_OPTIONS,
     "bag": ("color", "depth", "registered", *_UNIT_OPTIONS),
 }
 """What may follow the question mark, by kind."""
@@ -180,7 +182,7 @@ def detect_kind(path: Path) -> str:
     for folder in find_folders(path, lambda names: any(fits(names) for fits in known.values())):
         if is_dydtof_folder(folder):
             return "dydtof"
-        names = {entry.name for entry in folder.iterdir() if entry.is_dir()}
+        names = {entry.name for entry in folder.iterdir()}
         kind = next(kind for kind, fits in known.items() if fits(names))
         return "folder" if kind == "tum" and not told_as_tum(folder) else kind
     if next(_bags(path), None) is not None:
@@ -192,12 +194,12 @@ def _open_path(
     kind: str, place: str, split: str | None, findings: Findings, lr_scale: int | None, options: dict[str, str]
 ) -> list[RgbdSequence]:
     path = Path(place)
-    units = _units(options)
+    rules = _rules(options)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; expected {KINDS[kind]}")
     if kind == "bag":
         _no_split(kind, split)
-        return _open_bags(path, options, units, findings)
+        return _open_bags(path, options, rules.units, findings)
     if not path.is_dir():
         raise DataError(f"{path}: not a folder; expected {KINDS[kind]}")
     if kind == "tartanair":
@@ -209,29 +211,35 @@ def _open_path(
     if kind == "folder":
         if split is not None and not (path / split).is_dir():
             raise DataError(f"{path / split}: no such folder; the split {split!r} of a folder is its sub-folder")
-        return open_folders(path if split is None else path / split, findings, units)
+        return open_folders(path if split is None else path / split, findings, rules)
     _no_split(kind, split)
-    return (open_tum if kind == "tum" else open_scannet)(path, findings, units)
+    return (open_tum if kind == "tum" else open_scannet)(path, findings, rules)
 
 
-def _units(options: dict[str, str]) -> DepthUnits:
+def _rules(options: dict[str, str]) -> DepthRules:
     try:
         values = {name: float(options[name]) for name in _UNIT_OPTIONS if name in options}
     except ValueError:
         raise DataError(f"depth_unit and invalid_above are numbers; found {options}") from None
-    return DepthUnits(values.get("depth_unit"), values.get("invalid_above"))
+    units = DepthUnits(values.get("depth_unit"), values.get("invalid_above"))
+    ray = _choice(options, "distance", ("z", "ray")) == "ray"
+    return DepthRules(units, ray)
+
+
+def _choice(options: dict[str, str], name: str, values: tuple[str, ...]) -> str:
+    """The value of an option, the first one by default."""
+    value = options.get(name, values[0])
+    if value not in values:
+        raise DataError(f"{name} is {value!r}; give {' or '.join(values)}")
+    return value
 
 
 def _open_bags(path: Path, options: dict[str, str], units: DepthUnits, findings: Findings) -> list[RgbdSequence]:
     sequences: list[RgbdSequence] = []
-    registered = options.get("registered", "no")
-    if registered not in ("yes", "no"):
-        raise DataError(f"registered is {registered!r}; give yes or no")
+    registered = _choice(options, "registered", ("no", "yes")) == "yes"
     for bag in [path] if path.is_file() or _is_bag_folder(path) else _bags(path):
         try:
-            sequence = BagSequence(
-                bag, options.get("color"), options.get("depth"), units=units, registered=registered == "yes"
-            )
+            sequence = BagSequence(bag, options.get("color"), options.get("depth"), units=units, registered=registered)
             sequences.append(sequence)
         except DataError as error:
             findings.report(str(error))

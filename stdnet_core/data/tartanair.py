@@ -52,9 +52,9 @@ SPLITS: dict[str, dict[str, int]] = {
 _LEVELS = ("Easy", "Hard")
 
 
-def is_tartanair_folder(folders: set[str]) -> bool:
-    """Whether these are the sub-folders of a TartanAir trajectory."""
-    return "image_left" in folders
+def is_tartanair_folder(names: set[str]) -> bool:
+    """Whether these are the entries of a TartanAir trajectory."""
+    return "image_left" in names
 
 
 def open_tartanair(root: Path, findings: Findings, split: str | None = None) -> list[RgbdSequence]:
