@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from stdnet_core.data.clip import RgbdClip
+from stdnet_core.data.color_video import VideoFrame
 from stdnet_core.data.image_files import (
     BY_TYPE,
     read_color,
@@ -28,7 +29,7 @@ from stdnet_core.data.image_files import (
     read_stored_depth,
     what_is_wrong,
 )
-from stdnet_core.data.rgbd_sequence import frame_indices
+from stdnet_core.data.rgbd_sequence import RgbdSequence, frame_indices
 from stdnet_core.depth_units import DepthUnits, along_axis, check_units
 from stdnet_core.errors import DataError
 
@@ -85,7 +86,7 @@ class FrameFiles:
     """The files of one frame.
 
     Attributes:
-        color: colour image.
+        color: colour image, or the frame of a video.
         depth: high-resolution depth, or None.
         depth_lr: low-resolution depth, or None.
         flow: optical flow to the next frame, or None.
@@ -93,7 +94,7 @@ class FrameFiles:
         confidence: of the low-resolution depth, or of the depth if there is no other; or None.
     """
 
-    color: Path
+    color: Path | VideoFrame
     depth: Path | None = None
     depth_lr: Path | None = None
     flow: Path | None = None
@@ -186,7 +187,7 @@ class FileSequence:
         colors, depths, lows, flows, stamps = [], [], [], [], []
         for index in indices:
             files = self.files[index]
-            color = read_color(files.color)
+            color = files.color.read() if isinstance(files.color, VideoFrame) else read_color(files.color)
             depth = None if files.depth is None else self._read_depth(files.depth)
             if depth is not None and self._color_to_depth_size and depth.shape != color.shape[:2]:
                 color = cv2.resize(color, depth.shape[::-1], interpolation=cv2.INTER_AREA)
@@ -403,6 +404,21 @@ def folders_of_split(
             logging.getLogger(__name__).warning("%s has %d frames; the paper's has %d", folder, found, frames)
         chosen.append(folder)
     return chosen
+
+
+def add_sequence(
+    sequences: list[RgbdSequence], findings: Findings, name: str, frames: list[FrameFiles], **options: object
+) -> None:
+    """Append a :class:`FileSequence` to ``sequences``, or report to ``findings`` what is wrong with it."""
+    try:
+        sequences.append(FileSequence(name, frames, **options))
+    except DataError as error:
+        findings.report(str(error))
+
+
+def sequence_name(folder: Path, root: Path) -> str:
+    """The name of the sequence in a folder at or below ``root``: its path from there."""
+    return folder.resolve().name if folder == root else folder.relative_to(root).as_posix()
 
 
 def run_names(name: str, runs: Sequence[Sequence[int]]) -> list[str]:

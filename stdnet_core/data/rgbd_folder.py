@@ -3,8 +3,8 @@
 Own layout, one folder a sequence:
 
     color/000000.jpg ...      or .png; or rgb/; numbers, or stamps such as 1700000000123456789
-    depth/000000.png ...      16-bit, millimetres along the optical axis, 0 invalid; or .pgm, .tiff, or .npy; floating-
-                              point numbers are metres; another unit has to be given
+    depth/000000.png ...      16-bit, millimetres along the optical axis, 0 invalid; or .pgm, .tiff, .npy, or .exr;
+                              floating-point numbers are metres; another unit has to be given
     intrinsics.txt            "fx fy cx cy" or a 3x3 matrix; optional
     depth_lr/000000.png ...   low-resolution depth of a real sensor; optional, and depth/ may then be absent
     flow/000000.npy ...       (H, W, 2) float32, pixels (x, y) from this frame to the next; optional
@@ -25,14 +25,15 @@ from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.file_sequence import (
     DEFAULT_RULES,
     DepthRules,
-    FileSequence,
     Findings,
     FrameFiles,
+    add_sequence,
     complete_runs,
     find_folders,
     intrinsic_matrix,
     numbered_files,
     run_names,
+    sequence_name,
 )
 from stdnet_core.data.image_files import COLOR_SUFFIXES, DEPTH_SUFFIXES, what_is_wrong
 from stdnet_core.data.rgbd_sequence import RgbdSequence
@@ -99,9 +100,9 @@ def open_folders(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RUL
             findings.report(str(error))
             continue
         runs = complete_runs(folder, kinds, findings, counted=False)
-        for name, run in zip(run_names(_name(folder, root), runs), runs, strict=True):
+        for name, run in zip(run_names(sequence_name(folder, root), runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths.get(n), lows.get(n), flows.get(n), stamps.get(n)) for n in run]
-            _add(sequences, findings, name, frames, intrinsics=intrinsics, rules=rules)
+            add_sequence(sequences, findings, name, frames, intrinsics=intrinsics, rules=rules)
     return sequences
 
 
@@ -127,10 +128,10 @@ def open_tum(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RULES) 
             continue
         camera = next((v for k, v in _TUM_CAMERAS.items() if k in folder.name), _TUM_DEFAULT_CAMERA)
         tum = replace(rules, units=DepthUnits(rules.units.unit or _TUM_UNIT, rules.units.invalid_above))
-        _add(
+        add_sequence(
             sequences,
             findings,
-            _name(folder, root),
+            sequence_name(folder, root),
             frames,
             intrinsics=intrinsic_matrix(*camera),
             rules=tum,
@@ -150,16 +151,18 @@ def open_scannet(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RUL
             findings.report(str(error))
             continue
         runs = complete_runs(folder, {"colour": colors, "depth": depths}, findings, counted=False)
-        for name, run in zip(run_names(_name(folder, root), runs), runs, strict=True):
+        for name, run in zip(run_names(sequence_name(folder, root), runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths[n]) for n in run]
-            _add(sequences, findings, name, frames, intrinsics=intrinsics, color_to_depth_size=True, rules=rules)
+            add_sequence(
+                sequences, findings, name, frames, intrinsics=intrinsics, color_to_depth_size=True, rules=rules
+            )
     return sequences
 
 
 def read_intrinsics(path: Path) -> Tensor | None:
     """Camera matrix (3, 3) from "fx fy cx cy" or a 3x3 or 4x4 matrix in text; None if there is no such file.
 
-    Comments start with "#".
+    Numbers are separated by spaces or commas, comments start with "#".
 
     Raises:
         DataError: the file holds something else.
@@ -168,7 +171,7 @@ def read_intrinsics(path: Path) -> Tensor | None:
         return None
     try:
         numbers = [line.partition("#")[0] for line in path.read_text("utf-8-sig").splitlines()]
-        values = np.array(" ".join(numbers).split(), dtype=np.float64)
+        values = np.array(" ".join(numbers).replace(",", " ").split(), dtype=np.float64)
     except (ValueError, UnicodeDecodeError):
         values = np.empty(0)
     if values.size == 4:
@@ -222,19 +225,6 @@ def write_folder(clip: RgbdClip, folder: Path, *, first: int = 0) -> None:
 def _millimetres(depth: Tensor) -> np.ndarray:
     millimetres = (depth[:, 0].double() * 1000).round().cpu().numpy()
     return np.where(millimetres <= 65535, millimetres, 0).astype(np.uint16)
-
-
-def _name(folder: Path, root: Path) -> str:
-    return folder.resolve().name if folder == root else folder.relative_to(root).as_posix()
-
-
-def _add(
-    sequences: list[RgbdSequence], findings: Findings, name: str, frames: list[FrameFiles], **options: object
-) -> None:
-    try:
-        sequences.append(FileSequence(name, frames, **options))
-    except DataError as error:
-        findings.report(str(error))
 
 
 def _read_stamps(path: Path, numbers: list[int]) -> dict[int, float]:

@@ -13,6 +13,16 @@ from stdnet_core.data.bag_file import STORAGE_SUFFIXES, is_bag_name, recordings
 from stdnet_core.data.dydtof import is_dydtof_folder, open_dydtof
 from stdnet_core.data.dynamic_replica import is_dynamic_replica_folder, open_dynamic_replica
 from stdnet_core.data.file_sequence import DepthRules, Findings, find_folders
+from stdnet_core.data.phones import (
+    R3D_REMEDY,
+    is_record3d_folder,
+    is_scannetpp_folder,
+    is_stray_folder,
+    open_record3d,
+    open_scannetpp,
+    open_stray,
+    told_as_record3d,
+)
 from stdnet_core.data.rgbd_folder import (
     is_own_folder,
     is_scannet_folder,
@@ -35,6 +45,9 @@ KINDS = {
     "folder": "{color or rgb,depth}/000000.png, depth in millimetres",
     "tum": "{rgb,depth}/ with rgb.txt and depth.txt",
     "scannet": "{color,depth,intrinsic}/",
+    "stray": "Stray Scanner: rgb.mp4, {depth,confidence}/000000.png, camera_matrix.csv, odometry.csv",
+    "record3d": "Record3D's 'EXR + JPG sequence': rgb/0.jpg, depth/0.exr, metadata.json",
+    "scannetpp": "<scene>/iphone/ with rgb.mkv or rgb/, depth/frame_000000.png and pose_intrinsic_imu.json",
     "bag": "a ROS bag: a folder with metadata.yaml, or an .mcap, .db3 or .bag file; ?color=TOPIC&depth=TOPIC to choose "
     "topics, &registered=yes if depth lies on colour whatever its frame says",
     "synthetic": "seed[,count[,HxW[,frames]]]",
@@ -43,13 +56,24 @@ KINDS = {
 
 _UNIT_OPTIONS = ("depth_unit", "invalid_above")
 _FOLDER_OPTIONS = (*_UNIT_OPTIONS, "distance")
+_PHONE_OPTIONS = (*_FOLDER_OPTIONS, "min_confidence")
 _OPTIONS = {
     "folder": _FOLDER_OPTIONS,
     "tum": _FOLDER_OPTIONS,
     "scannet": _FOLDER_OPTIONS,
+    "stray": _PHONE_OPTIONS,
+    "record3d": _PHONE_OPTIONS,
+    "scannetpp": _FOLDER_OPTIONS,
     "bag": ("color", "depth", "registered", *_UNIT_OPTIONS),
 }
 """What may follow the question mark, by kind."""
+_OPENERS = {
+    "tum": open_tum,
+    "scannet": open_scannet,
+    "stray": open_stray,
+    "record3d": open_record3d,
+    "scannetpp": open_scannetpp,
+}
 _SYNTHETIC_DEFAULTS = (1, (240, 320), 16)  # sequences, (H, W), frames
 
 
@@ -169,10 +193,14 @@ def detect_kind(path: Path) -> str:
         if is_bag_name(path):
             return "bag"
         remedy = "; 'rosbag reindex' finishes it" if path.name.endswith(".bag.active") else ""
+        remedy = f"; {R3D_REMEDY}" if path.suffix.lower() == ".r3d" else remedy
         raise DataError(f"{path}: not a ROS bag ({', '.join(STORAGE_SUFFIXES)}); other sources are folders{remedy}")
     if _is_bag_folder(path):
         return "bag"
     known = {
+        "stray": is_stray_folder,
+        "record3d": is_record3d_folder,
+        "scannetpp": is_scannetpp_folder,
         "tartanair": is_tartanair_folder,
         "dynamic_replica": is_dynamic_replica_folder,
         "scannet": is_scannet_folder,
@@ -183,8 +211,11 @@ def detect_kind(path: Path) -> str:
         if is_dydtof_folder(folder):
             return "dydtof"
         names = {entry.name for entry in folder.iterdir()}
-        kind = next(kind for kind, fits in known.items() if fits(names))
-        return "folder" if kind == "tum" and not told_as_tum(folder) else kind
+        told = {"tum": told_as_tum, "record3d": told_as_record3d}
+        kinds = (kind for kind, fits in known.items() if fits(names) and (kind not in told or told[kind](folder)))
+        kind = next(kinds, None)
+        if kind is not None:
+            return kind
     if next(_bags(path), None) is not None:
         return "bag"
     raise DataError(f"{path}: no known RGB-D data; expected a source such as {_examples()}")
@@ -213,7 +244,7 @@ def _open_path(
             raise DataError(f"{path / split}: no such folder; the split {split!r} of a folder is its sub-folder")
         return open_folders(path if split is None else path / split, findings, rules)
     _no_split(kind, split)
-    return (open_tum if kind == "tum" else open_scannet)(path, findings, rules)
+    return _OPENERS[kind](path, findings, rules)
 
 
 def _rules(options: dict[str, str]) -> DepthRules:
@@ -223,7 +254,8 @@ def _rules(options: dict[str, str]) -> DepthRules:
         raise DataError(f"depth_unit and invalid_above are numbers; found {options}") from None
     units = DepthUnits(values.get("depth_unit"), values.get("invalid_above"))
     ray = _choice(options, "distance", ("z", "ray")) == "ray"
-    return DepthRules(units, ray)
+    least = int(_choice(options, "min_confidence", ("1", "0", "2")))
+    return DepthRules(units, ray, least)
 
 
 def _choice(options: dict[str, str], name: str, values: tuple[str, ...]) -> str:
