@@ -23,8 +23,8 @@ LOW = 12, 16
 
 def picture(seed, height=HEIGHT, width=WIDTH):
     """A colour image (H, W, 3) RGB of 8x8 pixel squares, told from any other after lossy compression."""
-    squares = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
-    return squares.repeat(8, 0).repeat(8, 1)
+    squares = np.random.default_rng(seed).integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
+    return squares.repeat(8, 0).repeat(8, 1)[:height, :width]
 
 
 def low_depth(seed, size=LOW):
@@ -425,4 +425,129 @@ def test_scannetpp_as_downloaded_says_how_to_extract_depth(tmp_path):
     (tmp_path / "elsewhere").rename(tmp_path / "s/iphone/depth")
     (tmp_path / "s/iphone/pose_intrinsic_imu.json").write_text('{"frame_000000": {}}')
     with pytest.raises(DataError, match=r"imu\.json: expected frame_000000 and so on, each with intrinsic"):
+        open_source(tmp_path)
+
+
+# --- ARKitScenes
+
+
+def write_arkitscenes(folder, color="vga_wide", stamps=(305.244, 305.278, 305.311), size=(HEIGHT, WIDTH)):
+    """Colour at ``stamps``, low-resolution depth 60 times a second; what is written at a time has its index as seed."""
+    video = folder.name
+    for t, stamp in enumerate(stamps):
+        write_image(folder / f"{color}/{video}_{stamp:.3f}.png", picture(t, *size))
+        camera = folder / f"{color}_intrinsics/{video}_{stamp:.3f}.pincam"
+        camera.parent.mkdir(exist_ok=True)
+        camera.write_text(f"{size[1]} {size[0]} {60.5 + t} {61 + t} 31.5 23.5")
+    for t, stamp in enumerate(np.arange(stamps[0] - 1 / 60, stamps[-1] + 1 / 60, 1 / 60)):
+        write_image(folder / f"lowres_depth/{video}_{stamp + 0.001:.3f}.png", low_depth(t))
+        write_image(folder / f"confidence/{video}_{stamp + 0.001:.3f}.png", confidence(t))
+
+
+def test_arkitscenes_without_truth(tmp_path):
+    write_arkitscenes(tmp_path / "Training/41069021")
+    (sequence,) = found = open_source(tmp_path)
+    assert (sequence.name, len(sequence), sequence.lr_scale) == ("Training/41069021", 3, 4)
+    clip = sequence.clip(0, 3)
+    for t in range(3):
+        np.testing.assert_array_equal(clip.rgb[t].numpy(), picture(t).transpose(2, 0, 1) / np.float32(255))
+        near = 1 + 2 * t  # 60 depth images and 30 colour images a second
+        depth = np.where(confidence(near) > 0, low_depth(near), 0) / np.float32(1000)
+        np.testing.assert_allclose(clip.depth_lr[t, 0].numpy(), depth, rtol=1e-6)
+    assert not clip.valid.any()
+    assert clip.stamps.tolist() == [305.244, 305.278, 305.311]
+    assert clip.intrinsics.tolist() == [[60.5, 0, 31.5], [0, 61, 23.5], [0, 0, 1]]
+    assert ["confidence below 1" in note for note in found.notes] == [True]
+
+
+@pytest.mark.parametrize("color", ["wide", "color"])
+def test_arkitscenes_with_truth_of_some_frames(tmp_path, color):
+    folder = tmp_path / "41069021"
+    write_arkitscenes(folder, color, stamps=(305.244, 307.343, 309.742))
+    write_arkitscenes(folder, "vga_wide", stamps=(305.244, 305.278), size=(24, 32))
+    for t, stamp in ((0, 305.244), (2, 309.742)):
+        write_image(folder / f"highres_depth/41069021_{stamp:.3f}.png", low_depth(50 + t, (HEIGHT, WIDTH)))
+    (sequence,) = found = open_source(folder)
+    clip = sequence.clip(0, 3)
+    for t in range(3):
+        np.testing.assert_array_equal(clip.rgb[t].numpy(), picture(t).transpose(2, 0, 1) / np.float32(255))
+        truth = low_depth(50 + t, (HEIGHT, WIDTH)) / np.float32(1000) * (t != 1)
+        np.testing.assert_allclose(clip.depth[t, 0].numpy(), truth, rtol=1e-6)
+        assert clip.depth_lr[t].any()
+    assert clip.valid.flatten(1).any(1).tolist() == [True, False, True]
+    assert f"41069021: 2 of 3 frames of {color}/ have truth in highres_depth/" in found.notes
+    assert any("are 2.2 s apart, too far for a video; ?color=vga_wide" in note for note in found.notes)
+    (sequence,) = open_source(f"{folder}?color=vga_wide")
+    assert (sequence.frame_size, sequence.lr_scale) == ((24, 32), 2)
+    with pytest.raises(DataError, match="color is 'ultrawide'; ARKitScenes has wide, color, vga_wide, lowres_wide"):
+        open_source(f"{folder}?color=ultrawide")
+
+
+def test_arkitscenes_at_the_size_of_its_depth(tmp_path):
+    write_arkitscenes(tmp_path / "1", "lowres_wide", size=LOW)
+    (tmp_path / "1/lowres_wide_intrinsics").rename(tmp_path / "1/vga_wide_intrinsics")
+    for path in (tmp_path / "1/vga_wide_intrinsics").iterdir():
+        path.write_text("64 48 60 60 31.5 23.5")
+    clip = open_source(tmp_path)[0].clip(1, 1)
+    np.testing.assert_array_equal(clip.valid[0, 0].numpy(), confidence(3) > 0)
+    assert clip.depth_lr is None
+    assert clip.intrinsics.tolist() == [[15, 0, 7.5], [0, 15, 5.5], [0, 0, 1]]
+
+
+def test_arkitscenes_frames_without_partners(tmp_path):
+    folder = tmp_path / "1"
+    write_arkitscenes(folder)
+    for path in sorted((folder / "lowres_depth").iterdir())[2:5]:
+        path.unlink()
+    (sequence,) = found = open_source(tmp_path)
+    assert len(sequence) == 2
+    assert "1: 2 of 3 frames of vga_wide/ have depth; the others are left out" in found.notes
+    min((folder / "vga_wide").iterdir()).write_bytes(b"")
+    with pytest.raises(DataError, match=r"\.png is empty.*--skip-bad"):
+        open_source(tmp_path)
+    assert len(open_source(tmp_path, skip_bad=True)[0]) == 1
+    write_image(min((folder / "vga_wide").iterdir()), picture(0))
+    for path in (folder / "vga_wide_intrinsics").iterdir():
+        path.write_text("640 480 500")
+    with pytest.raises(DataError, match=r"\.pincam: expected width, height, fx, fy, cx, cy"):
+        open_source(tmp_path)
+    for path in (folder / "confidence").iterdir():
+        path.unlink()
+    for path in (folder / "lowres_depth").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="1: no frames of vga_wide/ within 17 ms of lowres_depth/"):
+        open_source(tmp_path)
+
+
+# --- 7-Scenes
+
+
+def write_seven_scenes(folder, frames=3):
+    for t in range(frames):
+        depth = low_depth(t, (HEIGHT, WIDTH))
+        depth[:4] = 65535
+        write_image(folder / f"frame-{t:06d}.color.png", picture(t))
+        write_image(folder / f"frame-{t:06d}.depth.png", depth)
+        (folder / f"frame-{t:06d}.pose.txt").write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+
+
+def test_seven_scenes(tmp_path):
+    for name in ("chess/seq-01", "chess/seq-02"):
+        write_seven_scenes(tmp_path / name)
+    found = open_source(tmp_path)
+    assert [s.name for s in found] == ["chess/seq-01", "chess/seq-02"]
+    clip = found[1].clip(1, 2)
+    for i, t in enumerate((1, 2)):
+        np.testing.assert_array_equal(clip.rgb[i].numpy(), picture(t).transpose(2, 0, 1) / np.float32(255))
+        depth = low_depth(t, (HEIGHT, WIDTH)) / np.float32(1000)
+        depth[:4] = 0
+        np.testing.assert_allclose(clip.depth[i, 0].numpy(), depth, rtol=1e-6)
+    assert clip.intrinsics.tolist() == [[585, 0, 320], [0, 585, 240], [0, 0, 1]]
+    assert sum("not registered to colour" in note for note in found.notes) == 1
+    assert any("is 65535, which is taken as no reading" in note for note in found.notes)
+    (tmp_path / "chess/camera-intrinsics.txt").write_text("570 0 319\n0 571 239\n0 0 1\n")
+    camera = open_source(f"7scenes:{tmp_path / 'chess'}")[0].intrinsics
+    assert camera.tolist() == [[570, 0, 319], [0, 571, 239], [0, 0, 1]]
+    (tmp_path / "chess/seq-01/frame-000001.depth.png").unlink()
+    with pytest.raises(DataError, match=r"seq-01: .*; depth of frame 1 is missing.*--skip-bad"):
         open_source(tmp_path)

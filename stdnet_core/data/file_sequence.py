@@ -77,6 +77,12 @@ class DepthRules:
     ray: bool = False
     min_confidence: int = 1
 
+    def confidence_note(self) -> str:
+        """What becomes of confidences, for the user."""
+        return (
+            f"depth of a confidence below {self.min_confidence} is taken as no measurement; ?min_confidence=0 takes all"
+        )
+
 
 DEFAULT_RULES = DepthRules()
 

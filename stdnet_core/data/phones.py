@@ -166,10 +166,7 @@ def _recording(
     images = numbered_files(folder / "rgb", COLOR_SUFFIXES)
     notes = []
     if confidences and rules.min_confidence > 0:
-        notes.append(
-            f"depth of a confidence below {rules.min_confidence} is taken as no measurement; "
-            "?min_confidence=0 takes all"
-        )
+        notes.append(rules.confidence_note())
     kinds = {"depth": depths}
     if confidences:
         kinds["confidence"] = confidences

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from stdnet_core.data.arkitscenes import is_arkitscenes_folder, open_arkitscenes
 from stdnet_core.data.bag_file import STORAGE_SUFFIXES, is_bag_name, recordings
 from stdnet_core.data.dydtof import is_dydtof_folder, open_dydtof
 from stdnet_core.data.dynamic_replica import is_dynamic_replica_folder, open_dynamic_replica
@@ -34,6 +35,7 @@ from stdnet_core.data.rgbd_folder import (
 )
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.rosbag import BagSequence
+from stdnet_core.data.seven_scenes import is_seven_scenes_folder, open_seven_scenes
 from stdnet_core.data.tartanair import is_tartanair_folder, open_tartanair
 from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import DataError
@@ -48,6 +50,9 @@ KINDS = {
     "stray": "Stray Scanner: rgb.mp4, {depth,confidence}/000000.png, camera_matrix.csv, odometry.csv",
     "record3d": "Record3D's 'EXR + JPG sequence': rgb/0.jpg, depth/0.exr, metadata.json",
     "scannetpp": "<scene>/iphone/ with rgb.mkv or rgb/, depth/frame_000000.png and pose_intrinsic_imu.json",
+    "arkitscenes": "<video>/ with lowres_depth/, colour in wide/, color/, vga_wide/ or lowres_wide/, and, where there, "
+    "confidence/, highres_depth/ (the truth) and *_intrinsics/; ?color=FOLDER to choose colour",
+    "7scenes": "seq-01/frame-000000.color.png and .depth.png",
     "bag": "a ROS bag: a folder with metadata.yaml, or an .mcap, .db3 or .bag file; ?color=TOPIC&depth=TOPIC to choose "
     "topics, &registered=yes if depth lies on colour whatever its frame says",
     "synthetic": "seed[,count[,HxW[,frames]]]",
@@ -64,6 +69,8 @@ _OPTIONS = {
     "stray": _PHONE_OPTIONS,
     "record3d": _PHONE_OPTIONS,
     "scannetpp": _FOLDER_OPTIONS,
+    "arkitscenes": (*_PHONE_OPTIONS, "color"),
+    "7scenes": _FOLDER_OPTIONS,
     "bag": ("color", "depth", "registered", *_UNIT_OPTIONS),
 }
 """What may follow the question mark, by kind."""
@@ -73,6 +80,7 @@ _OPENERS = {
     "stray": open_stray,
     "record3d": open_record3d,
     "scannetpp": open_scannetpp,
+    "7scenes": open_seven_scenes,
 }
 _SYNTHETIC_DEFAULTS = (1, (240, 320), 16)  # sequences, (H, W), frames
 
@@ -201,6 +209,8 @@ def detect_kind(path: Path) -> str:
         "stray": is_stray_folder,
         "record3d": is_record3d_folder,
         "scannetpp": is_scannetpp_folder,
+        "arkitscenes": is_arkitscenes_folder,
+        "7scenes": is_seven_scenes_folder,
         "tartanair": is_tartanair_folder,
         "dynamic_replica": is_dynamic_replica_folder,
         "scannet": is_scannet_folder,
@@ -244,6 +254,8 @@ def _open_path(
             raise DataError(f"{path / split}: no such folder; the split {split!r} of a folder is its sub-folder")
         return open_folders(path if split is None else path / split, findings, rules)
     _no_split(kind, split)
+    if kind == "arkitscenes":
+        return open_arkitscenes(path, findings, rules, options.get("color"))
     return _OPENERS[kind](path, findings, rules)
 
 
