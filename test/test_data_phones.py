@@ -365,6 +365,12 @@ def test_wrong_metadata_of_record3d_are_named(tmp_path, changes, message):
         open_source(tmp_path)
 
 
+def test_intrinsics_of_a_picture_of_other_proportions_are_refused(tmp_path):
+    write_record3d(tmp_path / "a", w=HEIGHT, h=WIDTH)
+    with pytest.raises(DataError, match="its intrinsics are for 48x64 pixels, which are no version of frames of 64x48"):
+        open_source(tmp_path)
+
+
 def test_metadata_of_another_kind_leave_a_folder_a_folder(tmp_path):
     write_record3d(tmp_path / "a")
     (tmp_path / "a/metadata.json").write_text('{"author": "x"}')

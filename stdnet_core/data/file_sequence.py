@@ -257,6 +257,12 @@ class FileSequence:
         """The camera matrix in pixels of frames of ``size`` (H, W)."""
         if self._intrinsics is None or self._intrinsics_size is None:
             return self._intrinsics
+        across = [length / other for length, other in zip(size, self._intrinsics_size, strict=True)]
+        if abs(across[0] / across[1] - 1) > _ASPECT_TOLERANCE:
+            raise DataError(
+                f"{self.name}: its intrinsics are for {_size(self._intrinsics_size)} pixels, which are no version of "
+                f"frames of {_size(size)}; the images were turned or cropped"
+            )
         return resized_camera(self._intrinsics, self._intrinsics_size, size)
 
     def _center(self, clip: RgbdClip) -> RgbdClip:
