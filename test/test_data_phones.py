@@ -115,6 +115,61 @@ def test_frames_that_are_not_evenly_spaced(tmp_path):
         np.testing.assert_array_equal(video.read(index), expected[index])
 
 
+class Slipping:
+    """A capture whose seeks go wrong: they land ``late`` frames after their aim, or a frame is lost after them."""
+
+    def __init__(self, capture, late=0, lose=False):
+        self.capture, self.late, self.lose, self.sought = capture, late, lose, False
+
+    def __getattr__(self, name):
+        return getattr(self.capture, name)
+
+    def set(self, what, value):
+        self.sought = True
+        return self.capture.set(what, value + self.late * 1000 / 30)
+
+    def grab(self):
+        if self.sought and self.lose and self.capture.get(cv2.CAP_PROP_POS_MSEC) > 0:
+            self.sought = False
+            self.capture.grab()
+        return self.capture.grab()
+
+
+@pytest.mark.parametrize("slip", [{"late": 10}, {"late": 45}, {"lose": True}])
+def test_seeks_that_go_wrong_are_noticed(tmp_path, monkeypatch, slip):
+    from stdnet_core.data import color_video
+
+    path = tmp_path / "rgb.mp4"
+    write_video(path, 150)
+    expected = decoded(path)
+    opened = []
+    original = color_video.open_video
+    monkeypatch.setattr(color_video, "open_video", lambda p: opened.append(Slipping(original(p), **slip)) or opened[-1])
+    video = ColorVideo(path)
+    for index in (149, 20, 21, 22, 120, 60, 140, 3, 80):
+        np.testing.assert_array_equal(video.read(index), expected[index])
+    assert any(capture.sought or slip.get("lose") for capture in opened)
+
+
+def test_video_that_was_cut_off_in_the_middle(tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    write_stray(tmp_path / "run", frames=60)
+    whole = (tmp_path / "run/rgb.mp4").rename(tmp_path / "whole.mp4")
+    path = tmp_path / "run/rgb.mp4"
+    subprocess.run(
+        [ffmpeg, "-loglevel", "error", "-i", str(whole), "-c", "copy", "-movflags", "+faststart", str(path)], check=True
+    )
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (sequence,) = open_source(tmp_path)
+    expected = decoded(path)
+    assert 10 < len(expected) < 50
+    last = len(expected) - 1
+    with pytest.raises(DataError, match=rf"rgb\.mp4: it ends after {len(expected)} frames, .* frame {last + 1}; copy"):
+        sequence.clip(last, 2)
+    rgb = sequence.clip(last, 1).rgb[0].numpy()
+    np.testing.assert_array_equal(rgb, expected[last].transpose(2, 0, 1) / np.float32(255))
+
+
 def test_one_video_is_open_at_a_time(tmp_path, monkeypatch):
     live = []
     from stdnet_core.data import color_video

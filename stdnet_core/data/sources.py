@@ -44,10 +44,12 @@ KINDS = {
     "tartanair": "<scene>/<Hard>/<Pxxx>/{image_left,depth_left}",
     "dydtof": "<scene>/<shot>/{color,depth} with <shot>.0000.jpeg and .npy files",
     "dynamic_replica": "<sequence>/{images,depths} with *.geometric.png files",
-    "folder": "{color or rgb,depth}/000000.png, depth in millimetres",
+    "folder": "{color or rgb,depth}/000000.png, depth in millimetres; ?distance=ray (in other folders too) if it is "
+    "distance along rays",
     "tum": "{rgb,depth}/ with rgb.txt and depth.txt",
     "scannet": "{color,depth,intrinsic}/",
-    "stray": "Stray Scanner: rgb.mp4, {depth,confidence}/000000.png, camera_matrix.csv, odometry.csv",
+    "stray": "Stray Scanner: rgb.mp4, {depth,confidence}/000000.png, camera_matrix.csv, odometry.csv; "
+    "?min_confidence=0 or 2 (of other phones too) instead of 1",
     "record3d": "Record3D's 'EXR + JPG sequence': rgb/0.jpg, depth/0.exr, metadata.json",
     "scannetpp": "<scene>/iphone/ with rgb.mkv or rgb/, depth/frame_000000.png and pose_intrinsic_imu.json",
     "arkitscenes": "<video>/ with lowres_depth/, colour in wide/, color/, vga_wide/ or lowres_wide/, and, where there, "
