@@ -16,6 +16,7 @@ from stdnet_core.data.color_video import ColorVideo
 from stdnet_core.data.exr import read_exr
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import DataError
+from stdnet_core.prediction_input import from_video
 
 HEIGHT, WIDTH = 48, 64
 LOW = 12, 16
@@ -196,6 +197,10 @@ def test_pixels_of_a_video_are_as_stored_whatever_its_rotation_tag_says(tmp_path
     path.write_bytes(data)
     assert cv2.VideoCapture(str(path)).read()[1].shape[:2] == (WIDTH, HEIGHT)
     np.testing.assert_array_equal(ColorVideo(path).read(2), expected[2])
+    for t in range(3):
+        write_image(tmp_path / f"depth/{t}.png", low_depth(t))
+    frames = [frame.rgb for frame in from_video(path, tmp_path / "depth")]
+    np.testing.assert_array_equal(frames, expected)
 
 
 @pytest.mark.parametrize(
