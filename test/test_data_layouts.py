@@ -590,6 +590,48 @@ def test_floating_point_millimetres_are_refused_until_the_unit_is_given(tmp_path
         open_source(f"{tmp_path}?depth_unit=-1")
 
 
+def along_ray(z, fx, fy, cx, cy):
+    """Distances from the camera of depth z (H, W) along the optical axis, pixel by pixel."""
+    distance = np.zeros_like(z)
+    for v, u in np.ndindex(z.shape):
+        distance[v, u] = np.linalg.norm([(u - cx) / fx * z[v, u], (v - cy) / fy * z[v, u], z[v, u]])
+    return distance
+
+
+def test_distances_along_rays_become_depth(tmp_path):
+    write_own(tmp_path / "a", frames=2, arrays=True)
+    wall = np.full((HEIGHT, WIDTH), 2.5, np.float32)
+    wall[4:6] = 0
+    for t in range(2):
+        np.save(tmp_path / f"a/depth/{t:06d}.npy", along_ray(wall, 30.5, 31, 15.5, 11.5))
+    corner = open_source(tmp_path)[0].clip(1, 1).depth[0, 0, 0, 0]
+    assert corner == pytest.approx(2.5 * (1 + (15.5 / 30.5) ** 2 + (11.5 / 31) ** 2) ** 0.5)
+    clip = open_source(f"{tmp_path}?distance=ray")[0].clip(1, 1)
+    np.testing.assert_allclose(clip.depth[0, 0].numpy(), wall, rtol=1e-6)
+    assert torch.equal(clip.valid, clip.depth > 0)
+
+
+def test_distances_along_rays_at_the_resolution_of_the_depth(tmp_path):
+    write_own(tmp_path / "a", frames=1, arrays=True)
+    wall = np.full((HEIGHT // 4, WIDTH // 4), 2.5, np.float32)
+    # A cell of 4x4 pixels has its centre at pixel 4 u + 1.5.
+    distance = along_ray(wall, 30.5 / 4, 31 / 4, (15.5 - 1.5) / 4, (11.5 - 1.5) / 4)
+    np.save(tmp_path / "a/depth/000000.npy", distance)
+    clip = open_source(f"folder:{tmp_path}?distance=ray")[0].clip(0, 1)
+    np.testing.assert_allclose(clip.depth_lr[0, 0].numpy(), wall, rtol=1e-6)
+
+
+def test_distances_along_rays_need_intrinsics(tmp_path):
+    write_own(tmp_path / "a", frames=1)
+    with pytest.raises(DataError, match="distance is 'slant'; give z or ray"):
+        open_source(f"{tmp_path}?distance=slant")
+    (tmp_path / "a/intrinsics.txt").unlink()
+    with pytest.raises(DataError, match=r"a: distances along rays .* intrinsics, and it has none; add them"):
+        open_source(f"{tmp_path}?distance=ray")
+    with pytest.raises(DataError, match="distance is no option of a source of kind 'tartanair'"):
+        open_source(f"tartanair:{tmp_path}?distance=ray")
+
+
 def test_no_reading_is_said_and_more_can_be_taken_away(tmp_path):
     write_own(tmp_path / "a", frames=2)
     path = tmp_path / "a/depth/000000.png"

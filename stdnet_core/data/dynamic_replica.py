@@ -45,9 +45,9 @@ Annotations = dict[tuple[str, int], Mapping[str, Any]]
 """Frame annotations by the folder of the sequence and the number of the frame."""
 
 
-def is_dynamic_replica_folder(folders: set[str]) -> bool:
-    """Whether these are the sub-folders of a DynamicReplica sequence."""
-    return {"images", "depths"} <= folders
+def is_dynamic_replica_folder(names: set[str]) -> bool:
+    """Whether these are the entries of a DynamicReplica sequence."""
+    return {"images", "depths"} <= names
 
 
 def open_dynamic_replica(

@@ -60,9 +60,9 @@ _LEVELS = ("Easy", "Hard")
 _TOLD = 5  # names in a message
 
 
-def is_tartanair_folder(folders: set[str]) -> bool:
-    """Whether these are the sub-folders of a TartanAir trajectory."""
-    return "image_left" in folders
+def is_tartanair_folder(names: set[str]) -> bool:
+    """Whether these are the entries of a TartanAir trajectory."""
+    return "image_left" in names
 
 
 def open_tartanair(
