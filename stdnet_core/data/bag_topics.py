@@ -180,9 +180,9 @@ def _given(
         raise unread[likely[0]]
     kinds = "" if role == "color" else " of 16UC1, 32FC1 or compressedDepth"
     packets = [topic for topic, name in bag.topics.items() if name.endswith(_VIDEO_PACKETS)]
-    remedy = f"; {packets[0]} is a video stream: decode it (ros2 run image_transport republish) and record that" * bool(
-        packets
-    )
+    remedy = ""
+    if packets:
+        remedy = f"; {packets[0]} is a video stream: decode it (ros2 run image_transport republish) and record that"
     raise DataError(
         f"{bag.path}: no topic with {kind} images, expected {' or '.join(IMAGE_TYPES)}{kinds}; {_contents(bag)}{remedy}"
     )
