@@ -18,6 +18,7 @@ from stdnet_core.data.sensors import DepthCamera, sensor
 from stdnet_core.depth_units import DepthUnits, check_units
 from stdnet_core.errors import DataError
 from stdnet_core.evaluation import sensor_range
+from stdnet_core.short_repr import short_repr
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 _CHUNK = 8  # frames read at once
@@ -39,6 +40,8 @@ class InputFrame:
     depth: np.ndarray
     truth: np.ndarray | None = None
     stamp: float | None = None
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)

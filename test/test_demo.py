@@ -27,7 +27,7 @@ from stdnet_ros.point_cloud import organized_cloud
 from stdnet_ros.processes import Children, options, ros_environment
 from stdnet_ros.resources import config_file
 
-pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is not installed; pip install 'stdnet_ros[report]'")
+pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is not installed; pip install '.[report]'")
 
 H, W, FRAMES = 60, 80, 10
 METHOD = "joint_bilateral"

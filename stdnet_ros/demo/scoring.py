@@ -19,6 +19,7 @@ from stdnet_core.report.cloud import back_project, flatness, render_cloud, write
 from stdnet_core.report.panels import Tile, compose, depth_limits, error_limit, frame_tiles
 from stdnet_core.report.versions import versions
 from stdnet_core.report.video import Mp4Writer, write_gif
+from stdnet_core.short_repr import short_repr
 from stdnet_ros.demo.stream import Stream
 
 _PICTURES = 5
@@ -81,6 +82,8 @@ class Reception:
     cloud: PointCloud2 | None
     duplicates: int
     diagnostics: dict[str, str]
+
+    __repr__ = short_repr
 
 
 def score(stream: Stream, got: Reception, log: dict, output: Path) -> dict:
