@@ -122,7 +122,7 @@ class StdnetNode(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._info_readers = (CameraInfoReader(), CameraInfoReader())
         self._last_seen = [0.0, 0.0]
-        self._last_pair = 0.0
+        self._activated = self._last_pair = 0.0
         self._unpaired = [0, 0]
         self._served: bool | None = None  # as last said in the log
         self._first_is_out = False
@@ -179,8 +179,8 @@ class StdnetNode(LifecycleNode):
             self._fail(f"cannot activate: {_reason(error)}")
             self._stop_input()
             return FAILURE
-        self._last_seen = [time.monotonic()] * 2
-        self._last_pair = time.monotonic()
+        self._activated = self._last_pair = time.monotonic()
+        self._last_seen = [self._activated] * 2
         self._unpaired = [0, 0]
         self._refusals = 0
         self._served = None
@@ -628,7 +628,7 @@ class StdnetNode(LifecycleNode):
             return 1, self._pipeline.fallback
         if self._pipeline.doubt:
             return 1, self._pipeline.doubt
-        if self.infos[COLOR] is None:
+        if self.infos[COLOR] is None and time.monotonic() - self._activated > SILENCE_SECONDS:
             return 1, "no camera_info for the colour image: no points"
         return 0, "running"
 
