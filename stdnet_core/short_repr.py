@@ -36,7 +36,7 @@ def network_repr(network: nn.Module) -> str:
 
 
 def _short(value: Any) -> str:
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
+    if hasattr(value, "dtype") and getattr(value, "shape", ()):
         return f"{str(value.dtype).removeprefix('torch.')}{tuple(value.shape)}"
     if isinstance(value, Mapping):
         return "{" + _some(f"{key!r}: {_short(item)}" for key, item in value.items()) + "}"

@@ -27,7 +27,7 @@ _FOOT = """
 example:
   stdnet_node --ros-args -r color/image:=/camera/color/image_raw -r color/camera_info:=/camera/color/camera_info \\
       -r depth/image:=/camera/aligned_depth/image_raw -p method:=auto
-  ros2 topic hz /stdnet/depth/image      # a subscriber; without one the node idles
+It works while somebody subscribes, and idles else: RViz, or "ros2 topic hz /stdnet/depth/image" of a ROS distribution.
 """
 
 

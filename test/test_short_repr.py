@@ -41,7 +41,7 @@ def test_arrays_are_told_by_type_and_shape():
     )
     output = STDNet(ModelConfig(channels=8, head_channels=8))(torch.rand(1, 1, 3, 16, 16), torch.rand(1, 1, 1, 4, 4))
     assert "depth=float32(1, 1, 1, 16, 16), stage_depths=(float32(" in repr(output)
-    figures = {"model": {f"figure_{i}": 1 / 3 for i in range(40)}}
+    figures = {"model": {f"figure_{i}": np.float64(1 / 3) for i in range(40)}}
     result = SequenceResult(figures, [figures] * 500, 500, "true", None, None, {})
     assert "'figure_0': 0.333333" in short_repr(result)
     assert "... 36 more" in repr(result)
