@@ -15,6 +15,7 @@ import argparse
 import json
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -358,6 +359,10 @@ def _evaluate_scale(
 ) -> dict[str, Any]:
     tqdm = require("tqdm", extra="report").tqdm
     simulated = args.lr == "simulated"
+    info = runners["model"].upsampler.info if "model" in runners else None
+    warnings = [] if info is None or info.recurrent or scale in info.scales else [_scale_warning(scale, info.scales)]
+    for text in warnings:
+        print(f"WARNING: {text}", file=sys.stderr)  # now, too: figures come minutes later
     sequences = _open(args, None if simulated else scale)
     skipped = list(sequences.left_out)
     chosen = _spread(sequences, args.limit)
@@ -365,9 +370,7 @@ def _evaluate_scale(
     total = sum(min(len(s), args.max_frames or len(s)) for s in chosen)
     results: dict[str, SequenceResult] = {}
     alone = len(chosen) == len(args.scale) == 1
-    info = runners["model"].upsampler.info if "model" in runners else None
     known = set() if info is None else set(_trained_on(info.provenance, place.rstrip("/").rpartition("/")[2]))
-    warnings = [] if info is None or info.recurrent or scale in info.scales else [_scale_warning(scale, info.scales)]
     named = dict(zip(unique_names(s.name for s in chosen), chosen, strict=True))
     stored = _stored(named, args, skipped)
     with tqdm(total=total, unit="frame", desc=f"x{scale:g}", dynamic_ncols=True) as progress:

@@ -28,6 +28,7 @@ from stdnet_core.flow import estimate_flow
 from stdnet_core.frames import Geometry
 from stdnet_core.inference import DepthUpsampler, UpsampledDepth
 from stdnet_core.scoring import ScoredFrame, VideoScore
+from stdnet_core.short_repr import short_repr
 
 CLASSICAL = ("nearest", "bilinear", "bicubic", "joint_bilateral", "guided_temporal")
 FORGETFUL = "model_without_history"
@@ -79,6 +80,8 @@ class EvaluationFrame:
     flow: np.ndarray | None
     true_flow: bool
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class SequenceResult:
@@ -101,6 +104,8 @@ class SequenceResult:
     range_m: float | None
     clip_truth_m: float | None
     notices: dict[str, list[str]]
+
+    __repr__ = short_repr
 
 
 def sensor_range(sequence: RgbdSequence, kind: str = "", frames: int | None = None) -> float:

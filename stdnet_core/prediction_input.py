@@ -20,6 +20,7 @@ from stdnet_core.data.sensors import DepthCamera, sensor
 from stdnet_core.depth_units import DepthUnits, check_units
 from stdnet_core.errors import DataError
 from stdnet_core.evaluation import sensor_range
+from stdnet_core.short_repr import short_repr
 
 _CHUNK = 8  # frames read at once
 _LOOKED_AT = 5
@@ -40,6 +41,8 @@ class InputFrame:
     depth: np.ndarray
     truth: np.ndarray | None = None
     stamp: float | None = None
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from stdnet_core import metric_functions as functions
 from stdnet_core.confidence import tolerance
 from stdnet_core.errors import InputError
 from stdnet_core.metric_functions import Pooled, WarpedPair
+from stdnet_core.short_repr import short_repr
 from stdnet_core.splatting import forward_warp
 
 FAULTLESS_CM = 0.01
@@ -80,6 +81,8 @@ class ScoredFrame:
     flow: np.ndarray | None = None
     measured: np.ndarray | None = None
     confidence: Mapping[str, np.ndarray] | None = None
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)

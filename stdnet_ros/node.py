@@ -41,6 +41,7 @@ from stdnet_ros import conversions, parameters
 from stdnet_ros.camera_info import CameraInfoError
 from stdnet_ros.diagnostics import NodeStatistics, Throttle, diagnostic_array
 from stdnet_ros.info_messages import CameraInfoReader, CameraInfoWriter
+from stdnet_ros.node_help import help_is_wanted, help_text
 from stdnet_ros.pipeline import Pipeline, Reporter, Request, UpsampledFrame, make_upsampler
 from stdnet_ros.point_cloud import CloudMemory, organized_cloud
 from stdnet_ros.serialized import read_compressed_image, read_image
@@ -129,8 +130,10 @@ class StdnetNode(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._info_readers = (CameraInfoReader(), CameraInfoReader())
         self._last_seen = [0.0, 0.0]
-        self._last_pair = 0.0
+        self._activated = self._last_pair = 0.0
         self._unpaired = [0, 0]
+        self._served: bool | None = None  # as last said in the log
+        self._first_is_out = False
 
         parameters.declare(self)
         self.settings = parameters.settings_from(self._parameter_values())
@@ -184,11 +187,15 @@ class StdnetNode(LifecycleNode):
             self._fail(f"cannot activate: {_reason(error)}")
             self._stop_input()
             return FAILURE
-        self._last_seen = [time.monotonic()] * 2
-        self._last_pair = time.monotonic()
+        self._activated = self._last_pair = time.monotonic()
+        self._last_seen = [self._activated] * 2
         self._unpaired = [0, 0]
         self._refusals = 0
+        self._served = None
+        self._first_is_out = False
         self._active = True
+        inputs = ", ".join(subscription.topic_name for subscription in self._subscriptions_in_use)
+        self.get_logger().info(f"active: subscribed to {inputs}; publishes {self._output_names()}")
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -288,6 +295,9 @@ class StdnetNode(LifecycleNode):
             self._points_publisher,
             self._confidence_publisher,
         )
+
+    def _output_names(self) -> str:
+        return ", ".join(publisher.topic_name for publisher in self._publishers_of_frames)
 
     def _create_subscriptions(self) -> None:
         settings = self.settings
@@ -466,6 +476,10 @@ class StdnetNode(LifecycleNode):
             self._publish_points(frame, settings)
         processing = time.monotonic() - frame.request.arrival
         self._statistics.published(self._age(frame.request), processing)
+        if not self._first_is_out:
+            self._first_is_out = True
+            height, width = frame.depth.shape
+            self.get_logger().info(f"first frame published: {width}x{height} on {self._depth_publisher.topic_name}")
 
     def _publish_points(self, frame: UpsampledFrame, settings: SimpleNamespace) -> None:
         try:
@@ -553,6 +567,7 @@ class StdnetNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         snapshot = self.snapshot()
         self._subscribe_to_latched_infos()
+        self._tell_of_subscribers()
         level, summary = self.health()
         if level and summary != self.failure:
             self._warn("health", summary)
@@ -577,6 +592,17 @@ class StdnetNode(LifecycleNode):
                 self.get_clock().now().to_msg(),
             )
         )
+
+    def _tell_of_subscribers(self) -> None:
+        """Say when the node idles for want of a subscriber, and when one comes; otherwise it would look dead."""
+        served = self.has_subscribers()
+        if not self._active or served == self._served:
+            return
+        self._served = served
+        if served:
+            self.get_logger().info("a subscriber is there")
+        else:
+            self.get_logger().info(f"idle: nobody subscribes to {self._output_names()}")
 
     def _connections(self) -> dict[str, int]:
         """How many publishers each input has and how many subscribers each output."""
@@ -618,7 +644,7 @@ class StdnetNode(LifecycleNode):
             return 1, self._pipeline.fallback
         if self._pipeline.doubt:
             return 1, self._pipeline.doubt
-        if self.infos[COLOR] is None:
+        if self.infos[COLOR] is None and time.monotonic() - self._activated > SILENCE_SECONDS:
             return 1, "no camera_info for the colour image: no points"
         return 0, "running"
 
@@ -641,6 +667,9 @@ def _plain(value: Any) -> Any:
 
 def main(arguments: list[str] | None = None, *, upsampler_factory=make_upsampler) -> None:
     """Run the node until it is interrupted. Exit status 2 for parameters that are refused."""
+    if help_is_wanted(arguments):
+        print(help_text(), end="")
+        return
     status = 0
     node = None
     started = False

@@ -22,8 +22,8 @@ from stdnet_ros.bag_evaluation import command, evaluation
 from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.bag_evaluation.settings import make_settings
 
-rosbag1 = pytest.importorskip("rosbags.rosbag1", reason="rosbags is not installed; pip install 'stdnet_ros[bags]'")
-pytest.importorskip("matplotlib", reason="matplotlib is not installed; pip install 'stdnet_ros[report]'")
+rosbag1 = pytest.importorskip("rosbags.rosbag1", reason="rosbags is not installed; pip install '.[bags]'")
+pytest.importorskip("matplotlib", reason="matplotlib is not installed; pip install '.[report]'")
 from rosbags.rosbag2 import StoragePlugin, Writer  # noqa: E402
 from rosbags.typesys import Stores, get_typestore  # noqa: E402
 

@@ -18,6 +18,7 @@ from stdnet_core import metric_functions as functions
 from stdnet_core.errors import InputError
 from stdnet_core.flow import estimate_flow
 from stdnet_core.scoring import ScoredFrame, VideoScore
+from stdnet_core.short_repr import short_repr
 
 ERROR_EDGES_M = np.concatenate(([0.0], np.geomspace(0.001, 10.0, 41)))
 """Edges of the error histograms in metres; the last bin also takes what is larger."""
@@ -58,6 +59,8 @@ class AnalysisFrame:
     shown: Mapping[str, np.ndarray] | None = None
     scored: np.ndarray | None = None
 
+    __repr__ = short_repr
+
 
 @dataclass
 class BinnedErrors:
@@ -74,6 +77,8 @@ class BinnedErrors:
     absolute: dict[str, np.ndarray]
     squared: dict[str, np.ndarray]
     counts: np.ndarray
+
+    __repr__ = short_repr
 
     @classmethod
     def empty(cls, edges: np.ndarray, methods: Sequence[str]) -> BinnedErrors:
@@ -114,6 +119,8 @@ class XtSlice:
     row: int
     rgb: list[np.ndarray] = field(default_factory=list)
     depth: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+    __repr__ = short_repr
 
 
 class Analysis:
