@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from stdnet_core.errors import CheckpointError, ConfigError
 from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, STDNet, build, network_config
+from stdnet_core.short_repr import short_repr
 from stdnet_core.whole_files import write_tensors
 
 FORMAT = "stdnet-1"
@@ -63,6 +64,8 @@ class CheckpointInfo:
     provenance: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     name: str = ""
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         scales = tuple(sorted(set(self.scales)))

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from stdnet_core import DepthUpsampler, ModelConfig, STDNet
+from stdnet_core import DepthUpsampler, ModelConfig, STDNet, checkpoints
 from stdnet_core import cli as cli_module
+from stdnet_core.data.sources import open_source
 from stdnet_core.errors import StdnetError
 from stdnet_core.evaluation import EvaluationFrame, SequenceResult
 from stdnet_core.model import RecurrentNet
@@ -31,6 +32,12 @@ def test_results_and_the_upsampler():
     assert repr(result).endswith("stamp=0.1)")
     nothing = dataclasses.replace(result, depth=np.full((48, 64), np.nan, np.float32))
     assert repr(nothing) == "UpsampledDepth(64x48, no depth, stamp=0.1)"
+
+
+def test_what_ships_and_what_is_read():
+    assert len(repr(checkpoints.load("live")[1])) < 800
+    (sequence,) = open_source("synthetic:1,1,48x64,2")
+    assert len(repr(sequence.clip(0, 2))) < 400
 
 
 def test_arrays_are_told_by_type_and_shape():
