@@ -41,12 +41,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["stdnet_core", "stdnet_core.*", "stdnet_ros", "stdnet_ros.*"]),
     package_data={
-        "stdnet_core": [
-            "weights/*.safetensors",
-            "weights/*.md",
-            "report/templates/*",
-            "training/configs/*.yaml",
-        ],
+        "stdnet_core": ["py.typed", "weights/*.safetensors", "weights/*.md", "report/templates/*"],
         "stdnet_ros": ["py.typed"],
     },
     data_files=[
@@ -69,7 +64,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "stdnet_node = stdnet_ros.node:main",
+            "stdnet_node = stdnet_ros.node_command:main",
             "evaluate_bag = stdnet_ros.evaluate_bag:main",
             "stdnet_demo = stdnet_ros.demo.__main__:main",
         ],

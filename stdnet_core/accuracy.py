@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from stdnet_core import checkpoints, judge
-from stdnet_core.cli import positive_int, require, run_cli
+from stdnet_core.cli import positive_int, print_notes, require, run_cli
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors.cell import JUDGED, STANDING, Cell
 from stdnet_core.data.sources import open_source
@@ -179,7 +179,9 @@ def _sequences(args: argparse.Namespace) -> dict[str, list[RgbdSequence]]:
     if args.rendered:
         groups["rendered"] = held_out(args.rendered, args.heldout)
     if args.real:
-        groups["real"] = [s for folder in args.real for s in open_source(folder)]
+        recordings = [open_source(folder) for folder in args.real]
+        print_notes(note for found in recordings for note in found.notes)
+        groups["real"] = [sequence for found in recordings for sequence in found]
     return {
         name: [found[int(i)] for i in np.linspace(0, len(found) - 1, min(args.clips, len(found))).round()]
         for name, found in groups.items()

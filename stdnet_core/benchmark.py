@@ -567,7 +567,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.state:
         print(state_table(args))
         return 0
-    tqdm = require("tqdm", extra="train").tqdm
+    tqdm = require("tqdm", extra="report").tqdm
     jobs = list(_jobs(args))
     if not jobs:
         raise ConfigError(_nothing(args))

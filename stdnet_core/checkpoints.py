@@ -2,14 +2,17 @@
 
 A checkpoint of this project is one ``.safetensors`` file whose metadata carry everything that is needed to run it: the
 model's configuration, the scales and the depth range it was trained for, where it came from, and its measured
-accuracy. It holds tensors only; opening one from a stranger runs no code."""
+accuracy. It holds tensors only; opening one from a stranger runs no code, and what no training makes is refused before
+memory is spent on it."""
 
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -17,13 +20,23 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from stdnet_core.errors import CheckpointError, ConfigError
 from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, STDNet, build, network_config
+from stdnet_core.short_repr import short_repr
+from stdnet_core.whole_files import write_tensors
 
 FORMAT = "stdnet-1"
+LARGEST_SCALE = 64
+DEPTH_RANGES = (0.01, 1000.0)
+"""Metres between which the depth range of a checkpoint lies."""
+LARGEST_NETWORK = 250_000_000
+"""Values of the largest network that is loaded; the paper's has 20 million."""
+LARGEST_WEIGHT = 1e6
+_FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+"""Types of weights, under the names that safetensors has for them."""
 
 
 def scales_text(scales: Sequence[float]) -> str:
@@ -52,6 +65,8 @@ class CheckpointInfo:
     metrics: dict[str, Any] = field(default_factory=dict)
     name: str = ""
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         scales = tuple(sorted(set(self.scales)))
         if self.recurrent:
@@ -61,16 +76,25 @@ class CheckpointInfo:
                 )
             object.__setattr__(self, "scales", scales)
             return
-        if not scales or any(not isinstance(s, int) or s < 4 or s % 4 for s in scales):
-            raise CheckpointError(f"scales are {self.scales!r}; give multiples of 4, at least one")
+        if not scales or any(not isinstance(s, int) or not 4 <= s <= LARGEST_SCALE or s % 4 for s in scales):
+            raise CheckpointError(
+                f"scales are {self.scales!r:.60}; give multiples of 4 up to {LARGEST_SCALE}, at least one"
+            )
         object.__setattr__(self, "scales", scales)
-        if self.depth_range is not None and not self.depth_range > 0:
-            raise CheckpointError(f"depth_range is {self.depth_range!r}; give positive metres or None")
+        low, high = DEPTH_RANGES
+        if self.depth_range is not None and not (_is_number(self.depth_range) and low <= self.depth_range <= high):
+            raise CheckpointError(
+                f"depth_range is {self.depth_range!r:.60}; give metres from {low:g} to {high:g}, or None"
+            )
 
     @property
     def recurrent(self) -> bool:
         """Whether the network is a :class:`stdnet_core.model.RecurrentNet`."""
         return isinstance(self.config, RecurrentConfig)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def available() -> list[str]:
@@ -106,22 +130,29 @@ def save(
 
     Args:
         dtype: store the weights in this type (half precision halves the file); None keeps theirs.
+
+    Raises:
+        OutputError: it cannot be written.
     """
-    path = Path(path)
     state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
     metadata = {
         "format": FORMAT,
         "config": json.dumps(info.config.to_dict()),
         "scales": json.dumps(list(info.scales)),
         "depth_range": json.dumps(info.depth_range),
-        "provenance": json.dumps(info.provenance),
-        "metrics": json.dumps(info.metrics),
+        "provenance": json.dumps(_plain(info.provenance), allow_nan=False),
+        "metrics": json.dumps(_plain(info.metrics), allow_nan=False),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    save_file(state, temporary, metadata=metadata)
-    temporary.chmod(0o644)  # safetensors writes files that only their owner may read
-    temporary.replace(path)
+    write_tensors(Path(path), state, metadata)
+
+
+def _plain(values: Any) -> Any:
+    """JSON values with null for what JSON has no number for: figures that could not be measured."""
+    if isinstance(values, Mapping):
+        return {key: _plain(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def load(path_or_name: str | Path) -> tuple[STDNet | RecurrentNet, CheckpointInfo]:
@@ -134,57 +165,153 @@ def load(path_or_name: str | Path) -> tuple[STDNet | RecurrentNet, CheckpointInf
         The model on the CPU in float32 and evaluation mode, and what the file says about itself.
 
     Raises:
-        CheckpointError: missing, damaged, of another format, or its tensors do not fit its own configuration.
+        CheckpointError: missing, damaged, of another format, its tensors do not fit its own configuration, or there is
+            something in it that no training makes (NaN, infinity, whole numbers as weights, absurd sizes).
     """
     path = resolve(path_or_name)
     if path.suffix in (".pth", ".pt"):
         raise CheckpointError(
-            f"{path} is a PyTorch file; for the authors' released weights call "
-            "stdnet_core.checkpoints.load_released(path, scale=..., depth_range=...), which says what the file does not"
+            f"{path} is a PyTorch file; make a checkpoint of the authors' released weights with: python -m "
+            f"stdnet_core.convert {path} --scale S --depth-range M {path.stem}.safetensors"
         )
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+            info = _info(file.metadata() or {}, path)
+            parts = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+            kinds = {key: _FLOATS.get(part.get_dtype()) for key, part in parts.items()}
+            model = _empty_network(info.config, {k: tuple(p.get_shape()) for k, p in parts.items()}, kinds, path)
+            return _filled(model, {key: file.get_tensor(key) for key in parts}, path), info
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is not a readable safetensors file ({error}); it may be truncated: copy it again"
         ) from error
+
+
+def _info(metadata: dict[str, str], path: Path) -> CheckpointInfo:
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is a safetensors file but no checkpoint of this project "
             f"(format {metadata.get('format')!r}, expected {FORMAT!r}); use one made by stdnet_core.train"
         )
     try:
-        info = CheckpointInfo(
-            config=network_config(json.loads(metadata["config"])),
-            scales=tuple(json.loads(metadata["scales"])),
-            depth_range=json.loads(metadata["depth_range"]),
-            provenance=json.loads(metadata.get("provenance", "{}")),
-            metrics=json.loads(metadata.get("metrics", "{}")),
-            name=path.stem,
-        )
-    except (KeyError, ValueError, TypeError, ConfigError) as error:
+        return info_from_metadata({"provenance": "{}", "metrics": "{}"} | metadata, path.stem)
+    except (CheckpointError, ConfigError) as error:
         raise CheckpointError(
-            f"the metadata of {path} cannot be used ({error}); it may come from a newer version of this package"
+            f"the metadata of {path} cannot be used: {error}; use a file made by stdnet_core.train, or a newer version "
+            "of this package"
         ) from error
-    return _build(info.config, state, path), info
 
 
-def _build(config: ModelConfig | RecurrentConfig, state: dict[str, Tensor], path: Path) -> STDNet | RecurrentNet:
-    model = build(config)  # not on the meta device, where initialisation costs seconds
+def info_from_metadata(metadata: Mapping[str, str], name: str) -> CheckpointInfo:
+    """What the metadata of a file say: ``config``, ``scales``, ``depth_range``, ``provenance`` and ``metrics`` as JSON.
+
+    Raises:
+        CheckpointError, ConfigError: something is missing, no JSON, or absurd.
+    """
+    kinds = {"config": dict, "scales": list, "depth_range": object, "provenance": dict, "metrics": dict}
+    values = {key: _parsed(metadata, key) for key in kinds}
+    for key, kind in kinds.items():
+        if not isinstance(values[key], kind):
+            raise CheckpointError(f"{key} is {values[key]!r:.60}, which is no JSON {kind.__name__}")
+    try:
+        values["config"] = network_config(values["config"])
+        return CheckpointInfo(**{**values, "scales": tuple(values["scales"])}, name=name)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _parsed(metadata: Mapping[str, str], key: str) -> Any:
+    """One JSON text of the metadata; NaN and infinity, which JSON does not have, are refused."""
+
+    def finite(text: str) -> float:
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError(f"{text:.20} is no finite number")
+        return number
+
+    try:
+        return json.loads(metadata[key], parse_float=finite, parse_constant=finite)
+    except KeyError as error:
+        raise CheckpointError(f"{key} is missing") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{key} is nested too deeply") from error
+    except ValueError as error:
+        raise CheckpointError(f"{key} is no JSON ({error})") from error
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Builds networks without initialising them, which costs seconds on the meta device; stops beyond a size."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.left = limit
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name.endswith("_") and not name.endswith("__"):
+            return args[0] if args else kwargs["tensor"]
+        result = func(*args, **(kwargs or {}))
+        if func is torch.empty:
+            self.left -= result.numel()
+            if self.left < 0:
+                raise _TooLarge
+        return result
+
+
+def _empty_network(
+    config: ModelConfig | RecurrentConfig,
+    shapes: dict[str, tuple[int, ...]],
+    kinds: dict[str, torch.dtype | None],
+    path: Path,
+) -> STDNet | RecurrentNet:
+    """The network of a configuration on the meta device, if a file's tensors are its own."""
+    held = sum(math.prod(shape) for shape in shapes.values())
+    if held > LARGEST_NETWORK:
+        raise CheckpointError(
+            f"{path} holds {held:,} values; the largest network that is loaded has {LARGEST_NETWORK:,}"
+        )
+    try:
+        with torch.device("meta"), _WithoutValues(2 * held):  # enough to name the tensors that a near one lacks
+            model = build(config)
+    except _TooLarge:
+        raise CheckpointError(
+            f"the tensors of {path} do not fit its configuration, whose network has far more values than the {held:,} "
+            "of the file; the file was made for another model"
+        ) from None
     expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    found = {k: tuple(v.shape) for k, v in state.items()}
-    if expected != found:
-        missing = sorted(set(expected) - set(found))
-        unknown = sorted(set(found) - set(expected))
-        differing = sorted(k for k in expected.keys() & found.keys() if expected[k] != found[k])
+    if expected != shapes:
+        missing = sorted(set(expected) - set(shapes))
+        unknown = sorted(set(shapes) - set(expected))
+        differing = sorted(k for k in expected.keys() & shapes.keys() if expected[k] != shapes[k])
         example = (missing or unknown or differing)[0]
         raise CheckpointError(
             f"the tensors of {path} do not fit its configuration: {len(missing)} missing, {len(unknown)} unknown, "
             f"{len(differing)} of another shape (first: {example}); the file was made for another model"
         )
-    model.load_state_dict(state)
+    odd = sorted(k for k, kind in kinds.items() if kind not in _FLOATS.values())
+    if odd:
+        raise CheckpointError(
+            f"{path} holds {len(odd)} tensors that are no floating-point numbers (first: {odd[0]}), so they are no "
+            "weights; use a file made by stdnet_core.train"
+        )
+    return model
+
+
+def _filled(model: STDNet | RecurrentNet, state: dict[str, Tensor], path: Path) -> STDNet | RecurrentNet:
+    """The network with weights of its own in float32, ready to run."""
+    own = {"dtype": torch.float32, "copy": True, "memory_format": torch.contiguous_format}  # no part of a mapped file
+    state = {key: value.to(**own) for key, value in state.items()}
+    odd = sorted(k for k, v in state.items() if v.numel() and not v.abs().amax() <= LARGEST_WEIGHT)
+    if odd:
+        raise CheckpointError(
+            f"{path} holds NaN, infinity or numbers beyond {LARGEST_WEIGHT:g} in {len(odd)} tensors (first: "
+            f"{odd[0]}), which no training leaves; use another file"
+        )
+    model.load_state_dict(state, assign=True)
     return model.eval()
 
 
@@ -255,16 +382,21 @@ def load_released(
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}; give the path of a released .pth")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle protocol of what is no checkpoint
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the bytes of a foreign file lead to
+        if isinstance(error, pickle.UnpicklingError):  # torch's text advises to let the file run code
+            reason = "it is no PyTorch file, or holds more than tensors"
+        else:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path} cannot be opened as a file of plain tensors ({reason}); it is truncated or no checkpoint"
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
         raise CheckpointError(f"{path} holds no state dict of tensors; give a released STDNet checkpoint")
-    state = {_own_name(k.removeprefix("module.")): v.float() for k, v in state.items()}
+    state = {_own_name(k.removeprefix("module.")): v for k, v in state.items()}
     width = state.get("stages.0.guide_encoder.0.weight")
     if width is None or width.ndim != 4:
         raise CheckpointError(
@@ -273,4 +405,10 @@ def load_released(
         )
     config = ModelConfig(channels=width.shape[0], spatial_fusion=fusion)
     info = CheckpointInfo(config, (scale,), float(depth_range), provenance={"released": path.name}, name=path.stem)
-    return _build(config, state, path), info
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    model = _empty_network(config, shapes, {key: value.dtype for key, value in state.items()}, path)
+    return _filled(model, state, path), info
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"

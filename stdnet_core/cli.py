@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import ModuleType
 
 from stdnet_core.errors import StdnetError
@@ -80,5 +81,14 @@ def require(module: str, *, extra: str) -> ModuleType:
     except ImportError as error:
         raise StdnetError(
             f"this needs the Python package {module.split('.')[0]!r} ({error}); "
-            f"install it with: pip install 'stdnet_ros[{extra}]'"
+            f"install it with: {install_command(extra)}"
         ) from error
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra of this package, which is on no index: from the checkout that this runs
+    from, else from the folder that the user has it in."""
+    checkout = Path(__file__).resolve().parents[1]
+    if not (checkout / "setup.py").is_file():
+        return f"pip install '.[{extra}]' (in a clone of this project)"
+    return f"pip install -e '{checkout}[{extra}]'"

@@ -75,6 +75,23 @@ class DepthUnits:
         return depth
 
 
+def along_axis(distance: np.ndarray, camera: np.ndarray) -> np.ndarray:
+    """Depth along the optical axis from distances along each pixel's ray: z = r / sqrt(1 + x^2 + y^2).
+
+    Args:
+        distance: (H, W) floating-point numbers; 0, for no measurement, stays 0.
+        camera: (3, 3) camera matrix in pixels of ``distance``, centres at integers; (x, y) is a pixel's place in the
+            plane at depth 1.
+
+    Returns:
+        (H, W) float32.
+    """
+    height, width = distance.shape
+    x = (np.arange(width) - camera[0, 2]) / camera[0, 0]
+    y = (np.arange(height) - camera[1, 2]) / camera[1, 1]
+    return (distance / np.sqrt(1 + x**2 + y[:, None] ** 2)).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Impression:
     """What the stored values of a depth image look like.

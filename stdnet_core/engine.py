@@ -18,6 +18,7 @@ from stdnet_core.frames import pad_colour
 from stdnet_core.model import RecurrentNet, STDNet
 from stdnet_core.model.recurrent import RecurrentState, padded_size
 from stdnet_core.optical_flow import FlowEstimator
+from stdnet_core.short_repr import short_repr
 from stdnet_core.streaming import StreamingSTDNet, StreamOutput
 
 
@@ -34,6 +35,8 @@ class EngineOutput:
     depth: np.ndarray
     error_scale: np.ndarray | None = None
     disagreement: np.ndarray | None = None
+
+    __repr__ = short_repr
 
 
 class Engine(Protocol):

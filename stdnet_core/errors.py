@@ -20,5 +20,9 @@ class CheckpointError(StdnetError):
     """A checkpoint is missing, damaged, of a foreign format or does not fit its use."""
 
 
+class OutputError(StdnetError):
+    """A result cannot be written: the disk is full, or the folder does not allow it."""
+
+
 class DataError(StdnetError):
     """A dataset, sequence, recording or one of its files is missing, incomplete or damaged."""

@@ -2,7 +2,8 @@
 
 Prints a table in the form of the paper's (RMSE, MAE, TEPE in cm for each sequence and their mean; tables 1 to 3) with
 interpolation and joint bilateral upsampling beside the model, and writes all figures to a JSON file. With --report DIR
-each sequence gets a report: one HTML file with pictures, curves and a video, and the same as files beside it.
+each sequence gets a report: one HTML file with pictures, curves and a video, and the same as files beside it. With
+--predictions NAME=FOLDER depth that any other method wrote to files is scored beside them.
 
 With --self it judges recordings without truth by themselves, at the resolution they have: patches of measured depth are
 hidden and compared with what comes out there; flicker of standing parts, depth edges against colour's, holes filled and
@@ -14,6 +15,7 @@ import argparse
 import json
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,7 +28,13 @@ from stdnet_core import checkpoints
 from stdnet_core.cli import add_unit_arguments, positive_int, print_notes, require, run_cli
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors import Sensor
-from stdnet_core.data.sensors.arguments import add_sensor_arguments, describe, ratio_argument, sensor_from
+from stdnet_core.data.sensors.arguments import (
+    add_sensor_arguments,
+    describe,
+    ratio_argument,
+    scales_argument,
+    sensor_from,
+)
 from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.data.sources import Sequences, open_source, parse_source
 from stdnet_core.errors import ConfigError, DataError, InputError
@@ -37,6 +45,7 @@ from stdnet_core.evaluation import (
     PROTOCOL_RANGES,
     EvaluationFrame,
     LowResolution,
+    Method,
     Runner,
     SequenceResult,
     evaluate_sequence,
@@ -50,6 +59,7 @@ from stdnet_core.report.panels import Tile, compose, frame_tiles
 from stdnet_core.report.recording_report import COLUMNS, recording_summary
 from stdnet_core.report.writer import Table, table_text
 from stdnet_core.scoring import ScoredFrame, mean_figures
+from stdnet_core.stored_predictions import StoredPredictions, open_predictions
 
 TEST_SOURCE = "synthetic:2000001,4,240x320,24"
 """Evaluated without ``--data``: rendered scenes whose seeds no training or validation of this project uses."""
@@ -82,6 +92,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.by_itself:
         _judge_recordings(methods, args, report)
         return
+    if args.predictions:
+        report["predictions"] = {name: str(folder) for name, folder in args.predictions}
     report |= {"low_resolution": _describe_low_resolution(args), "scales": {}}
     for scale in args.scale:
         runners = {name: _runner(name, args) for name in methods}
@@ -124,6 +136,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="M[,M...]",
         help=f"of {', '.join(METHODS)} (default: all but {FORGETFUL}, which begins anew with every frame)",
     )
+    parser.add_argument(
+        "--predictions",
+        action="append",
+        default=[],
+        type=_predictions,
+        metavar="NAME=FOLDER",
+        help="score depth that another method wrote to files, too: .npy in metres or 16-bit PNG in millimetres, "
+        "numbered in the order of the frames, in a sub-folder for each sequence, or in FOLDER if there is one; may be "
+        "repeated",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
     parser.add_argument(
         "--report",
@@ -161,7 +183,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     low = parser.add_argument_group("low-resolution depth")
     low.add_argument(
-        "--lr", choices=("simulated", "disk"), default="simulated", help="made from the truth, or the source's own"
+        "--lr",
+        choices=("simulated", "disk"),
+        default="simulated",
+        help="made from the truth, or the source's own: a recording's, or what lies beside a data set of the paper, "
+        "published or written by python -m stdnet_core.make_lr",
+    )
+    low.add_argument(
+        "--lr-folder", type=Path, metavar="DIR", help="where make_lr wrote it, if not beside the data (--output)"
     )
     add_sensor_arguments(low, _DEFAULT_SENSOR)
     low.add_argument(
@@ -182,20 +211,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def scales_argument(text: str) -> list[float]:
-    """Scales, separated by commas."""
-    scales = [ratio_argument(part) for part in text.split(",")]
-    if len(set(scales)) < len(scales):
-        raise argparse.ArgumentTypeError(f"{text!r}: scales must differ")
-    return scales
-
-
 def _methods(text: str) -> list[str]:
     methods = list(dict.fromkeys(text.split(",")))
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         raise argparse.ArgumentTypeError(f"unknown method {', '.join(unknown)}; choose of {', '.join(METHODS)}")
     return methods
+
+
+def _predictions(text: str) -> tuple[str, Path]:
+    name, separator, folder = text.partition("=")
+    if not (name and separator and folder):
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=FOLDER")
+    if name in METHODS:
+        raise argparse.ArgumentTypeError(f"{name!r} is a method of evaluate's own; call the predictions otherwise")
+    return name, Path(folder)
 
 
 def _metres_or_none(text: str) -> float:
@@ -216,7 +246,14 @@ def _check(args: argparse.Namespace) -> None:
             raise ConfigError("--self takes depth as it is; drop --scale, or add --lr disk where it names a folder")
         if args.scale is not None and len(args.scale) > 1:
             raise ConfigError("--self takes one --scale at a time")
+        if args.predictions:
+            raise ConfigError("--predictions are compared with the truth, and --self has none; drop one of them")
     args.scale = args.scale or [8]
+    if args.predictions and len(args.scale) > 1:
+        raise ConfigError("--predictions are of one scale; give one --scale at a time")
+    names = [name for name, _ in args.predictions]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"--predictions {max(names, key=names.count)} is given twice; names must differ")
     if args.methods and "model" in args.methods and not args.checkpoint:
         raise ConfigError("method model needs --checkpoint FILE or the name of a shipped one")
     if args.methods and FORGETFUL in args.methods and "model" not in args.methods:
@@ -230,6 +267,8 @@ def _check(args: argparse.Namespace) -> None:
             )
     elif args.trained_scale is not None or args.depth_range is not None:
         raise ConfigError("--trained-scale and --depth-range are for a released .pth; other checkpoints carry theirs")
+    if args.lr_folder is not None and args.lr != "disk":
+        raise ConfigError("--lr-folder is where low-resolution depth lies on disk; add --lr disk")
     if args.range_m is not None and (args.lr == "disk" or not isinstance(sensor_from(args).measurement, Dtof)):
         raise ConfigError("--range-m is of a simulated dToF sensor, and none is simulated; drop it")
     if not 0 <= args.latency <= MAX_LATENCY:
@@ -307,6 +346,7 @@ def _open(args: argparse.Namespace, lr_scale: float | None) -> Sequences:
         split=args.split,
         skip_bad=args.skip_bad,
         lr_scale=lr_scale,
+        lr_folder=args.lr_folder,
         depth_unit=args.depth_unit,
         invalid_above=args.invalid_above,
     )
@@ -319,6 +359,10 @@ def _evaluate_scale(
 ) -> dict[str, Any]:
     tqdm = require("tqdm", extra="report").tqdm
     simulated = args.lr == "simulated"
+    info = runners["model"].upsampler.info if "model" in runners else None
+    warnings = [] if info is None or info.recurrent or scale in info.scales else [_scale_warning(scale, info.scales)]
+    for text in warnings:
+        print(f"WARNING: {text}", file=sys.stderr)  # now, too: figures come minutes later
     sequences = _open(args, None if simulated else scale)
     skipped = list(sequences.left_out)
     chosen = _spread(sequences, args.limit)
@@ -326,21 +370,24 @@ def _evaluate_scale(
     total = sum(min(len(s), args.max_frames or len(s)) for s in chosen)
     results: dict[str, SequenceResult] = {}
     alone = len(chosen) == len(args.scale) == 1
-    info = runners["model"].upsampler.info if "model" in runners else None
     known = set() if info is None else set(_trained_on(info.provenance, place.rstrip("/").rpartition("/")[2]))
-    warnings = [] if info is None or info.recurrent or scale in info.scales else [_scale_warning(scale, info.scales)]
+    named = dict(zip(unique_names(s.name for s in chosen), chosen, strict=True))
+    stored = _stored(named, args, skipped)
     with tqdm(total=total, unit="frame", desc=f"x{scale:g}", dynamic_ncols=True) as progress:
-        for number, (name, sequence) in enumerate(zip(unique_names(s.name for s in chosen), chosen, strict=True)):
+        for number, (name, sequence) in enumerate(named.items()):
+            if name not in stored:
+                continue
+            methods = _in_order(runners, stored[name])
             low = LowResolution(scale, simulated, _sensor(args), args.seed + number)
             doubts = [*warnings, _trained_on_warning([name])] if name in known else warnings
             page = None
             if args.report:
                 folder = args.report if alone else args.report / _file_name(name, scale)
                 length = min(len(sequence), args.max_frames or len(sequence))
-                page = EvaluationReport(folder, _in_question_first(runners, args), length, _score_device(runners))
+                page = EvaluationReport(folder, _in_question_first(methods, args), length, _score_device(methods))
             try:
                 with page or nullcontext():
-                    results[name] = _evaluate_one(name, sequence, low, runners, kind, args, page, progress.update)
+                    results[name] = _evaluate_one(name, sequence, low, methods, kind, args, page, progress.update)
             except (DataError, InputError) as error:
                 if not args.skip_bad:
                     raise
@@ -373,6 +420,35 @@ def _evaluate_scale(
     }
 
 
+def _stored(
+    sequences: Mapping[str, RgbdSequence], args: argparse.Namespace, skipped: list[str]
+) -> dict[str, dict[str, StoredPredictions]]:
+    """The predictions of each sequence by method, found before anything is computed.
+
+    With ``--skip-bad``, sequences without all of them are absent, and ``skipped`` says why."""
+    stored: dict[str, dict[str, StoredPredictions]] = {}
+    for name, sequence in sequences.items():
+        size = len(sequence), min(len(sequence), args.max_frames or len(sequence))
+        try:
+            stored[name] = {
+                method: open_predictions(folder, name, *size, alone=len(sequences) == 1)
+                for method, folder in args.predictions
+            }
+        except DataError as error:
+            if not args.skip_bad:
+                raise
+            skipped.append(str(error))
+    return stored
+
+
+def _in_order(runners: Mapping[str, Runner], stored: Mapping[str, StoredPredictions]) -> dict[str, Method]:
+    """All methods as the table has them: the model, stored predictions, classical methods."""
+    if not stored:
+        return dict(runners)
+    own = {name: runner for name, runner in runners.items() if name in ("model", FORGETFUL)}
+    return {**own, **stored, **runners}
+
+
 def _scale_warning(scale: float, trained: tuple[int, ...]) -> str:
     return f"the model was not trained for x{scale}, but for {checkpoints.scales_text(trained)}"
 
@@ -385,7 +461,7 @@ def _evaluate_one(
     name: str,
     sequence: RgbdSequence,
     low: LowResolution,
-    runners: dict[str, Runner],
+    methods: dict[str, Method],
     kind: str,
     args: argparse.Namespace,
     page: EvaluationReport | None,
@@ -402,19 +478,20 @@ def _evaluate_one(
 
     return evaluate_sequence(
         sequence,
-        runners,
+        methods,
         low,
         kind=kind,
         frames=args.max_frames,
         clip_truth=args.clip_truth,
-        device=str(_score_device(runners)),
+        device=str(_score_device(methods)),
         on_frame=on_frame,
     )
 
 
-def _in_question_first(runners: dict[str, Runner], args: argparse.Namespace) -> list[str]:
+def _in_question_first(methods: Mapping[str, Method], args: argparse.Namespace) -> list[str]:
     """The methods, first the one that a report is about: the model, else the first given, else the most elaborate."""
-    return list(runners) if "model" in runners or args.methods else list(reversed(runners))
+    given = "model" in methods or args.methods or args.predictions
+    return list(methods) if given else list(reversed(methods))
 
 
 def _file_name(sequence: str, scale: float) -> str:
@@ -522,6 +599,7 @@ def _plain_name(sequence: str) -> str:
 def _settings_of(report: dict[str, Any], result: SequenceResult | None = None) -> dict[str, Any]:
     """What a page shows as its configuration; ``result`` adds what was chosen for the sequence."""
     settings = {name: report[name] for name in ("data", "split", "checkpoint") if report[name] is not None}
+    settings |= {f"predictions: {name}": folder for name, folder in report.get("predictions", {}).items()}
     settings |= {f"low-resolution depth: {key}": value for key, value in report.get("low_resolution", {}).items()}
     if result is not None and result.range_m is not None:
         settings["low-resolution depth: range_m"] = round(result.range_m, 3)
@@ -548,8 +626,8 @@ def _spread(sequences: Sequences, limit: int | None) -> list[RgbdSequence]:
     return [sequences[int(i)] for i in np.linspace(0, len(sequences) - 1, limit).round()]
 
 
-def _score_device(runners: dict[str, Runner]):
-    return next(iter(runners.values())).upsampler.placement.device
+def _score_device(methods: Mapping[str, Method]):
+    return next(m for m in methods.values() if isinstance(m, Runner)).upsampler.placement.device
 
 
 def _draw(path: Path, frame: EvaluationFrame, depths: Mapping[str, np.ndarray]) -> None:

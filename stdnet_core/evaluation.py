@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from stdnet_core.flow import estimate_flow
 from stdnet_core.frames import Geometry
 from stdnet_core.inference import DepthUpsampler, UpsampledDepth
 from stdnet_core.scoring import ScoredFrame, VideoScore
+from stdnet_core.short_repr import short_repr
 
 CLASSICAL = ("nearest", "bilinear", "bicubic", "joint_bilateral", "guided_temporal")
 FORGETFUL = "model_without_history"
@@ -79,6 +80,8 @@ class EvaluationFrame:
     flow: np.ndarray | None
     true_flow: bool
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class SequenceResult:
@@ -101,6 +104,8 @@ class SequenceResult:
     range_m: float | None
     clip_truth_m: float | None
     notices: dict[str, list[str]]
+
+    __repr__ = short_repr
 
 
 def sensor_range(sequence: RgbdSequence, kind: str = "", frames: int | None = None) -> float:
@@ -140,7 +145,7 @@ def read_frames(
         DataError: a frame cannot be read, or low-resolution depth is asked from a source without it.
     """
     count = min(frames or len(sequence), len(sequence))
-    camera = _camera(sequence, low_resolution, range_m)
+    camera = simulated_camera(sequence, low_resolution, range_m) if low_resolution.simulated else None
     last_rgb: np.ndarray | None = None
     for start in range(0, count, _CHUNK):
         first = max(start - 1, 0)  # with the frame before, for the flow that leads here
@@ -160,10 +165,12 @@ def read_frames(
             last_rgb = rgb
 
 
-def _camera(sequence: RgbdSequence, low_resolution: LowResolution, range_m: float) -> DepthCamera | None:
-    """The camera that is simulated; None where the source's own depth is taken."""
-    if not low_resolution.simulated:
-        return None
+def simulated_camera(sequence: RgbdSequence, low_resolution: LowResolution, range_m: float) -> DepthCamera:
+    """The camera that is simulated, at the sequence's first frame.
+
+    Args:
+        range_m: of a direct time-of-flight sensor that has none of its own.
+    """
     chosen = low_resolution.sensor
     if isinstance(chosen.measurement, Dtof) and chosen.measurement.range_m is None:
         chosen = chosen.with_values({"dtof.range_m": range_m})
@@ -182,11 +189,33 @@ def _bytes(rgb: np.ndarray) -> np.ndarray:
 
 
 class Said(NamedTuple):
-    """What a method made of a frame, (H, W) each: depth in metres, where it would show it, and its confidence."""
+    """What a method made of a frame, (H, W) each: depth in metres, where it would show it, and its confidence, None if
+    it has none."""
 
     depth: np.ndarray
     shown: np.ndarray
-    confidence: np.ndarray
+    confidence: np.ndarray | None
+
+
+class Method(Protocol):
+    """What :func:`run_together` runs; see :class:`Runner`, which says what each part is."""
+
+    def begin(self) -> None: ...
+
+    def step(self, rgb: np.ndarray, depth_lr: np.ndarray) -> None: ...
+
+    def finish(self) -> None: ...
+
+    @property
+    def ready(self) -> int: ...
+
+    def pop(self) -> Said: ...
+
+    @property
+    def ms_per_frame(self) -> float: ...
+
+    @property
+    def notices(self) -> list[str]: ...
 
 
 class Runner:
@@ -243,6 +272,11 @@ class Runner:
         """Mean time of a frame since :meth:`begin`."""
         return 1e3 * self.seconds / max(self.frames, 1)
 
+    @property
+    def notices(self) -> list[str]:
+        """What it has to say to the user."""
+        return list(self.upsampler.notices)
+
     def _take(self, result: UpsampledDepth) -> None:
         self._ready.append(Said(result.depth, result.shown, result.confidence))
 
@@ -254,7 +288,7 @@ class Runner:
 
 
 def run_together(
-    runners: Mapping[str, Runner], frames: Iterable[_Frame], inputs: Callable[[_Frame], tuple[np.ndarray, np.ndarray]]
+    runners: Mapping[str, Method], frames: Iterable[_Frame], inputs: Callable[[_Frame], tuple[np.ndarray, np.ndarray]]
 ) -> Iterator[tuple[_Frame, dict[str, Said]]]:
     """Run methods on a sequence from its beginning, each as late as it is.
 
@@ -284,14 +318,14 @@ def run_together(
     yield from finished()
 
 
-def notices_of(runners: Mapping[str, Runner]) -> dict[str, list[str]]:
+def notices_of(runners: Mapping[str, Method]) -> dict[str, list[str]]:
     """What the methods had to say, by method."""
-    return {name: list(runner.upsampler.notices) for name, runner in runners.items() if runner.upsampler.notices}
+    return {name: notices for name, runner in runners.items() if (notices := runner.notices)}
 
 
 def evaluate_sequence(
     sequence: RgbdSequence,
-    runners: Mapping[str, Runner],
+    runners: Mapping[str, Method],
     low_resolution: LowResolution,
     *,
     kind: str = "",
@@ -339,7 +373,7 @@ def evaluate_sequence(
             results["bilinear"].depth,
             frame.flow,
             _measured(frame),
-            {name: results[name].confidence for name in runners},
+            {name: results[name].confidence for name in runners if results[name].confidence is not None},
         )
         score.add(scored)
         if on_frame is not None:

@@ -47,6 +47,7 @@ from stdnet_core.frames import DepthRange, Geometry, cells_fit, check_rgb, pad_c
 from stdnet_core.memory import keep_freed_memory
 from stdnet_core.model import RecurrentNet, STDNet
 from stdnet_core.onnx_engine import OnnxEngine, RecurrentOnnxEngine, open_engine
+from stdnet_core.short_repr import short_repr
 
 METHODS = ("auto", "stdnet", "guided_temporal", "joint_bilateral", "bilinear", "nearest", "bicubic")
 BACKENDS = ("torch", "onnxruntime")
@@ -83,6 +84,15 @@ class UpsampledDepth:
     stamp: Any = None
     supported: np.ndarray | None = None
 
+    def __repr__(self) -> str:
+        known = np.isfinite(self.depth)
+        text = "no depth"
+        if known.any():
+            near, far = self.depth[known].min(), self.depth[known].max()
+            text = f"{near:.2f} to {far:.2f} m in {100 * known.mean():.0f} % of the pixels"
+        height, width = self.depth.shape
+        return f"UpsampledDepth({width}x{height}, {text}, stamp={self.stamp!r})"
+
     @property
     def shown(self) -> np.ndarray:
         """(H, W) bool, where there is a depth and a measurement supports it."""
@@ -98,6 +108,8 @@ class _Pending:
     geometry: Geometry
     metres: float  # depth range it was divided by
     stamp: Any
+
+    __repr__ = short_repr
 
 
 class DepthUpsampler:
@@ -202,6 +214,11 @@ class DepthUpsampler:
     def from_model(cls, model: STDNet | RecurrentNet, info: CheckpointInfo, **settings: Any) -> DepthUpsampler:
         """A network that is in memory, e.g. from training or ``load_released``. It is moved to the device."""
         return cls((model, info), **settings)
+
+    def __repr__(self) -> str:
+        name = self.info.name if self.info is not None else ""
+        device = f"{self.placement.device} in {self.placement.precision}"
+        return f"DepthUpsampler({', '.join(filter(None, [self.method, name, device]))})"
 
     @property
     def _recurrent(self) -> bool:

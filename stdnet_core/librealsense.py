@@ -1,6 +1,6 @@
 """librealsense's own post-processing, without a camera: what users of a RealSense run today, to compare with.
 
-Needs ``pip install 'stdnet_ros[realsense]'`` (and the system's libusb 1.0 and libudev). Disparity, spatial, temporal
+Needs ``pip install '.[realsense]'`` (and the system's libusb 1.0 and libudev). Disparity, spatial, temporal
 and hole-filling filters at their default settings, in the order that the library recommends."""
 
 from __future__ import annotations

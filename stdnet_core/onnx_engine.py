@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from stdnet_core.checkpoints import CheckpointInfo
+from stdnet_core.checkpoints import CheckpointInfo, info_from_metadata
 from stdnet_core.cli import require
 from stdnet_core.engine import EngineOutput, as_bytes
 from stdnet_core.errors import CheckpointError, ConfigError, InputError
 from stdnet_core.frames import pad_colour
-from stdnet_core.model import network_config
 from stdnet_core.optical_flow import FlowEstimator
 
 FORMAT = "stdnet-onnx-1"
@@ -376,17 +375,9 @@ def _choose_providers(runtime: Any, wanted: list[str] | None) -> list[str]:
 
 def _info(metadata: dict[str, str], path: Path) -> CheckpointInfo:
     try:
-        values = {k: json.loads(metadata[k]) for k in ("config", "scales", "depth_range", "provenance", "metrics")}
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"the metadata of {path} cannot be used ({error}); export it anew") from error
-    return CheckpointInfo(
-        config=network_config(values["config"]),
-        scales=tuple(values["scales"]),
-        depth_range=values["depth_range"],
-        provenance=values["provenance"],
-        metrics=values["metrics"],
-        name=path.stem,
-    )
+        return info_from_metadata(metadata, path.stem)
+    except (CheckpointError, ConfigError) as error:
+        raise CheckpointError(f"the metadata of {path} cannot be used: {error}; export it anew") from error
 
 
 def _output(results: dict[str, np.ndarray]) -> EngineOutput:

@@ -130,6 +130,11 @@ def predict(
         take(rest)
     if first is None:
         raise DataError(f"{video.name}: it has no frames")
+    if not writer.measured:
+        raise DataError(
+            f"{video.name}: none of its {writer.frames} frames has a measurement of depth; look at the input with "
+            "python -m stdnet_core.data.preview"
+        )
     if video.intrinsics is not None:
         (folder / "intrinsics.txt").write_text(" ".join(f"{value:.9g}" for value in video.intrinsics) + "\n")
     notices = [text for text in upsampler.notices if args.latency is not None or not text.startswith("latency ")]
@@ -162,6 +167,7 @@ class _Writer:
     def __init__(self, folder: Path, args: argparse.Namespace, fps: float, stack: ExitStack) -> None:
         self.method = ""
         self.frames = 0
+        self.measured = False
         self._folder, self._args = folder, args
         self._limits: tuple[float, float] | None = None
         self._valid = self._pixels = self._beyond = 0
@@ -171,6 +177,7 @@ class _Writer:
     def add(self, frame: InputFrame, result: UpsampledDepth) -> None:
         """Write everything of one frame."""
         depth, name = result.depth, f"{self.frames:06d}"
+        self.measured = self.measured or bool((frame.depth > 0).any())
         valid = np.isfinite(depth)
         if self._args.format == "npy":
             np.save(self._folder / "depth" / f"{name}.npy", depth)

@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from stdnet_core.data.color_video import VIDEO_SUFFIXES as VIDEO_SUFFIXES
+from stdnet_core.data.color_video import open_video
 from stdnet_core.data.file_sequence import numbered_files
 from stdnet_core.data.image_files import BY_TYPE, DEPTH_SUFFIXES, read_depth, read_stored_depth
 from stdnet_core.data.rgbd_sequence import RgbdSequence
@@ -18,8 +20,8 @@ from stdnet_core.data.sensors import DepthCamera, sensor
 from stdnet_core.depth_units import DepthUnits, check_units
 from stdnet_core.errors import DataError
 from stdnet_core.evaluation import sensor_range
+from stdnet_core.short_repr import short_repr
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 _CHUNK = 8  # frames read at once
 _LOOKED_AT = 5
 
@@ -39,6 +41,8 @@ class InputFrame:
     depth: np.ndarray
     truth: np.ndarray | None = None
     stamp: float | None = None
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def from_video(video: Path, depth: Path, units: DepthUnits = BY_TYPE) -> InputVi
     """A colour video with one depth image for each of its frames.
 
     Args:
-        video: a file that OpenCV can read.
+        video: a file that OpenCV can read; its pixels are taken as stored, whatever its rotation tag says.
         depth: folder of depth images, named in the order of the frames.
         units: how stored depth becomes metres; by default integers are millimetres, floating-point numbers metres.
 
@@ -121,28 +125,22 @@ def from_video(video: Path, depth: Path, units: DepthUnits = BY_TYPE) -> InputVi
         DataError: one of them is missing, unreadable, they differ in length, or depth is of another unit than it is
             taken for.
     """
-    if not video.is_file():
-        raise DataError(f"{video}: no such video")
+    capture = open_video(video)
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    capture.release()
     if not depth.is_dir():
-        raise DataError(f"{depth}: no such folder of depth images (16-bit PNG, PGM or TIFF, or .npy)")
+        raise DataError(f"{depth}: no such folder of depth images (16-bit PNG, PGM or TIFF, .npy, or .exr)")
     numbered = numbered_files(depth, DEPTH_SUFFIXES)
     files = [numbered[number] for number in sorted(numbered)]
     if not files:
-        raise DataError(f"{depth}: no depth images (16-bit PNG, PGM or TIFF, or .npy)")
+        raise DataError(f"{depth}: no depth images (16-bit PNG, PGM or TIFF, .npy, or .exr)")
     notes = check_units((read_stored_depth(file) for file in islice(files, _LOOKED_AT)), units, str(depth))
-    capture = cv2.VideoCapture(str(video))
-    try:
-        if not capture.isOpened():
-            raise DataError(f"{video}: not a video that OpenCV can read")
-        fps = capture.get(cv2.CAP_PROP_FPS)
-    finally:
-        capture.release()
     frames = _video_frames(video, files, units)
     return InputVideo(video.stem, len(files), fps if 0 < fps < 1000 else None, None, frames, notes)
 
 
 def _video_frames(video: Path, files: list[Path], units: DepthUnits) -> Iterator[InputFrame]:
-    capture = cv2.VideoCapture(str(video))
+    capture = open_video(video)
     try:
         for number, file in enumerate(files):
             readable, image = capture.read()

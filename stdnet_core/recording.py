@@ -21,6 +21,7 @@ from stdnet_core.fill import nan_where_invalid, valid_depth
 from stdnet_core.filtering.noise import DISTANCE_EDGES_M, NoiseCurve
 from stdnet_core.flow import estimate_flow
 from stdnet_core.frames import Geometry
+from stdnet_core.short_repr import short_repr
 
 AS_RECORDED = "as recorded"
 """Names the row of the recorded depth itself."""
@@ -99,6 +100,8 @@ class RecordedFrame:
     hidden: np.ndarray
     outputs: Mapping[str, np.ndarray]
     shown: Mapping[str, np.ndarray] | None = None
+
+    __repr__ = short_repr
 
 
 class Cells:
@@ -387,6 +390,8 @@ class JudgedFrame:
     recorded: np.ndarray
     compared: np.ndarray
     flicker: dict[str, float]
+
+    __repr__ = short_repr
 
 
 def judge_recording(

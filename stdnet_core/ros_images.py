@@ -300,7 +300,7 @@ def _pixels(message: Any, layouts: dict[str, _Layout], kind: str, topic: str, ma
         raise FrameError(
             cause,
             f"{topic}: encoding {printable(message.encoding, 40)} is not supported for {kind}; use one of "
-            f"{', '.join(layouts)}",
+            f"{', '.join(layouts)}, or convert it (cv_bridge; an image_proc or format_converter node)",
         )
     height, width, step = message.height, message.width, message.step
     _check_size(width, height, max_pixels, cause, topic)

@@ -18,6 +18,7 @@ from stdnet_core import metric_functions as functions
 from stdnet_core.confidence import tolerance
 from stdnet_core.errors import InputError
 from stdnet_core.metric_functions import Pooled, WarpedPair
+from stdnet_core.short_repr import short_repr
 from stdnet_core.splatting import forward_warp
 
 FAULTLESS_CM = 0.01
@@ -69,7 +70,7 @@ class ScoredFrame:
         flow: (2, H, W) px (x, y) from the previous frame to this one; without it figures along the flow are NaN.
         measured: (H, W) bool, the pixels whose own cell of the input has a measurement; without it the figures of
             measured pixels and of holes are NaN.
-        confidence: of each method, (H, W) 0..1; without it that figure is NaN.
+        confidence: of each method that has one, (H, W) 0..1; without it that figure is NaN.
     """
 
     rgb: np.ndarray
@@ -80,6 +81,8 @@ class ScoredFrame:
     flow: np.ndarray | None = None
     measured: np.ndarray | None = None
     confidence: Mapping[str, np.ndarray] | None = None
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,8 @@ class VideoScore:
     def _add_confidence(self, frame: ScoredFrame, valid: np.ndarray) -> None:
         target = frame.target[valid]
         for sums, name in zip(self._confidence, self.methods, strict=True):
+            if name not in frame.confidence:
+                continue
             depth, confidence = frame.predictions[name][valid], frame.confidence[name][valid]
             right = np.abs(depth - target) <= tolerance(depth)
             classes = np.minimum((confidence * _CLASSES).astype(np.intp), _CLASSES - 1)

@@ -47,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise ConfigError(f"--max-minutes is {options.max_minutes}; give 0 or more")
     for module in ("lightning", "tensorboard", "tqdm", "cv2"):
         require(module, extra="train")
+    from lightning.pytorch.utilities import rank_zero_only
+
     from stdnet_core.training import compact
     from stdnet_core.training import state as run_state
     from stdnet_core.training.run import run
@@ -67,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"minutes, {done}; weights and state in {options.output}",
             file=sys.stderr,
         )
-    if options.export_compact is not None:
+    if options.export_compact is not None and rank_zero_only.rank == 0:
         exact = options.output / run_state.FILE_NAME
         if not exact.is_file():
             raise CheckpointError(f"there is no run in {options.output} to export; train first")

@@ -7,11 +7,17 @@ Run it with ``ros2 run stdnet_ros stdnet_node`` or ``python -m stdnet_ros.node -
 
 from __future__ import annotations
 
+from stdnet_ros import stopping
+
+if __name__ == "__main__":
+    stopping.prepare()  # before the other imports, which take seconds
+
 import itertools
 import signal
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import wait
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +41,7 @@ from stdnet_ros import conversions, parameters
 from stdnet_ros.camera_info import CameraInfoError
 from stdnet_ros.diagnostics import NodeStatistics, Throttle, diagnostic_array
 from stdnet_ros.info_messages import CameraInfoReader, CameraInfoWriter
+from stdnet_ros.node_help import help_is_wanted, help_text
 from stdnet_ros.pipeline import Pipeline, Reporter, Request, UpsampledFrame, make_upsampler
 from stdnet_ros.point_cloud import CloudMemory, organized_cloud
 from stdnet_ros.serialized import read_compressed_image, read_image
@@ -60,6 +67,8 @@ REFUSALS = 10
 """So many frames refused in a row are said in the diagnostics."""
 OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 """Policies of every topic that parameters may set."""
+LAST_PATIENCE = 0.2
+"""Seconds that an inference has to end when the process does."""
 SILENCE_SECONDS = 2.0
 """An active node that hears nothing on an input, or hears both and pairs nothing, for this long says so."""
 UNPAIRED = 3
@@ -121,8 +130,10 @@ class StdnetNode(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._info_readers = (CameraInfoReader(), CameraInfoReader())
         self._last_seen = [0.0, 0.0]
-        self._last_pair = 0.0
+        self._activated = self._last_pair = 0.0
         self._unpaired = [0, 0]
+        self._served: bool | None = None  # as last said in the log
+        self._first_is_out = False
 
         parameters.declare(self)
         self.settings = parameters.settings_from(self._parameter_values())
@@ -154,7 +165,7 @@ class StdnetNode(LifecycleNode):
                 self.settings.synchronizer, self.settings.sync_slop, self.settings.sync_queue_seconds
             )
             self._worker = self._make_worker()
-            self._pipeline = self._worker.call(self._make_pipeline).result()
+            self._pipeline = self._pipeline_of_worker()
         except Exception as error:
             reason = _reason(error)
             if isinstance(error, ImportError) and self.settings.synchronizer == "message_filters":
@@ -176,11 +187,15 @@ class StdnetNode(LifecycleNode):
             self._fail(f"cannot activate: {_reason(error)}")
             self._stop_input()
             return FAILURE
-        self._last_seen = [time.monotonic()] * 2
-        self._last_pair = time.monotonic()
+        self._activated = self._last_pair = time.monotonic()
+        self._last_seen = [self._activated] * 2
         self._unpaired = [0, 0]
         self._refusals = 0
+        self._served = None
+        self._first_is_out = False
         self._active = True
+        inputs = ", ".join(subscription.topic_name for subscription in self._subscriptions_in_use)
+        self.get_logger().info(f"active: subscribed to {inputs}; publishes {self._output_names()}")
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -204,10 +219,18 @@ class StdnetNode(LifecycleNode):
         self._release()
         return SUCCESS
 
-    def destroy_node(self) -> None:
-        """Stop the inference thread, then destroy the node."""
-        self._release()
+    def destroy_node(self, patience: float = 5.0) -> None:
+        """Stop the inference thread, waiting ``patience`` seconds for what it is at, then destroy the node."""
+        self._release(patience)
         super().destroy_node()
+
+    def _pipeline_of_worker(self) -> Pipeline:
+        """Wait for the model, but not beyond the end of rclpy, which Ctrl-C and SIGTERM bring."""
+        future = self._worker.call(self._make_pipeline)
+        while not wait([future], timeout=0.05).done:
+            if not self.context.ok():
+                raise KeyboardInterrupt  # an Exception would be a failure to tell of
+        return future.result()
 
     def _make_pipeline(self) -> Pipeline:
         reporter = Reporter(warn=self._warn, drop=self._statistics.drop, reset=self._statistics.reset)
@@ -239,10 +262,10 @@ class StdnetNode(LifecycleNode):
             if self._pipeline is not None:
                 self._worker.call(self._pipeline.reset)
 
-    def _release(self) -> None:
+    def _release(self, patience: float = 5.0) -> None:
         self._stop_input()
         if self._worker is not None:
-            self._worker.close()
+            self._worker.close(patience)
         if self._pipeline is not None:
             self._statistics.drop("window_reset", self._pipeline.waiting)  # 0 if the worker came to the reset
         if self._synchronizer is not None:
@@ -272,6 +295,9 @@ class StdnetNode(LifecycleNode):
             self._points_publisher,
             self._confidence_publisher,
         )
+
+    def _output_names(self) -> str:
+        return ", ".join(publisher.topic_name for publisher in self._publishers_of_frames)
 
     def _create_subscriptions(self) -> None:
         settings = self.settings
@@ -450,6 +476,10 @@ class StdnetNode(LifecycleNode):
             self._publish_points(frame, settings)
         processing = time.monotonic() - frame.request.arrival
         self._statistics.published(self._age(frame.request), processing)
+        if not self._first_is_out:
+            self._first_is_out = True
+            height, width = frame.depth.shape
+            self.get_logger().info(f"first frame published: {width}x{height} on {self._depth_publisher.topic_name}")
 
     def _publish_points(self, frame: UpsampledFrame, settings: SimpleNamespace) -> None:
         try:
@@ -537,6 +567,7 @@ class StdnetNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         snapshot = self.snapshot()
         self._subscribe_to_latched_infos()
+        self._tell_of_subscribers()
         level, summary = self.health()
         if level and summary != self.failure:
             self._warn("health", summary)
@@ -561,6 +592,17 @@ class StdnetNode(LifecycleNode):
                 self.get_clock().now().to_msg(),
             )
         )
+
+    def _tell_of_subscribers(self) -> None:
+        """Say when the node idles for want of a subscriber, and when one comes; otherwise it would look dead."""
+        served = self.has_subscribers()
+        if not self._active or served == self._served:
+            return
+        self._served = served
+        if served:
+            self.get_logger().info("a subscriber is there")
+        else:
+            self.get_logger().info(f"idle: nobody subscribes to {self._output_names()}")
 
     def _connections(self) -> dict[str, int]:
         """How many publishers each input has and how many subscribers each output."""
@@ -602,7 +644,7 @@ class StdnetNode(LifecycleNode):
             return 1, self._pipeline.fallback
         if self._pipeline.doubt:
             return 1, self._pipeline.doubt
-        if self.infos[COLOR] is None:
+        if self.infos[COLOR] is None and time.monotonic() - self._activated > SILENCE_SECONDS:
             return 1, "no camera_info for the colour image: no points"
         return 0, "running"
 
@@ -625,11 +667,17 @@ def _plain(value: Any) -> Any:
 
 def main(arguments: list[str] | None = None, *, upsampler_factory=make_upsampler) -> None:
     """Run the node until it is interrupted. Exit status 2 for parameters that are refused."""
+    if help_is_wanted(arguments):
+        print(help_text(), end="")
+        return
     status = 0
     node = None
+    started = False
     keep_freed_memory()
     try:
         rclpy.init(args=arguments)
+        started = True
+        stopping.in_order()
         node = StdnetNode(upsampler_factory=upsampler_factory)
         node.create_timer(GIVE_BACK_SECONDS, give_back_holes, clock=Clock(clock_type=ClockType.STEADY_TIME))
         executor = SingleThreadedExecutor()
@@ -639,25 +687,26 @@ def main(arguments: list[str] | None = None, *, upsampler_factory=make_upsampler
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (StdnetError, ParameterException) as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
-    except RuntimeError as error:
-        if node is None:
+    except Exception as error:
+        if started and not rclpy.ok():
+            pass  # a signal has shut rclpy down amid a call of it: the end that was asked for
+        elif isinstance(error, StdnetError | ParameterException):
+            print(f"error: {error}", file=sys.stderr)
+            status = 2
+        elif isinstance(error, RuntimeError) and node is None:
             # rcl refuses a malformed command line or parameter file with its own error type.
             print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
             status = 2
-        elif rclpy.ok():
+        else:
             raise
-        # Otherwise SIGTERM has shut rclpy down while the executor was about to wait: the end that was asked for.
     finally:
         # A second Ctrl-C (the terminal's and the launch system's) must not interrupt the clean-up.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
-            node.destroy_node()
+            node.destroy_node(patience=LAST_PATIENCE)
         if rclpy.ok():
             rclpy.shutdown()
-    sys.exit(status)
+    stopping.leave(status)
 
 
 if __name__ == "__main__":

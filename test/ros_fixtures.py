@@ -40,7 +40,7 @@ if "STDNET_TEST_ROS" not in os.environ:
     # Before the first import of rclpy: message classes read ROS_PYTHON_CHECK_FIELDS once.
     os.environ.update(isolated_environment(), STDNET_TEST_ROS="1")
 
-rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed; pip install 'stdnet_ros[ros]'")
+rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed; pip install '.[ros]'")
 
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402

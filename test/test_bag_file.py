@@ -393,6 +393,47 @@ def test_depth_of_an_encoding_that_is_not_read_is_named(tmp_path, encoding):
         open_source(path)
 
 
+def test_a_recording_of_librealsense_itself(tmp_path):
+    """Its own topics and camera_infos (rs-record): depth is mono16, infrared mono8."""
+    color, depth = "/device_0/sensor_1/Color_0/image/data", "/device_0/sensor_0/Depth_0/image/data"
+    with Bag(tmp_path / "run", "ros1") as bag:
+        for t in range(3):
+            stamp = 1000.0 + t / 30
+            bag.camera("/device_0/sensor_1/Color_0/info/camera_info", stamp, [20, 0, 7.5, 0, 21, 5.5, 0, 0, 1])
+            bag.camera("/device_0/sensor_0/Depth_0/info/camera_info", stamp, [30, 0, 7.5, 0, 31, 5.5, 0, 0, 1])
+            bag.image("/device_0/sensor_0/Infrared_1/image/data", gray(t).astype(np.uint8), "mono8", stamp)
+            bag.image(color, color_image(t), "rgb8", stamp)
+            bag.image(depth, depth_image(t), "mono16", stamp)
+    sequence = check(bag.path, 3)
+    assert (sequence.color_topic, sequence.depth_topic) == (color, depth)
+    assert sequence.intrinsics[0].tolist() == [20, 0, 7.5]
+
+
+def test_an_empty_last_part_is_left_out(tmp_path):
+    folder = write_camera_bag(tmp_path / "run", "mcap")
+    (folder / "metadata.yaml").unlink()
+    next(folder.glob("*.mcap")).rename(folder / "run_0.mcap")
+    (folder / "run_1.mcap").write_bytes(b"")
+    sequence = check(folder)
+    assert "run_1.mcap is empty and left out" in sequence.notes
+    (folder / "run_0.mcap").write_bytes(b"")
+    with pytest.raises(DataError, match="is empty"):
+        BagFile(folder)
+
+
+def test_a_video_stream_is_named_with_what_decodes_it(tmp_path):
+    def extra(writer):
+        schema = writer.register_schema("ffmpeg_image_transport_msgs/msg/FFMPEGPacket", "ros2msg", b"")
+        channel = writer.register_channel("/cam/color/ffmpeg", "cdr", schema)
+        writer.add_message(channel, BEGIN, b"\0\1\0\0", BEGIN)
+
+    path = write_mcap(tmp_path / "run.mcap", extra=extra)
+    with BagFile(path) as bag:
+        bag.topics.pop("/cam/color/image")
+        with pytest.raises(DataError, match="/cam/color/ffmpeg is a video stream: decode it"):
+            find_topics(bag, {})
+
+
 def test_header_stamps_of_both_serialisations(tmp_path):
     stamp = 1_234_567_890_123_456_789
     for profile in ("ros1", "ros2"):

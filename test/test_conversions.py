@@ -10,6 +10,7 @@ import pytest
 from ros_fixtures import image
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
+from test_rvl import encode
 
 from stdnet_core import ros_images
 from stdnet_core.depth_units import DepthUnits
@@ -249,3 +250,50 @@ def test_ten_thousand_fuzzed_messages_give_an_image_or_a_frame_error():
             assert min(out.shape) > 0
     assert seen["image"] > 500
     assert seen["refused"] > 500
+
+
+def _rvl(encoding: str, samples: np.ndarray, a: float = 0.0, b: float = 0.0, size=None) -> CompressedImage:
+    width, height = size or samples.shape[::-1]
+    data = struct.pack("<iffII", 0, a, b, width, height) + encode(samples)
+    return CompressedImage(format=f"{encoding}; compressedDepth rvl", data=data)
+
+
+def test_compressed_depth_in_rvl():
+    millimetres = np.arange(48, dtype=np.uint16).reshape(6, 8) * 100
+    for message in (_rvl("16UC1", millimetres), _compressed_depth("16UC1", millimetres)):
+        np.testing.assert_array_equal(ros_images.stored_depth(message), millimetres)
+    a, b = 100.0 * 101.0, 1.0 - 100.0 * 101.0 / 10.0
+    samples = np.rint(a / np.linspace(0.5, 9.5, 48).reshape(6, 8) + b).astype(np.uint16)
+    np.testing.assert_array_equal(
+        ros_images.depth_of(_rvl("32FC1", samples, a, b)),
+        ros_images.depth_of(_compressed_depth("32FC1", samples, a, b)),
+    )
+
+
+@pytest.mark.parametrize("size", [(0, 6), (2**31, 2**31), (60000, 60000), (9, 6), (8, 7)])
+def test_sizes_in_rvl_are_not_trusted(size):
+    with pytest.raises(FrameError, match="no pixels|larger than|RVL data"):
+        ros_images.depth_of(_rvl("16UC1", np.full((6, 8), 700, np.uint16), size=size))
+
+
+def test_luma_with_half_chroma_is_read_as_opencv_reads_it():
+    rgb = _picture(16, 32)
+    planar = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420)  # Y, then U and V at half size
+    u, v = planar[16:20].reshape(8, 16), planar[20:24].reshape(8, 16)
+    for encoding, chroma in (("nv12", (u, v)), ("nv21", (v, u))):
+        samples = np.concatenate([planar[:16], np.stack(chroma, -1).reshape(8, 32)])
+        message = Image(height=16, width=32, encoding=encoding, step=32)
+        message.data.frombytes(samples.tobytes())
+        expected = cv2.cvtColor(planar, cv2.COLOR_YUV2RGB_I420)
+        assert np.abs(ros_images.color_of(message).astype(int) - expected).max() <= 1
+    message.data = message.data[:-1]
+    with pytest.raises(FrameError, match="too few"):
+        ros_images.color_of(message)
+
+
+def test_frame_names_in_messages_are_shortened_and_escaped():
+    assert ros_images.printable("camera") == "'camera'"
+    long = ros_images.printable("a\nb" * 5000)
+    assert len(long) < 120
+    assert "\n" not in long
+    assert "15000 characters" in long

@@ -135,6 +135,8 @@ def test_tartanair_splits_of_the_paper(tmp_path, caplog):
         test = open_source(tmp_path, split="test")
     assert [s.name for s in test] == ["hospital/Hard/P047", "office2/Hard/P001", "office2/Hard/P004"]
     assert "has 2 frames; the paper's has 533" in caplog.text
+    assert caplog.text.count("left out, since they are in neither of the paper's splits: ") == 1
+    assert "hospital/Easy/P044, hospital/Easy/P047 and 10 more" in caplog.text
     train = open_source(tmp_path, split="train")
     assert len(train) == 11
     assert not {s.name for s in train} & {s.name for s in test}
@@ -151,6 +153,23 @@ def test_tartanair_split_without_all_its_sequences(tmp_path):
     assert [s.name for s in found] == ["office2/P001"]
     assert len(found.left_out) == 2
     assert "P047" in found.left_out[0]
+
+
+def test_trajectories_of_no_split_are_left_out_with_a_word_where_they_are_incomplete(tmp_path, caplog):
+    for name in ("office/Hard/P000", "carwelding/Hard/P002", "carwelding/Hard/P003"):
+        write_tartanair(tmp_path / name, frames=6)
+    (tmp_path / "carwelding/Hard/P002/depth_left/000003_left_depth.npy").unlink()
+    for file in (tmp_path / "carwelding/Hard/P003/image_left").iterdir():
+        file.unlink()
+    with caplog.at_level(logging.WARNING):
+        found = open_source(tmp_path)
+    names = ["carwelding/Hard/P002[0-2]", "carwelding/Hard/P002[4-5]", "office/Hard/P000"]
+    assert [s.name for s in found] == names
+    assert [text.split(": ")[0].rsplit("/", 1)[1] for text in found.left_out] == ["P002", "P003"]
+    assert "left out: " in caplog.text
+    (tmp_path / "office/Hard/P000/depth_left/000003_left_depth.npy").unlink()
+    with pytest.raises(DataError, match="office/Hard/P000: expected 6 complete frames"):
+        open_source(tmp_path)
 
 
 # --- DyDToF
@@ -532,6 +551,17 @@ def test_sixteen_bit_depth_of_any_file(tmp_path, suffix):
     np.testing.assert_allclose(sequence.clip(1, 1).depth[0, 0].numpy(), depth_image(1), atol=6e-4)
 
 
+@pytest.mark.parametrize("suffix", [".pfm", ".tiff"])
+def test_floating_point_depth_of_any_file(tmp_path, suffix):
+    write_own(tmp_path / "a", frames=2)
+    for path in (tmp_path / "a/depth").iterdir():
+        metres = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.float32) / 1000
+        path.unlink()
+        assert cv2.imwrite(str(path.with_suffix(suffix)), metres)
+    (sequence,) = open_source(tmp_path)
+    np.testing.assert_allclose(sequence.clip(1, 1).depth[0, 0].numpy(), depth_image(1), atol=6e-4)
+
+
 def replace_depth(folder, store):
     """Write each depth file of an own folder anew as ``store(millimetres)``, as .npy."""
     for path in (folder / "depth").iterdir():
@@ -558,6 +588,48 @@ def test_floating_point_millimetres_are_refused_until_the_unit_is_given(tmp_path
         np.testing.assert_allclose(clip.depth[0, 0].numpy(), depth_image(1), atol=6e-4)
     with pytest.raises(ConfigError, match="depth unit is -1"):
         open_source(f"{tmp_path}?depth_unit=-1")
+
+
+def along_ray(z, fx, fy, cx, cy):
+    """Distances from the camera of depth z (H, W) along the optical axis, pixel by pixel."""
+    distance = np.zeros_like(z)
+    for v, u in np.ndindex(z.shape):
+        distance[v, u] = np.linalg.norm([(u - cx) / fx * z[v, u], (v - cy) / fy * z[v, u], z[v, u]])
+    return distance
+
+
+def test_distances_along_rays_become_depth(tmp_path):
+    write_own(tmp_path / "a", frames=2, arrays=True)
+    wall = np.full((HEIGHT, WIDTH), 2.5, np.float32)
+    wall[4:6] = 0
+    for t in range(2):
+        np.save(tmp_path / f"a/depth/{t:06d}.npy", along_ray(wall, 30.5, 31, 15.5, 11.5))
+    corner = open_source(tmp_path)[0].clip(1, 1).depth[0, 0, 0, 0]
+    assert corner == pytest.approx(2.5 * (1 + (15.5 / 30.5) ** 2 + (11.5 / 31) ** 2) ** 0.5)
+    clip = open_source(f"{tmp_path}?distance=ray")[0].clip(1, 1)
+    np.testing.assert_allclose(clip.depth[0, 0].numpy(), wall, rtol=1e-6)
+    assert torch.equal(clip.valid, clip.depth > 0)
+
+
+def test_distances_along_rays_at_the_resolution_of_the_depth(tmp_path):
+    write_own(tmp_path / "a", frames=1, arrays=True)
+    wall = np.full((HEIGHT // 4, WIDTH // 4), 2.5, np.float32)
+    # A cell of 4x4 pixels has its centre at pixel 4 u + 1.5.
+    distance = along_ray(wall, 30.5 / 4, 31 / 4, (15.5 - 1.5) / 4, (11.5 - 1.5) / 4)
+    np.save(tmp_path / "a/depth/000000.npy", distance)
+    clip = open_source(f"folder:{tmp_path}?distance=ray")[0].clip(0, 1)
+    np.testing.assert_allclose(clip.depth_lr[0, 0].numpy(), wall, rtol=1e-6)
+
+
+def test_distances_along_rays_need_intrinsics(tmp_path):
+    write_own(tmp_path / "a", frames=1)
+    with pytest.raises(DataError, match="distance is 'slant'; give z or ray"):
+        open_source(f"{tmp_path}?distance=slant")
+    (tmp_path / "a/intrinsics.txt").unlink()
+    with pytest.raises(DataError, match=r"a: distances along rays .* intrinsics, and it has none; add them"):
+        open_source(f"{tmp_path}?distance=ray")
+    with pytest.raises(DataError, match="distance is no option of a source of kind 'tartanair'"):
+        open_source(f"tartanair:{tmp_path}?distance=ray")
 
 
 def test_no_reading_is_said_and_more_can_be_taken_away(tmp_path):

@@ -20,14 +20,14 @@ from stdnet_core.data.sensors import sensor
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import DataError, InputError, StdnetError
 from stdnet_ros.demo import __main__ as demo
-from stdnet_ros.demo.scoring import ErrorSums, cloud_arrays
+from stdnet_ros.demo.scoring import ErrorSums, _window, cloud_arrays
 from stdnet_ros.demo.stream import open_stream, write_stream
 from stdnet_ros.demo.topics import camera_info
 from stdnet_ros.point_cloud import organized_cloud
 from stdnet_ros.processes import Children, options, ros_environment
 from stdnet_ros.resources import config_file
 
-pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is not installed; pip install 'stdnet_ros[report]'")
+pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is not installed; pip install '.[report]'")
 
 H, W, FRAMES = 60, 80, 10
 METHOD = "joint_bilateral"
@@ -123,6 +123,12 @@ def test_pictures_are_there_to_look_at(finished):
     assert len(pictures) == 5
     for path in [*pictures, output / "cloud.png"]:
         assert cv2.imread(str(path)).std() > 10
+    height, width = cv2.imread(str(pictures[0])).shape[:2]
+    assert width > 6 * 320  # colour, input, bilinear, output, truth and the errors
+    assert height > 2 * 240  # and a part of them larger
+    for name in ("node", "receiver", "publisher"):
+        assert (output / f"{name}.log").read_text().strip()
+    assert f"sent {FRAMES} frames" in (output / "publisher.log").read_text()
     from PIL import Image
 
     with Image.open(output / "preview.gif") as gif:
@@ -236,6 +242,18 @@ def test_errors_are_pooled_over_common_pixels():
     assert result["mae_cm"] == pytest.approx(100 * 0.4 / 5)
     assert result["coverage"] == pytest.approx(5 / 6)
     assert ErrorSums().result()["rmse_cm"] is None
+
+
+def test_the_zoom_is_where_interpolation_errs_most():
+    truth = np.full((60, 90), 2.0)
+    truth[0, :5] = np.nan
+    simple = truth.copy()
+    simple[5, 5] = 90.0  # a single far outlier counts for little
+    simple[30:40, 70:80] += 0.2
+    rows, columns = _window(simple, truth, 0.1)
+    assert (rows.stop - rows.start, columns.stop - columns.start) == (20, 30)
+    assert rows.start <= 30 < 40 <= rows.stop
+    assert columns.start <= 70 < 80 <= columns.stop
 
 
 def test_cloud_messages_read_back():

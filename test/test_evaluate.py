@@ -437,7 +437,10 @@ def test_a_released_checkpoint_at_another_scale_is_warned_about_everywhere(tarta
     assert report["model"]["trained_scales"] == [8]
     assert report["scales"]["8"]["warnings"] == []
     assert report["scales"]["16"]["warnings"] == [warning]
-    eight, sixteen = capsys.readouterr().out.split("\nx16,")
+    printed = capsys.readouterr()
+    # Also before the work, not beside its figures alone.
+    assert 0 <= printed.err.index(f"WARNING: {warning}\n") < printed.err.index("x16:")
+    eight, sixteen = printed.out.split("\nx16,")
     assert "trained for x8," in eight
     assert "WARNING" not in eight
     assert f"WARNING: {warning}\n" in sixteen

@@ -227,6 +227,23 @@ def test_causal_preset_never_looks_ahead():
     torch.testing.assert_close(long[:, :3], short, atol=1e-5, rtol=1e-5)
 
 
+def test_without_neighbours_every_frame_is_a_clip_of_its_own():
+    config = ModelConfig(**TINY, neighbors=0)
+    assert config.passes == ()
+    assert config.causal
+    assert ModelConfig.from_dict(config.to_dict()) == config
+    model = STDNet(config).eval()
+    assert not [name for name in model.state_dict() if ".temporal." in name]
+    rgb, depth = torch.rand(1, 4, 3, 16, 16), torch.rand(1, 4, 1, 2, 2)
+    with torch.inference_mode():
+        clip = model(rgb=rgb, depth_lr=depth).depth
+        frames = [model(rgb=rgb[:, t : t + 1], depth_lr=depth[:, t : t + 1]).depth for t in range(4)]
+        other = model(rgb=rgb, depth_lr=torch.cat((depth[:, :2], torch.rand(1, 2, 1, 2, 2)), 1)).depth
+    torch.testing.assert_close(clip, torch.cat(frames, 1), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(clip[:, :2], other[:, :2], atol=1e-6, rtol=1e-6)
+    assert not torch.allclose(clip[:, 2:], other[:, 2:], atol=1e-4)
+
+
 def test_local_output_shifts_and_scales_with_the_depth():
     """Kernel weights apply to depths as they are: gain passes through exactly, an offset all but the 2 % floor."""
     depth, rgb = torch.rand(1, 1, 3, 4) + 1, torch.rand(1, 3, 24, 32)
@@ -278,6 +295,7 @@ def test_untrained_heads_return_interpolated_depth(scale):
         dict(spatial_fusion="paper"),
         dict(spatial_difference=False),
         dict(temporal_difference=False),
+        dict(neighbors=0),
         dict(neighbors=1),
         dict(neighbors=3),
         dict(stages=1),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -16,7 +19,7 @@ from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
-from ros_fixtures import NearestUpsampler, camera_info, image, running_graph, stamp_message, wait_for
+from ros_fixtures import ROOT, NearestUpsampler, camera_info, image, running_graph, stamp_message, wait_for
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
@@ -112,6 +115,57 @@ def test_nothing_is_computed_without_a_subscriber():
         wait_for(lambda: not graph.node.has_subscribers())
         graph.send(2.1)
         assert graph.settle(color=7, depth=7)["totals"]["published"] == 1
+
+
+def test_the_log_says_what_the_node_does(monkeypatch):
+    said = []
+    logger = rclpy.logging.get_logger("stdnet")
+    monkeypatch.setattr(logger, "info", lambda text, **_: said.append(text))
+    monkeypatch.setattr(node_module.StdnetNode, "get_logger", lambda self: logger)
+
+    def waits_for(text: str) -> str:
+        wait_for(lambda: any(text in line for line in said), what=lambda: f"{text!r} in {said}")
+        return next(line for line in said if text in line)
+
+    with running_graph(factory=stand_in()) as graph:
+        active = waits_for("active:")
+        assert "subscribed to /color/camera_info, /depth/camera_info, /color/image, /depth/image" in active
+        assert "publishes /stdnet/depth/image, /stdnet/depth/camera_info, /stdnet/points, /stdnet/confidence" in active
+        waits_for("idle: nobody subscribes to /stdnet/depth/image")
+        graph.listen()
+        graph.connect()
+        waits_for("a subscriber is there")
+        for index in range(3):
+            graph.send(1.0 + index / 30)
+            graph.settle(published=index + 1)
+        waits_for("first frame published: 32x24 on /stdnet/depth/image")
+        assert len([line for line in said if "first frame" in line]) == 1
+
+
+def test_the_executable_helps_without_ros_and_says_what_is_missing(tmp_path):
+    (tmp_path / "rclpy.py").write_text("raise ImportError('no ROS here')\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "stdnet_ros.node_command", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    helped, started = run("--help"), run()
+    assert helped.returncode == 0
+    assert helped.stdout.startswith("usage: stdnet_node")
+    assert started.returncode == 2
+    assert "'rclpy' (no ROS here)" in started.stderr
+    assert "[ros]'" in started.stderr
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_lists_topics_and_parameters_and_starts_nothing(option, capsys, monkeypatch):
+    monkeypatch.setattr(node_module.rclpy, "init", lambda **_: pytest.fail("started"))
+    node_module.main([option])
+    printed = capsys.readouterr().out
+    assert all(f"  {spec.name}:=" in printed for spec in parameters.PARAMETERS)
+    for topic in ("color/image", "depth/camera_info", "~/depth/image", "~/points", "example:"):
+        assert topic in printed
 
 
 @pytest.mark.parametrize("encoding", ["32FC1", "16UC1"])

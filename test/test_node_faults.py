@@ -468,6 +468,78 @@ def test_killed_started_again_and_interrupted_twice():
                 process.kill()
 
 
+INFERENCE_WITHOUT_END = """
+from stdnet_ros import stopping
+stopping.prepare()
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from stdnet_ros.node import main
+
+class Upsampler:
+    method, info, notices, edge_filter = "endless", None, [], 0.0
+    placement = SimpleNamespace(device="cpu", precision="fp32", fallback=False, reason=None)
+    warm = False
+
+    def step(self, rgb, depth, stamp=None):
+        if self.warm:
+            Path({path!r}).touch()
+            time.sleep(60)
+        self.warm = True
+
+    def reset(self):
+        pass
+
+main(upsampler_factory=lambda settings, **changes: Upsampler())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc to find the moment")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["importing", "configuring", "inferring"])
+def test_a_signal_ends_the_node_at_once_at_any_moment(moment, number, tmp_path):
+    with running_graph(factory=nearest, name="watcher", autostart=False, start=False) as graph:
+        graph.partner.create_subscription(Image, "stdnet/depth/image", lambda message: None, 10)
+        color, depth = graph.publisher("color/image"), graph.publisher("depth/image")
+        command = [sys.executable, "-m", "stdnet_ros.node", "--ros-args", "-p", "method:=stdnet"]
+        if moment == "inferring":
+            command[1:] = ["-c", INFERENCE_WITHOUT_END.format(path=str(tmp_path / "inferring"))]
+        process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"ROS_DOMAIN_ID": str(graph.domain)},
+        )
+        stamp = 1.0
+
+        def reached():
+            nonlocal stamp
+            assert process.poll() is None
+            if moment == "inferring":
+                color.publish(good_color(stamp))
+                depth.publish(good_depth(stamp))
+                stamp += 0.05
+                time.sleep(0.05)
+                return (tmp_path / "inferring").exists()
+            library = {"importing": "_multiarray_umath", "configuring": "libtorch"}[moment]
+            return library in open(f"/proc/{process.pid}/maps").read()
+
+        try:
+            wait_for(reached, timeout=60.0)
+            began = time.monotonic()
+            process.send_signal(number)
+            errors = process.communicate(timeout=20.0)[1]
+            assert time.monotonic() - began < 2.0  # 1 s where others do not use the processors
+            assert process.returncode == 0, errors
+            assert "Traceback" not in errors
+            assert "[ERROR]" not in errors
+            # In order: others hear of it at once, not after the middleware's lease of 20 s.
+            wait_for(lambda: graph.partner.count_publishers("/stdnet/depth/image") == 0, timeout=5.0)
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [(["-p", "points.stride:=0"], "points.stride"), (["-p", "max_gap:=often"], "max_gap"), (["-p", "x:"], "x:")],

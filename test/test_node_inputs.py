@@ -147,3 +147,28 @@ def test_endless_frame_names_are_shortened_where_they_are_reported():
         assert "not registered" in sentence
         assert len(sentence) < 600
         assert "\n" not in sentence
+
+
+def test_a_zone_sensor_beside_a_wide_camera_is_projected_into_it():
+    """8x8 zones over 45 degrees, 3 cm beside a 16:9 camera: measurements land where the pinhole cameras say."""
+    with running_graph(method="joint_bilateral", extrinsics=[0.03, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]) as graph:
+        graph.listen()
+        graph.publisher("depth/camera_info", CameraInfo)
+        graph.connect()
+        color_frame, depth_frame = (Header(stamp=stamp_message(5.0), frame_id=name) for name in ("color", "zones"))
+        graph.publisher("color/camera_info").publish(camera_info(320, 180, color_frame, 160.0))
+        graph.publisher("depth/camera_info").publish(camera_info(8, 8, depth_frame, 9.66))
+        wait_for(lambda: None not in graph.node.infos and graph.node.infos[0].width == 320)
+        zones = np.full((8, 8), 2000, np.uint16)
+        zones[:, :4] = 1000
+        picture = np.full((180, 320, 3), 200, np.uint8)
+        # The border between zones 3 and 4, seen on the near surface: u = fx (X + 3 cm) / Z + cx.
+        border = round(160.0 * 0.03 / 1.0 + 159.5)
+        picture[:, :border] = 40
+        graph.publisher("color/image").publish(image(picture, "rgb8", color_frame))
+        graph.publisher("depth/image").publish(image(zones, "16UC1", depth_frame))
+        wait_for(lambda: graph.depths)
+        out = np.frombuffer(graph.depths[0].data.tobytes(), np.float32).reshape(180, 320)
+        np.testing.assert_allclose(out[90, border - 50 : border - 12], 1.0, rtol=0.02)
+        np.testing.assert_allclose(out[90, border + 16 : border + 40], 2.0, rtol=0.02)
+        assert graph.node.snapshot()["drops"] == {}

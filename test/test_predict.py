@@ -245,3 +245,13 @@ def test_refusals(recording, video, tmp_path, capsys):
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_recording_without_any_depth_is_an_error(tmp_path):
+    for kind, picture in (("color", np.full((24, 32, 3), 90, np.uint8)), ("depth", np.zeros((24, 32), np.uint16))):
+        (tmp_path / "empty" / kind).mkdir(parents=True)
+        for t in range(3):
+            cv2.imwrite(str(tmp_path / f"empty/{kind}/{t:06d}.png"), picture)
+    options = ("--method", "bilinear", "--no-video", "--no-preview")
+    with pytest.raises(DataError, match="none of its 3 frames has a measurement of depth"):
+        predict.main(["--input", str(tmp_path / "empty"), "--output", str(tmp_path / "out"), *options])

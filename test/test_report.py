@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import itertools
 import math
 import re
 import tempfile
@@ -395,3 +396,20 @@ def test_a_cloud_is_drawn_with_near_things_in_front():
     assert ((picture == (0, 0, 255)).all(-1)).sum() > 50
     assert (picture == 255).all(-1).any()
     assert (render_cloud(np.full((4 * H, 4 * W, 3), np.nan), colors, size=(10, 10)) == 255).all()
+
+
+def test_surfaces_of_a_cloud_are_closed_from_beside_and_what_was_hidden_is_grey():
+    depth = np.full((4 * H, 4 * W), 4.0)
+    depth[32:64, 48:80] = 2.0
+    colors = np.full((*depth.shape, 3), (0, 0, 255), np.uint8)
+    colors[32:64, 48:80] = (255, 0, 0)
+    picture = render_cloud(back_project(depth, K * [[4], [4], [1]]), colors, size=(120, 160), yaw=12, pitch=0)
+    row = [tuple(map(int, pixel)) for pixel in picture[60]]
+    plain = [pixel for pixel in row if pixel in {(0, 0, 255), (255, 0, 0), (255, 255, 255)} or len(set(pixel)) == 1]
+    names = ["white" if sum(p) == 765 else "grey" if len(set(p)) == 1 else "red" if p[0] else "blue" for p in plain]
+    runs = [name for name, _ in itertools.groupby(names)]
+    assert [name for name in runs if name != "white"] in (
+        ["blue", "red", "grey", "blue"],
+        ["blue", "grey", "red", "blue"],
+    )
+    assert "white" not in runs[1:-1]  # no gap within a surface or beside it

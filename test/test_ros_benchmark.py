@@ -25,7 +25,7 @@ from stdnet_ros.benchmark.session import Case, evaluate, run
 from stdnet_ros.benchmark.statistics import counters, growth, latencies, slope, summary, unbalanced
 from stdnet_ros.benchmark.topics import Scene
 
-pytest.importorskip("matplotlib", reason="matplotlib is not installed; pip install 'stdnet_ros[report]'")
+pytest.importorskip("matplotlib", reason="matplotlib is not installed; pip install '.[report]'")
 
 SECOND = 10**9
 

@@ -77,6 +77,8 @@ def test_stream_equals_whole_clip_at_every_latency(latency):
         (1, dict(passes=("backward",), neighbors=3)),
         (2, dict(passes=("forward", "backward", "backward"), neighbors=3, stages=1)),
         (0, dict(stages=1, neighbors=1)),
+        (0, dict(neighbors=0)),
+        (2, dict(neighbors=0)),
         (8, dict(stages=1)),
         (1, dict(temporal_difference=False, spatial_difference=False, output="residual", uncertainty=False)),
     ],
@@ -357,7 +359,14 @@ def test_half_precision_streams():
 
 @pytest.mark.parametrize(
     ("latency", "changes"),
-    [(0, {}), (3, {}), (8, {}), (0, dict(passes=("forward", "forward"))), (2, dict(neighbors=3, stages=1))],
+    [
+        (0, {}),
+        (3, {}),
+        (8, {}),
+        (0, dict(passes=("forward", "forward"))),
+        (2, dict(neighbors=3, stages=1)),
+        (0, dict(neighbors=0)),
+    ],
 )
 def test_fixed_step_equals_the_stream_from_the_first_frame(latency, changes):
     model = sensitive_model(**changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from test_data_layouts import write_tartanair
 from train_fixtures import small_config, write_clip
 
+from stdnet_core import checkpoints, train
 from stdnet_core.data import tartanair
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import ConfigError, DataError
@@ -33,6 +35,15 @@ PLAIN = (
     "data.normalization.gain=[1,1]",
 )
 MIXED = "data.sources=[{source: synthetic, weight: 1}, {source: 'folder:%s', weight: 1}]"
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A TartanAir tree with one trajectory in each of the paper's splits."""
+    monkeypatch.setattr(tartanair, "SPLITS", {"train": {"office/Hard/P000": 8}, "test": {"office/Hard/P001": 8}})
+    for number in range(2):
+        write_tartanair(tmp_path / f"tartanair/office/Hard/P00{number}", frames=8, seed=10 * number)
+    return tmp_path / "tartanair"
 
 
 @pytest.fixture
@@ -191,15 +202,57 @@ def test_frames_that_cannot_be_read_are_left_out_if_asked(clips: Path, caplog: p
     assert sum("000002.png" in record.message for record in caplog.records) == 1
 
 
-@pytest.mark.parametrize("scale", [4, 8, 16])
-def test_the_papers_recipes_find_their_data(scale: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tartanair, "SPLITS", {"train": {"office/Hard/P000": 8}, "test": {"office/Hard/P001": 8}})
-    for name in ("office/Hard/P000", "office/Hard/P001", "carwelding/Hard/P002"):
-        write_tartanair(tmp_path / name, frames=8)
-    config = load_config(f"paper_x{scale}", [f"data.root={tmp_path}", "data.workers=0"])
-    trained = BatchBuilder(config).pool.names[0]["sequences"]
-    assert trained == ["office/Hard/P000"]
-    assert {case.clip.name for case in Validator(config).cases} == {"carwelding/Hard/P002"}
+@pytest.mark.parametrize("name", ["paper_x4", "paper_x8", "paper_x16", "tartanair_x8"])
+def test_the_papers_recipes_find_their_data(name: str, published: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With the trajectory that they validate on, which is in no split; without it; and where it is incomplete."""
+    config = load_config(name, [f"data.root={published}", "data.workers=0"])
+
+    def found() -> tuple[list[str], set[str], str]:
+        caplog.clear()
+        trained = BatchBuilder(config).pool.names[0]["sequences"]
+        validated = {case.clip.name for case in Validator(config).cases}
+        return trained, validated, caplog.text
+
+    trained, validated, said = found()
+    assert (trained, validated) == (["office/Hard/P000"], {"office/Hard/P000"})
+    assert "has 2 sequences, but include ['*carwelding/*P002*']" in said
+    assert "validation measures what is trained on" in said
+    write_tartanair(published / "carwelding/Hard/P002", frames=8)
+    trained, validated, said = found()
+    assert (trained, validated) == (["office/Hard/P000"], {"carwelding/Hard/P002"})
+    assert "left out, since they are in neither of the paper's splits: carwelding/Hard/P002" in said
+    assert "what is trained on" not in said
+    for file in (published / "carwelding/Hard/P002/depth_left").iterdir():
+        file.unlink()
+    trained, validated, said = found()
+    assert (trained, validated) == (["office/Hard/P000"], {"office/Hard/P000"})
+    assert "P002: no depth files" in said
+    for file in (published / "office/Hard/P001/depth_left").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match="office/Hard/P001: no depth files"):  # a split's own are not left out
+        found()
+
+
+def test_the_papers_recipe_is_trained_beside_a_trajectory_of_no_split(published: Path, tmp_path: Path) -> None:
+    write_tartanair(published / "carwelding/Hard/P002", frames=8)
+    small = ("model.preset=tiny", "data.crops=[16]", "data.batch_size=1", "data.workers=0", "data.cache_gb=0")
+    short = ("optim.steps=2", "val.clips=1", "val.every=1", "trainer.accelerator=cpu", f"data.root={published}")
+    arguments = ["--config", "paper_x8", "--output", str(tmp_path / "run"), *small, *short]
+    assert train.main(arguments) == 0
+    _, info = checkpoints.load(tmp_path / "run" / "best.safetensors")
+    assert info.provenance["data"][0]["sequences"] == ["office/Hard/P000"]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert sum("score" in line for line in lines) >= 1
+
+
+def test_optional_sources_alone_are_not_enough(clips: Path) -> None:
+    absent = f"{{source: 'folder:{clips}', include: [x], optional: true}}"
+    with pytest.raises(DataError, match="none of data.sources has a sequence"):
+        BatchBuilder(small_config(clips, f"data.sources=[{absent}]"))
+    both = small_config(clips, f"data.sources=[{absent}, {{source: 'folder:{clips}', include: ['*_1']}}]")
+    assert {name.rsplit("/", 1)[-1] for name in BatchBuilder(both).build(0)["names"]} == {"clip_1"}
+    with pytest.raises(ConfigError, match="no source of val.sources has a sequence"):
+        Validator(small_config(clips, "data.sources=[{source: synthetic}]", f"val.sources=[{absent}]"))
 
 
 def test_depth_beyond_the_limit_is_clipped_or_invalid(clips: Path) -> None:

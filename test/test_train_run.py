@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from stdnet_core.errors import CheckpointError, ConfigError
 from stdnet_core.training import compact, gpu_slice
 from stdnet_core.training import state as run_state
 from stdnet_core.training.keeper import read_log
+from stdnet_core.training.lock import FILE_NAME, locked
 from stdnet_core.training.module import TrainingDiverged
 from stdnet_core.training.run import run
 
@@ -115,6 +118,91 @@ def test_interrupt_saves(workers: int, clips: Path, tmp_path: Path) -> None:
     assert run_state.read(tmp_path / "run" / run_state.FILE_NAME).step == len(losses(tmp_path / "run"))
 
 
+def wait_for_steps(child: subprocess.Popen[str], folder: Path, steps: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(losses(folder)) < steps and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_second_run_in_the_folder_is_refused_and_a_killed_one_leaves_no_lock(clips: Path, tmp_path: Path) -> None:
+    """The killed run's loader is another process, which outlives it for some seconds."""
+    child = start(clips, tmp_path / "run", "optim.steps=100000", "trainer.save_minutes=0", "data.workers=1")
+    try:
+        wait_for_steps(child, tmp_path / "run", 2)
+        before = (tmp_path / "run" / "config.yaml").stat().st_mtime_ns
+        second = command(clips, tmp_path / "run", "optim.steps=3")
+        refused = subprocess.run(second, env=environment(), capture_output=True, text=True, check=False)
+        assert refused.returncode == 2, refused.stderr
+        said = rf"error: process {child.pid} on \S+ since 20\d\d-.* is training into \S+/run; wait for its end"
+        assert re.search(said, refused.stderr)
+        assert (tmp_path / "run" / "config.yaml").stat().st_mtime_ns == before
+    finally:
+        child.kill()
+    child.wait()
+    lock = tmp_path / "run" / FILE_NAME
+    assert f"process {child.pid} " in lock.read_text()
+    with locked(tmp_path / "run"):
+        assert f"process {os.getpid()} " in lock.read_text()
+    assert not lock.exists()
+    child.stdout.close()
+
+
+def test_a_lock_ends_with_its_run(clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with (
+        locked(tmp_path),
+        pytest.raises(ConfigError, match=f"process {os.getpid()} .* another --output"),
+        locked(tmp_path),
+    ):
+        pass
+    assert not (tmp_path / FILE_NAME).exists()
+    run(small_config(clips, "optim.steps=1"), folder)
+    with pytest.raises(CheckpointError, match="another network"):
+        run(small_config(clips, "optim.steps=2", "model.channels=8"), folder)
+    with locked(folder), pytest.raises(ConfigError, match="is training into"):
+        run(small_config(clips, "optim.steps=2"), folder)
+    assert run(small_config(clips, "optim.steps=2"), folder).first_step == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["state", "log"])
+def test_a_disk_that_is_full_is_one_error_that_says_what_is_safe(what: str, clips: Path, tmp_path: Path) -> None:
+    """The system refuses to let a file grow beyond a limit, as it does where there is no room."""
+    run(small_config(clips, "optim.steps=2"), tmp_path / "run")
+    folder = tmp_path / ("run" if what != "state" else "fresh")
+    limit = (tmp_path / "run" / run_state.FILE_NAME).stat().st_size + (-1000 if what == "state" else 1000)
+    if what == "log":
+        with open(folder / "log.jsonl", "r+") as log:
+            text = log.read()
+            line = json.dumps({"step": 1, "note": "x" * (limit - len(text) - 900)}) + "\n"
+            log.seek(0)
+            log.write(line + text)
+    arguments = command(clips, folder, "optim.steps=100000", "trainer.save_minutes=0", f"val.every={2**31}")
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    result = subprocess.run(
+        arguments, env=environment(), capture_output=True, text=True, check=False, preexec_fn=limited, timeout=200
+    )
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    (error,) = (line for line in result.stderr.splitlines() if line.startswith("error: "))
+    assert "cannot be written: File too large" in error
+    assert not list(folder.glob("*.partial"))
+    if what == "state":
+        assert error.startswith(f"error: {folder / run_state.FILE_NAME}")
+        assert error.endswith("nothing of this run has been saved; make room and give the same command again")
+        done = 0
+    else:
+        done = run_state.read(folder / run_state.FILE_NAME).step
+        assert done >= 2
+        assert re.search(rf"all up to step ({done}|{done - 1}) is safe in .*; make room, and the same command", error)
+    result = run(small_config(clips, f"optim.steps={done + 2}"), folder)
+    assert (result.first_step, result.last_step) == (done, done + 2)
+
+
 def test_time_allowed_ends_the_run_and_a_finished_run_can_be_extended(clips: Path, tmp_path: Path) -> None:
     result = run(small_config(clips, "optim.steps=100000", "optim.horizon=time"), tmp_path / "timed", minutes=0.01)
     assert not result.finished
@@ -125,6 +213,32 @@ def test_time_allowed_ends_the_run_and_a_finished_run_can_be_extended(clips: Pat
     again = run(small_config(clips, "optim.steps=2"), tmp_path / "short")
     assert (again.first_step, again.last_step) == (2, 2)
     assert run(small_config(clips, "optim.steps=3"), tmp_path / "short").last_step == 3
+
+
+def test_time_in_all_is_counted_over_the_calls(clips: Path, tmp_path: Path) -> None:
+    """The second call has what the first left, and the schedule goes on instead of starting anew."""
+    config = small_config(clips, "optim.steps=100000", "optim.horizon=time")
+    state = tmp_path / "run" / run_state.FILE_NAME
+
+    def rates() -> list[float]:
+        return [line["lr"] for line in read_log(tmp_path / "run" / "log.jsonl") if "lr" in line]
+
+    assert run(config, tmp_path / "run", minutes=0.02).finished is False
+    first, used = len(rates()), run_state.read(state).seconds
+    assert used >= 1.2
+    total = 2 * used / 60
+    result = run(config, tmp_path / "run", minutes_in_all=total)
+    assert result.finished
+    assert not result.interrupted
+    assert result.seconds > 0.5 * used
+    rest = rates()[first:]
+    assert rest[0] < 0.6 * config.optim.lr  # half of the time is gone
+    assert rest[-1] <= rest[0]
+    again = run(config, tmp_path / "run", minutes_in_all=total)
+    assert again.finished
+    assert again.first_step == again.last_step == result.last_step
+    with pytest.raises(ConfigError, match="not both"):
+        run(config, tmp_path / "run", minutes=1, minutes_in_all=1)
 
 
 @pytest.mark.slow
@@ -145,6 +259,41 @@ def test_two_processes_have_the_gradients_of_one_with_the_joint_batch(clips: Pat
     for name, moment in first.moments["exp_avg"].items():
         scale = float(moment.abs().max()) + 1e-6
         torch.testing.assert_close(second.moments["exp_avg"][name], moment, rtol=0, atol=2e-3 * scale)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wild", [False, True])
+def test_two_processes_leave_their_group_however_the_run_ends(wild: bool, clips: Path, tmp_path: Path) -> None:
+    """The second process has nothing to do while the first validates and saves."""
+    script = tmp_path / "leaving.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "import torch\n"
+        "from stdnet_core import train\n"
+        "from stdnet_core.errors import StdnetError\n"
+        "from stdnet_core.training.keeper import Keeper\n"
+        "validate = Keeper._validate\n"
+        "def slowly(self, module):\n"
+        "    time.sleep(1.5)\n"
+        "    validate(self, module)\n"
+        "Keeper._validate = slowly\n"
+        "try:\n"
+        "    ended = str(train.main(sys.argv[1:]))\n"
+        "except StdnetError as error:\n"
+        "    ended = type(error).__name__\n"
+        f"saved = os.path.exists(r'{tmp_path}/run/best.safetensors')\n"
+        f"with open(r'{tmp_path}/ended' + os.environ['RANK'], 'w') as file:\n"
+        "    print(ended, saved, torch.distributed.is_initialized(), file=file)\n"
+    )
+    settings = (*WILD, "optim.steps=300") if wild else ("optim.steps=2",)
+    arguments = command(clips, tmp_path / "run", *settings, "--export-compact", str(tmp_path / "compact"))
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d")
+    child = [sys.executable, *launcher, "--rdzv-endpoint=localhost:0", str(script), *arguments[3:]]
+    result = subprocess.run(child, env=environment(), check=False, timeout=240, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    expected = ["TrainingDiverged", "False", "False"] if wild else ["0", "True", "False"]
+    assert [(tmp_path / f"ended{rank}").read_text().split() for rank in (0, 1)] == [expected] * 2
+    assert wild or compact.read(tmp_path / "compact").step == 2
 
 
 @pytest.mark.slow

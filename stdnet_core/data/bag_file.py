@@ -27,6 +27,7 @@ CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 
 STORAGE_SUFFIXES = (".mcap", ".db3", ".bag")
 _COMPRESSED_SUFFIX = ".zstd"
+_MCAP_MAGIC = b"\x89MCAP0\r\n"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 """What a compressed message starts with; CDR starts with 0, and ROS 1's images with a small number."""
 _READABLE = ("cdr", "ros1")
@@ -114,7 +115,7 @@ class BagFile:
         self._stack = ExitStack()
         self._typestores: dict[bool, Any] = {}
         try:
-            self._storages = [self._open(file) for file in self._files()]
+            self._storages = [self._open(file) for file in self._with_content(self._files())]
         except BaseException:
             self.close()
             raise
@@ -127,8 +128,9 @@ class BagFile:
         if not self.topics:
             self.close()
             others = ", ".join(f"{t.name} ({t.encoding} {t.kind})" for t in recorded if t.count)
+            only = f" of ROS, only {others}" if others else ""
             raise DataError(
-                f"{self.path}: the bag is readable and holds no messages" + (f" of ROS, only {others}" * bool(others))
+                "; ".join([f"{self.path}: the ROS bag is readable and holds no messages{only}", *self.notes])
             )
         spans = [storage.span for storage in self._storages if storage.span is not None]
         self.start = min(first for first, _ in spans)
@@ -265,6 +267,14 @@ class BagFile:
             )
         return found[0]
 
+    def _with_content(self, files: list[Path]) -> list[Path]:
+        """Without the empty last part that a killed recorder leaves."""
+        full = [file for file in files if file.stat().st_size]
+        if not full:
+            raise DataError(f"{self.path}: {files[0].name} is empty; the ROS bag holds nothing")
+        self.notes += [f"{file.name} is empty and left out" for file in files if file not in full]
+        return full
+
     def _open(self, file: Path) -> _Storage:
         try:
             if file.suffix == _COMPRESSED_SUFFIX:
@@ -309,7 +319,8 @@ class _McapStorage:
     def __init__(self, path: Path) -> None:
         reader = require("mcap.reader", extra="bags")
         self._errors = require("mcap.exceptions", extra="bags")
-        self._records = require("mcap.stream_reader", extra="bags").StreamReader
+        self._stream = require("mcap.stream_reader", extra="bags")
+        self._types = require("mcap.records", extra="bags")
         self.notes: list[str] = []
         self._file = path.open("rb")
         self._indexed = True
@@ -344,7 +355,14 @@ class _McapStorage:
             )
         else:
             names = {i: channel.topic for i, channel in self._channels.items()}
-            found = ((names[m.channel_id], m.log_time, m.data) for m in self._all() if hasattr(m, "log_time"))
+            places = [
+                at
+                for at, first, last in self._places
+                if (start is None or last >= start) and (stop is None or first < stop)
+            ]
+            message_type = self._types.Message
+            messages = (r for at in places for r in self._records_at(at) or () if isinstance(r, message_type))
+            found = ((names[message.channel_id], message.log_time, message.data) for message in messages)
         for name, logged, data in found:
             inside = (start is None or logged >= start) and (stop is None or logged < stop)
             if name in kinds and inside:
@@ -354,32 +372,40 @@ class _McapStorage:
         self._file.close()
 
     def _scan(self) -> None:
-        """List what is in a file without an index."""
+        """List what is in a file without an index, and where its messages are."""
         self._indexed = False
+        self._places: list[tuple[int, int, int]] = []  # offset, time of the first and last message there
         schemas: dict[int, Any] = {}
         channels: dict[int, Any] = {}
         counts: dict[int, int] = {}
-        times: list[int] = []
-        for record in self._all():
-            if hasattr(record, "log_time"):
-                counts[record.channel_id] = counts.get(record.channel_id, 0) + 1
-                times = [min([*times, record.log_time]), max([*times, record.log_time])]
-            elif hasattr(record, "message_encoding"):
-                channels[record.id] = record
-            elif hasattr(record, "encoding"):
-                schemas[record.id] = record
+        at = self._file.seek(len(_MCAP_MAGIC))
+        while (records := self._records_at(at)) is not None:
+            times = []
+            for record in records:
+                if isinstance(record, self._types.Message):
+                    counts[record.channel_id] = counts.get(record.channel_id, 0) + 1
+                    times.append(record.log_time)
+                elif isinstance(record, self._types.Channel):
+                    channels[record.id] = record
+                elif isinstance(record, self._types.Schema):
+                    schemas[record.id] = record
+            if times:
+                self._places.append((at, min(times), max(times)))
+            at = self._file.tell()
         self._list(schemas, channels, counts)
-        self.span = (times[0], times[-1]) if times else None
+        firsts, lasts = [first for _, first, _ in self._places], [last for _, _, last in self._places]
+        self.span = (min(firsts), max(lasts)) if firsts else None
 
-    def _all(self) -> Iterator[Any]:
-        """The records of a file without an index: schemas, channels and messages."""
-        self._file.seek(0)
+    def _records_at(self, at: int) -> list[Any] | None:
+        """The record at an offset of the file, those inside it if it is a chunk; None behind the last whole one."""
+        self._file.seek(at)
         try:
-            for record in self._records(self._file).records:
-                if type(record).__name__ in ("Schema", "Channel", "Message"):
-                    yield record
-        except (self._errors.EndOfFile, self._errors.RecordLengthLimitExceeded):
-            return
+            record = next(self._stream.StreamReader(self._file, skip_magic=True, emit_chunks=True).records)
+        except (self._errors.EndOfFile, self._errors.RecordLengthLimitExceeded, self._errors.InvalidMagic):
+            return None
+        if isinstance(record, self._types.Footer):
+            return None
+        return self._stream.breakup_chunk(record) if isinstance(record, self._types.Chunk) else [record]
 
     def _list(self, schemas: dict[int, Any], channels: dict[int, Any], counts: dict[int, int]) -> None:
         self._channels = channels

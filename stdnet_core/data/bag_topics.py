@@ -25,6 +25,7 @@ from stdnet_core.ros_images import (
     stored_depth,
 )
 
+_VIDEO_PACKETS = ("/FFMPEGPacket", "/CompressedVideo", "theora_image_transport/msg/Packet")
 _TRIED = 10
 """So many messages of a topic are tried until one can be read: the first ones may be damaged."""
 _PREFERRED = {"color": ("color", "colour", "rgb"), "depth": ("aligned", "registered", "rect", "depth_to_")}
@@ -178,8 +179,12 @@ def _given(
     if likely:
         raise unread[likely[0]]
     kinds = "" if role == "color" else " of 16UC1, 32FC1 or compressedDepth"
+    packets = [topic for topic, name in bag.topics.items() if name.endswith(_VIDEO_PACKETS)]
+    remedy = ""
+    if packets:
+        remedy = f"; {packets[0]} is a video stream: decode it (ros2 run image_transport republish) and record that"
     raise DataError(
-        f"{bag.path}: no topic with {kind} images, expected {' or '.join(IMAGE_TYPES)}{kinds}; {_contents(bag)}"
+        f"{bag.path}: no topic with {kind} images, expected {' or '.join(IMAGE_TYPES)}{kinds}; {_contents(bag)}{remedy}"
     )
 
 
@@ -234,12 +239,14 @@ def _other_camera(first: _Seen, second: _Seen) -> bool:
 
 
 def _sibling(topic: str, infos: list[str]) -> str | None:
-    """The camera_info beside an image topic; that of ``/cam/image_raw/compressed`` is ``/cam/camera_info``."""
+    """The camera_info beside an image topic: for ``/cam/image_raw/compressed`` ``/cam/camera_info``, for librealsense's
+    ``/device_0/sensor_1/Color_0/image/data`` ``/device_0/sensor_1/Color_0/info/camera_info``."""
     parts = topic.split("/")
     for end in range(len(parts) - 1, 0, -1):
-        candidate = "/".join([*parts[:end], "camera_info"])
-        if candidate in infos:
-            return candidate
+        for name in (["camera_info"], ["info", "camera_info"]):
+            candidate = "/".join([*parts[:end], *name])
+            if candidate in infos:
+                return candidate
     return None
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stdnet_core.errors import InputError
+from stdnet_core.short_repr import short_repr
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class RgbdClip:
     depth_lr: Tensor | None = None
     stamps: Tensor | None = None
     name: str = ""
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.rgb.ndim != 4 or self.rgb.shape[1] != 3:

@@ -6,7 +6,7 @@
 or, with low-resolution depth beside it,
 
     DyDToF_HR_RGB/<scene>/<shot>/{color,depth}
-    DyDToF_LR/X8/<scene>/<shot>/depth
+    DyDToF_LR/X8/<scene>/<shot>/depth           see low_resolution.py
 """
 
 from __future__ import annotations
@@ -24,17 +24,23 @@ from stdnet_core.data.file_sequence import (
     numbered_files,
     run_names,
 )
-from stdnet_core.data.image_files import COLOR_SUFFIXES, DEPTH_SUFFIXES, read_depth
+from stdnet_core.data.image_files import COLOR_SUFFIXES, read_depth
+from stdnet_core.data.low_resolution import LowResolutionTree, WithLowResolution
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.errors import DataError
 
 DEPTH_RANGE_M = 40.0
 """Normaliser of the paper's models for this set; depth is clipped to it."""
 
+LOW_RESOLUTION_RANGE_M = 20.0
+"""Range of the sensor in the release's low-resolution depth."""
+
 SPLITS: dict[str, dict[str, int]] = {"test": {"school/school_shot2": 336, "school/school_shot8": 240}}
 """The paper's test split: shots and their numbers of frames."""
 
-_HR_FOLDER, _LR_FOLDER = "DyDToF_HR_RGB", "DyDToF_LR"
+LOW_RESOLUTION = LowResolutionTree(
+    "DyDToF_LR", lambda shot: Path(*shot.resolve().parts[-2:], "depth"), beside="DyDToF_HR_RGB"
+)
 _FRAME_NAME = re.compile(r"(?!\d+\.).+\.\d{4,}\.(jpeg|jpg|png)$")  # 1560244315.996871.png is a stamp
 
 
@@ -47,7 +53,11 @@ def is_dydtof_folder(folder: Path) -> bool:
 
 
 def open_dydtof(
-    root: Path, findings: Findings, split: str | None = None, lr_scale: int | None = None
+    root: Path,
+    findings: Findings,
+    split: str | None = None,
+    lr_scale: float | None = None,
+    lr_folder: Path | None = None,
 ) -> list[RgbdSequence]:
     """The shots at or below ``root``.
 
@@ -57,6 +67,7 @@ def open_dydtof(
         findings: takes shots that are missing or incomplete.
         split: ``test`` of the paper; None for all there are.
         lr_scale: take low-resolution depth from ``DyDToF_LR/X<lr_scale>``.
+        lr_folder: the folder that ``DyDToF_LR`` is in; None: beside the data.
 
     Raises:
         DataError: the split or the low-resolution tree does not exist, or something is wrong and ``findings`` does
@@ -75,7 +86,7 @@ def open_dydtof(
             lambda folder: len(numbered_files(folder / "color", COLOR_SUFFIXES)),
             findings,
         )
-    lr_root = None if lr_scale is None else _lr_root(root, lr_scale)
+    lr_root = None if lr_scale is None else LOW_RESOLUTION.find(root, lr_scale, lr_folder)
     sequences: list[RgbdSequence] = []
     for folder in folders:
         scene, shot = folder.resolve().parts[-2:]
@@ -84,27 +95,14 @@ def open_dydtof(
         kinds = {"colour": colors, "depth": depths}
         lows: dict[int, Path] = {}
         if lr_root is not None:
-            lows = numbered_files(lr_root / scene / shot / "depth", DEPTH_SUFFIXES)
+            lows = LOW_RESOLUTION.files(lr_root, folder)
             kinds[f"{lr_root.name} depth"] = lows
         runs = complete_runs(folder, kinds, findings)
         for name, run in zip(run_names(f"{scene}/{shot}", runs), runs, strict=True):
-            frames = [FrameFiles(colors[n], depths[n], lows.get(n)) for n in run]
+            frames = [FrameFiles(colors[n], depths[n]) for n in run]
             try:
-                sequences.append(FileSequence(name, frames, depth_reader=read_depth))
+                sequence = FileSequence(name, frames, depth_reader=read_depth)
+                sequences.append(WithLowResolution(sequence, [lows[n] for n in run]) if lows else sequence)
             except DataError as error:
                 findings.report(str(error))
     return sequences
-
-
-def _lr_root(root: Path, lr_scale: int) -> Path:
-    """The folder ``DyDToF_LR/X<lr_scale>`` that belongs to ``root``."""
-    above = [root, *root.resolve().parents]
-    place = next((folder.parent for folder in above if folder.name == _HR_FOLDER), root)
-    lr_root = place / _LR_FOLDER / f"X{lr_scale}"
-    if not lr_root.is_dir():
-        there = sorted(path.name for path in lr_root.parent.glob("X*"))
-        raise DataError(
-            f"{lr_root}: no such folder; expected low-resolution depth for x{lr_scale} there"
-            + (f" (there is {', '.join(there)})" if there else "")
-        )
-    return lr_root

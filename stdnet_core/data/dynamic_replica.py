@@ -4,7 +4,8 @@
                        depths/<sequence>_0000.geometric.png     16-bit PNG holding the bits of float16 metres
     <split>/frame_annotations_<split>.jgz                        gzipped JSON: cameras and times; optional
 
-The paper's test split is one sequence, cropped to the 640x480 pixels in the middle."""
+The paper's test split is one sequence, cropped to the 640x480 pixels in the middle. Low-resolution depth may lie beside
+it, see low_resolution.py; that of the test split is of the cropped frames."""
 
 from __future__ import annotations
 
@@ -28,6 +29,7 @@ from stdnet_core.data.file_sequence import (
     run_names,
 )
 from stdnet_core.data.image_files import read_half_depth
+from stdnet_core.data.low_resolution import LowResolutionTree, WithLowResolution
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.errors import DataError
 
@@ -37,25 +39,36 @@ SPLITS: dict[str, dict[str, int]] = {"test": {"029beb-3_obj_source_left": 500}}
 CENTER_CROP = (480, 640)
 """(H, W) of the part of each frame that the paper's test split uses."""
 
+LOW_RESOLUTION = LowResolutionTree("DynamicReplica_LR", lambda sequence: Path(sequence.resolve().name, "depths"))
+
 Annotations = dict[tuple[str, int], Mapping[str, Any]]
 """Frame annotations by the folder of the sequence and the number of the frame."""
 
 
-def is_dynamic_replica_folder(folders: set[str]) -> bool:
-    """Whether these are the sub-folders of a DynamicReplica sequence."""
-    return {"images", "depths"} <= folders
+def is_dynamic_replica_folder(names: set[str]) -> bool:
+    """Whether these are the entries of a DynamicReplica sequence."""
+    return {"images", "depths"} <= names
 
 
-def open_dynamic_replica(root: Path, findings: Findings, split: str | None = None) -> list[RgbdSequence]:
+def open_dynamic_replica(
+    root: Path,
+    findings: Findings,
+    split: str | None = None,
+    lr_scale: float | None = None,
+    lr_folder: Path | None = None,
+) -> list[RgbdSequence]:
     """The sequences at or below ``root``.
 
     Args:
         root: any folder of the tree.
         findings: takes sequences that are missing or incomplete.
         split: ``test`` of the paper, centre-cropped; None for all there are, uncropped.
+        lr_scale: take low-resolution depth from ``DynamicReplica_LR/X<lr_scale>``.
+        lr_folder: the folder that ``DynamicReplica_LR`` is in; None: at or above ``root``.
 
     Raises:
-        DataError: the split is unknown, or something is wrong and ``findings`` does not skip.
+        DataError: the split is unknown, the low-resolution tree is not there, or something is wrong and ``findings``
+            does not skip.
     """
     if split is not None and split not in SPLITS:
         raise DataError(f"DynamicReplica has no split {split!r} in the paper; it has test, or none for everything")
@@ -70,6 +83,7 @@ def open_dynamic_replica(root: Path, findings: Findings, split: str | None = Non
             lambda folder: len(numbered_files(folder / "images", (".png", ".jpg"))),
             findings,
         )
+    lr_root = None if lr_scale is None else LOW_RESOLUTION.find(root, lr_scale, lr_folder)
     loaded: dict[Path, Annotations] = {}
     sequences: list[RgbdSequence] = []
     for folder in folders:
@@ -84,7 +98,12 @@ def open_dynamic_replica(root: Path, findings: Findings, split: str | None = Non
             for number, path in numbered_files(folder / "depths", (".png",)).items()
             if path.name.endswith(".geometric.png")
         }
-        runs = complete_runs(folder, {"colour": colors, "depth": depths}, findings)
+        kinds = {"colour": colors, "depth": depths}
+        lows: dict[int, Path] = {}
+        if lr_root is not None:
+            lows = LOW_RESOLUTION.files(lr_root, folder)
+            kinds[f"{lr_root.name} depth"] = lows
+        runs = complete_runs(folder, kinds, findings)
         for name, run in zip(run_names(folder.resolve().name, runs), runs, strict=True):
             notes = [annotations.get((folder.resolve().name, n), {}) for n in run]
             frames = [
@@ -92,15 +111,14 @@ def open_dynamic_replica(root: Path, findings: Findings, split: str | None = Non
                 for n, note in zip(run, notes, strict=True)
             ]
             try:
-                sequences.append(
-                    FileSequence(
-                        name,
-                        frames,
-                        intrinsics=_intrinsics(notes[0]),
-                        depth_reader=read_half_depth,
-                        center_crop=CENTER_CROP if split is not None else None,
-                    )
+                sequence = FileSequence(
+                    name,
+                    frames,
+                    intrinsics=_intrinsics(notes[0]),
+                    depth_reader=read_half_depth,
+                    center_crop=CENTER_CROP if split is not None else None,
                 )
+                sequences.append(WithLowResolution(sequence, [lows[n] for n in run]) if lows else sequence)
             except DataError as error:
                 findings.report(str(error))
     return sequences

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,9 +19,18 @@ import torch
 from torch import Tensor
 
 from stdnet_core.data.clip import RgbdClip
-from stdnet_core.data.image_files import BY_TYPE, read_color, read_depth, read_flow, read_stored_depth, what_is_wrong
-from stdnet_core.data.rgbd_sequence import frame_indices
-from stdnet_core.depth_units import DepthUnits, check_units
+from stdnet_core.data.color_video import VideoFrame
+from stdnet_core.data.image_files import (
+    BY_TYPE,
+    read_color,
+    read_confidence,
+    read_depth,
+    read_flow,
+    read_stored_depth,
+    what_is_wrong,
+)
+from stdnet_core.data.rgbd_sequence import RgbdSequence, frame_indices
+from stdnet_core.depth_units import DepthUnits, along_axis, check_units
 from stdnet_core.errors import DataError
 
 _ASPECT_TOLERANCE = 0.02
@@ -56,22 +64,48 @@ class Findings:
 
 
 @dataclass(frozen=True)
+class DepthRules:
+    """How the depth files of a folder are taken where its user may say so.
+
+    Attributes:
+        units: how stored values become metres.
+        ray: they are distances from the camera along each pixel's ray instead of depth along the optical axis.
+        min_confidence: a pixel of less confidence (0, 1 or 2, where a phone stores it) is no measurement.
+    """
+
+    units: DepthUnits = BY_TYPE
+    ray: bool = False
+    min_confidence: int = 1
+
+    def confidence_note(self) -> str:
+        """What becomes of confidences, for the user."""
+        return (
+            f"depth of a confidence below {self.min_confidence} is taken as no measurement; ?min_confidence=0 takes all"
+        )
+
+
+DEFAULT_RULES = DepthRules()
+
+
+@dataclass(frozen=True)
 class FrameFiles:
     """The files of one frame.
 
     Attributes:
-        color: colour image.
+        color: colour image, or the frame of a video.
         depth: high-resolution depth, or None.
         depth_lr: low-resolution depth, or None.
         flow: optical flow to the next frame, or None.
         stamp: seconds, or None.
+        confidence: of the low-resolution depth, or of the depth if there is no other; or None.
     """
 
-    color: Path
+    color: Path | VideoFrame
     depth: Path | None = None
     depth_lr: Path | None = None
     flow: Path | None = None
     stamp: float | None = None
+    confidence: Path | None = None
 
 
 class FileSequence:
@@ -81,11 +115,13 @@ class FileSequence:
         name: for tables and messages.
         frames: the files, in order and consecutive in time.
         intrinsics: (3, 3) in pixels of the frames that :meth:`clip` gives before ``center_crop``, or None.
+        intrinsics_size: (H, W) of the picture that ``intrinsics`` were given for, if not that of the frames.
         depth_reader: depth file to (H, W) float32 metres, 0 invalid; for data whose format is known. Without it the
-            files are read by ``units``, and the first ones are looked at whether those fit.
-        units: how stored depth becomes metres.
+            files are read by ``rules``, and the first ones are looked at whether their units fit.
+        rules: how depth files are taken.
         color_to_depth_size: bring colour to the size of the depth (data whose colour camera is finer).
         center_crop: (H, W) of the middle part to use, or None for all.
+        notes: what the user should know of these frames, one sentence each.
 
     Depth files smaller than the colour but of the same proportions are the low-resolution depth of a sensor: they
     become ``depth_lr`` and the clip's ``depth`` is all invalid.
@@ -96,7 +132,7 @@ class FileSequence:
 
     Raises:
         DataError: there is no frame, or the first one cannot be read or does not fit together, or its depth is of
-            another unit than it is taken for.
+            another unit than it is taken for, or distances along rays have no intrinsics.
     """
 
     def __init__(
@@ -105,24 +141,33 @@ class FileSequence:
         frames: Sequence[FrameFiles],
         *,
         intrinsics: Tensor | None = None,
+        intrinsics_size: tuple[int, int] | None = None,
         depth_reader: Callable[[Path], np.ndarray] | None = None,
-        units: DepthUnits = BY_TYPE,
+        rules: DepthRules = DEFAULT_RULES,
         color_to_depth_size: bool = False,
         center_crop: tuple[int, int] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         if not frames:
             raise DataError(f"{name}: no frames")
+        if rules.ray and intrinsics is None:
+            raise DataError(
+                f"{name}: distances along rays become depth by the camera's intrinsics, and it has none; add them (a "
+                'folder: intrinsics.txt with "fx fy cx cy"), or leave out distance=ray'
+            )
         self.name = name
         self.files = tuple(frames)
-        self._depth_reader = depth_reader or partial(read_depth, units=units)
-        self.notes: list[str] = []
+        self._depth_reader = depth_reader
+        self._rules = rules
+        self.notes = list(notes)
         if depth_reader is None:
             files = [f.depth or f.depth_lr for f in self.files[:_FRAMES_LOOKED_AT]]
             stored = (read_stored_depth(path) for path in files if path is not None)
-            self.notes += check_units(stored, units, name)
+            self.notes += check_units(stored, rules.units, name)
         self._color_to_depth_size = color_to_depth_size
         self._crop = center_crop
         self._intrinsics = intrinsics
+        self._intrinsics_size = intrinsics_size
         first = self._read([0])
         self.frame_size = first.frame_size
         self.intrinsics = first.intrinsics
@@ -148,11 +193,11 @@ class FileSequence:
         colors, depths, lows, flows, stamps = [], [], [], [], []
         for index in indices:
             files = self.files[index]
-            color = read_color(files.color)
-            depth = None if files.depth is None else self._depth_reader(files.depth)
+            color = files.color.read() if isinstance(files.color, VideoFrame) else read_color(files.color)
+            depth = None if files.depth is None else self._read_depth(files.depth)
             if depth is not None and self._color_to_depth_size and depth.shape != color.shape[:2]:
                 color = cv2.resize(color, depth.shape[::-1], interpolation=cv2.INTER_AREA)
-            low = None if files.depth_lr is None else self._depth_reader(files.depth_lr)
+            low = None if files.depth_lr is None else self._read_depth(files.depth_lr)
             if depth is not None and depth.shape != color.shape[:2]:
                 if low is not None or not is_smaller_version(depth.shape, color.shape[:2]):
                     raise DataError(
@@ -165,6 +210,11 @@ class FileSequence:
                     f"{files.depth_lr or files.depth}: low-resolution depth of {_size(low.shape)} pixels does not "
                     f"have the proportions of the colour image of {_size(color.shape)}"
                 )
+            camera = self._camera(color.shape[:2])
+            if self._rules.ray:
+                depth, low = (d if d is None else along_axis(d, _at_size(camera, color, d)) for d in (depth, low))
+            if files.confidence is not None:
+                _mask(depth if low is None else low, files.confidence, self._rules.min_confidence)
             if colors and color.shape != colors[0].shape:
                 raise DataError(
                     f"{files.color}: {_size(color.shape)} pixels, expected {_size(colors[0].shape)} as in the rest "
@@ -192,13 +242,28 @@ class FileSequence:
             rgb=rgb,
             depth=depth,
             valid=depth > 0,
-            intrinsics=self._intrinsics,
+            intrinsics=camera,
             flow=torch.from_numpy(np.stack(flows)) if flows else None,
             depth_lr=None if lows[0] is None else torch.from_numpy(np.stack(lows)).unsqueeze(1),
             stamps=None if None in stamps else torch.tensor(stamps, dtype=torch.float64),
             name=self.name,
         )
         return clip if self._crop is None else self._center(clip)
+
+    def _read_depth(self, path: Path) -> np.ndarray:
+        return read_depth(path, self._rules.units) if self._depth_reader is None else self._depth_reader(path)
+
+    def _camera(self, size: tuple[int, int]) -> Tensor | None:
+        """The camera matrix in pixels of frames of ``size`` (H, W)."""
+        if self._intrinsics is None or self._intrinsics_size is None:
+            return self._intrinsics
+        across = [length / other for length, other in zip(size, self._intrinsics_size, strict=True)]
+        if abs(across[0] / across[1] - 1) > _ASPECT_TOLERANCE:
+            raise DataError(
+                f"{self.name}: its intrinsics are for {_size(self._intrinsics_size)} pixels, which are no version of "
+                f"frames of {_size(size)}; the images were turned or cropped"
+            )
+        return resized_camera(self._intrinsics, self._intrinsics_size, size)
 
     def _center(self, clip: RgbdClip) -> RgbdClip:
         height, width = clip.frame_size
@@ -209,6 +274,20 @@ class FileSequence:
                 f"{_size(self._crop)} that this split uses"
             )
         return clip.crop(top, left, *self._crop)
+
+
+def _at_size(camera: Tensor, color: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    return resized_camera(camera, color.shape[:2], depth.shape).numpy()
+
+
+def _mask(depth: np.ndarray, path: Path, least: int) -> None:
+    """Take away the measurements of less than the ``least`` confidence."""
+    confidence = read_confidence(path)
+    if confidence.shape != depth.shape:
+        raise DataError(
+            f"{path}: confidence of {_size(confidence.shape)} pixels does not fit depth of {_size(depth.shape)}"
+        )
+    depth[confidence < least] = 0
 
 
 def _size(shape: Sequence[int]) -> str:
@@ -225,7 +304,7 @@ def find_folders(root: Path, is_sequence: Callable[[set[str]], bool], max_depth:
     """Folders at or below ``root`` whose entries' names satisfy ``is_sequence``, in sorted order."""
     with os.scandir(root) as entries:
         names = {entry.name: entry.is_dir() for entry in entries}
-    if is_sequence({name for name, is_folder in names.items() if is_folder}):
+    if is_sequence(set(names)):
         yield root
     elif max_depth > 0:
         for name in sorted(name for name, is_folder in names.items() if is_folder and not name.startswith(".")):
@@ -339,11 +418,33 @@ def folders_of_split(
     return chosen
 
 
+def add_sequence(
+    sequences: list[RgbdSequence], findings: Findings, name: str, frames: list[FrameFiles], **options: object
+) -> None:
+    """Append a :class:`FileSequence` to ``sequences``, or report to ``findings`` what is wrong with it."""
+    try:
+        sequences.append(FileSequence(name, frames, **options))
+    except DataError as error:
+        findings.report(str(error))
+
+
+def sequence_name(folder: Path, root: Path) -> str:
+    """The name of the sequence in a folder at or below ``root``: its path from there."""
+    return folder.resolve().name if folder == root else folder.relative_to(root).as_posix()
+
+
 def run_names(name: str, runs: Sequence[Sequence[int]]) -> list[str]:
     """A name for each run: the sequence's own if there is one run, else with the frame numbers."""
     if len(runs) == 1:
         return [name]
     return [f"{name}[{run[0]}-{run[-1]}]" for run in runs]
+
+
+def resized_camera(camera: Tensor, size: tuple[int, int], new_size: tuple[int, int]) -> Tensor:
+    """A camera matrix (3, 3) of a picture of ``size`` (H, W) pixels for the same picture at ``new_size``."""
+    y, x = (new / old for new, old in zip(new_size, size, strict=True))
+    fx, fy, cx, cy = (float(camera[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    return intrinsic_matrix(fx * x, fy * y, (cx + 0.5) * x - 0.5, (cy + 0.5) * y - 0.5)
 
 
 def intrinsic_matrix(fx: float, fy: float, cx: float, cy: float) -> Tensor:

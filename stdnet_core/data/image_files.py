@@ -1,4 +1,4 @@
-"""Reads the files that RGB-D data comes in: colour images, depth as 16-bit image or NumPy array, optical flow.
+"""Reads the files that RGB-D data comes in: colour images, depth as 16-bit image, NumPy array or OpenEXR, optical flow.
 
 Every reader returns a plain array in the project's units and raises a :class:`DataError` that names the file and
 what was expected of it."""
@@ -10,11 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from stdnet_core.data.exr import MAGIC as EXR_MAGIC
+from stdnet_core.data.exr import read_exr
 from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import DataError
 
 COLOR_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
-DEPTH_SUFFIXES = (".png", ".npy", ".tif", ".tiff", ".pgm")
+DEPTH_SUFFIXES = (".png", ".npy", ".tif", ".tiff", ".pgm", ".pfm", ".exr")
+CONFIDENCE_SUFFIXES = (".png", ".npy")
 BY_TYPE = DepthUnits()
 """Integers are millimetres, floating-point numbers metres."""
 
@@ -43,7 +46,8 @@ def read_depth(path: Path, units: DepthUnits = BY_TYPE) -> np.ndarray:
 
 
 def read_stored_depth(path: Path) -> np.ndarray:
-    """Depth (H, W) as it is stored: a PNG, PGM or TIFF of 16 bits, a TIFF of float32, or a ``.npy`` array of numbers.
+    """Depth (H, W) as it is stored: a PNG, PGM or TIFF of 16 bits, a TIFF or PFM of float32, a ``.npy`` of numbers, or
+    an OpenEXR image of one channel (see :mod:`stdnet_core.data.exr`).
 
     Raises:
         DataError: the file is missing, damaged or of another type.
@@ -51,9 +55,14 @@ def read_stored_depth(path: Path) -> np.ndarray:
     suffix = path.suffix.lower()
     if suffix == ".npy":
         return _two_dimensional(_load_array(path), path)
-    if suffix not in (".tif", ".tiff"):
+    if suffix == ".exr":
+        wrong = what_is_wrong(path)
+        if wrong is not None:
+            raise DataError(f"{path} {wrong}; expected an OpenEXR image of one channel")
+        return read_exr(path)
+    if suffix not in (".tif", ".tiff", ".pfm"):
         return read_uint16(path)
-    image = _decode(path, cv2.IMREAD_UNCHANGED, "a TIFF of 16 bits or float32")
+    image = _decode(path, cv2.IMREAD_UNCHANGED, "depth of 16 bits or float32")
     if image.ndim != 2 or image.dtype not in (np.uint16, np.float32):
         raise DataError(
             f"{path}: expected depth of one channel of 16 bits or float32, found {image.dtype} of shape {image.shape}"
@@ -85,6 +94,24 @@ def read_uint16(path: Path) -> np.ndarray:
     return image
 
 
+def read_confidence(path: Path) -> np.ndarray:
+    """How sure a phone is of its depth, (H, W) uint8: 0 (low), 1 or 2 (high), from an 8-bit PNG or a ``.npy`` array.
+
+    Raises:
+        DataError: the file is missing, damaged or holds something else.
+    """
+    if path.suffix.lower() == ".npy":
+        confidence = _two_dimensional(_load_array(path), path)
+    else:
+        confidence = _decode(path, cv2.IMREAD_UNCHANGED, "an 8-bit PNG of confidences")
+    if confidence.ndim != 2 or confidence.dtype != np.uint8 or confidence.max() > 2:
+        raise DataError(
+            f"{path}: expected confidences 0, 1 and 2 of 8 bits, found {confidence.dtype} of shape {confidence.shape} "
+            f"up to {confidence.max()}"
+        )
+    return confidence
+
+
 def read_flow(path: Path) -> np.ndarray:
     """Optical flow (2, H, W) float32 in pixels, x then y, from a ``.npy`` array (H, W, 2).
 
@@ -105,7 +132,7 @@ def clean_depth(depth: np.ndarray) -> np.ndarray:
 
 
 def what_is_wrong(path: Path) -> str | None:
-    """Say what is plainly wrong with a PNG, JPEG or ``.npy`` file, from its first and last bytes; None if nothing.
+    """Say what is plainly wrong with a PNG, JPEG, EXR or ``.npy`` file, from its first and last bytes; None if nothing.
 
     Finds missing, empty and truncated files, as an interrupted download leaves them, without decoding them."""
     try:
@@ -128,6 +155,8 @@ def what_is_wrong(path: Path) -> str | None:
         if not head.startswith(b"\xff\xd8"):
             return "is no JPEG"
         return None if b"\xff\xd9" in tail else f"is cut off after {size} bytes"
+    if path.suffix == ".exr":
+        return None if head.startswith(EXR_MAGIC) else "is no OpenEXR image"
     return _what_is_wrong_with_array(path, size) if path.suffix == ".npy" else None
 
 

@@ -3,8 +3,8 @@
 Own layout, one folder a sequence:
 
     color/000000.jpg ...      or .png; or rgb/; numbers, or stamps such as 1700000000123456789
-    depth/000000.png ...      16-bit, millimetres along the optical axis, 0 invalid; or .pgm, .tiff, or .npy; floating-
-                              point numbers are metres; another unit has to be given
+    depth/000000.png ...      16-bit, millimetres along the optical axis, 0 invalid; or .pgm, .tiff, .npy, or .exr;
+                              floating-point numbers are metres; another unit has to be given
     intrinsics.txt            "fx fy cx cy" or a 3x3 matrix; optional
     depth_lr/000000.png ...   low-resolution depth of a real sensor; optional, and depth/ may then be absent
     flow/000000.npy ...       (H, W, 2) float32, pixels (x, y) from this frame to the next; optional
@@ -13,6 +13,7 @@ Own layout, one folder a sequence:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,16 +23,19 @@ from torch import Tensor
 
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.file_sequence import (
-    FileSequence,
+    DEFAULT_RULES,
+    DepthRules,
     Findings,
     FrameFiles,
+    add_sequence,
     complete_runs,
     find_folders,
     intrinsic_matrix,
     numbered_files,
     run_names,
+    sequence_name,
 )
-from stdnet_core.data.image_files import BY_TYPE, COLOR_SUFFIXES, DEPTH_SUFFIXES, what_is_wrong
+from stdnet_core.data.image_files import COLOR_SUFFIXES, DEPTH_SUFFIXES, what_is_wrong
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.stamp_matching import match_nearest
 from stdnet_core.depth_units import DepthUnits
@@ -47,14 +51,14 @@ _TUM_CAMERAS = {
 _TUM_DEFAULT_CAMERA = (525.0, 525.0, 319.5, 239.5)
 
 
-def is_own_folder(folders: set[str]) -> bool:
-    """Whether these are the sub-folders of a sequence in the own layout."""
-    return bool(folders & {"color", "rgb"}) and bool(folders & {"depth", "depth_lr"}) and "intrinsic" not in folders
+def is_own_folder(names: set[str]) -> bool:
+    """Whether these are the entries of a sequence in the own layout."""
+    return bool(names & {"color", "rgb"}) and bool(names & {"depth", "depth_lr"}) and "intrinsic" not in names
 
 
-def is_tum_folder(folders: set[str]) -> bool:
-    """Whether these are the sub-folders of a TUM RGB-D sequence."""
-    return {"rgb", "depth"} <= folders
+def is_tum_folder(names: set[str]) -> bool:
+    """Whether these are the entries of a TUM RGB-D sequence."""
+    return {"rgb", "depth"} <= names
 
 
 def told_as_tum(folder: Path) -> bool:
@@ -64,17 +68,17 @@ def told_as_tum(folder: Path) -> bool:
     return listed or any(camera in folder.name for camera in _TUM_CAMERAS)
 
 
-def is_scannet_folder(folders: set[str]) -> bool:
-    """Whether these are the sub-folders of a ScanNet scene as its exporter writes it."""
-    return {"color", "depth", "intrinsic"} <= folders
+def is_scannet_folder(names: set[str]) -> bool:
+    """Whether these are the entries of a ScanNet scene as its exporter writes it."""
+    return {"color", "depth", "intrinsic"} <= names
 
 
-def open_folders(root: Path, findings: Findings, units: DepthUnits = BY_TYPE) -> list[RgbdSequence]:
+def open_folders(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RULES) -> list[RgbdSequence]:
     """All sequences in the own layout at or below ``root``."""
     sequences: list[RgbdSequence] = []
     for folder in find_folders(root, is_own_folder):
         color = "color" if (folder / "color").is_dir() else "rgb"
-        if color == "rgb" and told_as_tum(folder) and units.unit is None:
+        if color == "rgb" and told_as_tum(folder) and rules.units.unit is None:
             findings.report(
                 f"{folder}: by lists or name it is TUM's, with depth in 1/5000 m; open it as tum:{folder}, or say what "
                 "a stored unit is (--depth-unit)"
@@ -96,13 +100,13 @@ def open_folders(root: Path, findings: Findings, units: DepthUnits = BY_TYPE) ->
             findings.report(str(error))
             continue
         runs = complete_runs(folder, kinds, findings, counted=False)
-        for name, run in zip(run_names(_name(folder, root), runs), runs, strict=True):
+        for name, run in zip(run_names(sequence_name(folder, root), runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths.get(n), lows.get(n), flows.get(n), stamps.get(n)) for n in run]
-            _add(sequences, findings, name, frames, intrinsics=intrinsics, units=units)
+            add_sequence(sequences, findings, name, frames, intrinsics=intrinsics, rules=rules)
     return sequences
 
 
-def open_tum(root: Path, findings: Findings, units: DepthUnits = BY_TYPE) -> list[RgbdSequence]:
+def open_tum(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RULES) -> list[RgbdSequence]:
     """All TUM RGB-D sequences at or below ``root``: colour and depth paired by nearest stamp within 20 ms."""
     sequences: list[RgbdSequence] = []
     for folder in find_folders(root, is_tum_folder):
@@ -123,19 +127,19 @@ def open_tum(root: Path, findings: Findings, units: DepthUnits = BY_TYPE) -> lis
             findings.report(f"{folder}: no colour and depth frames within {1e3 * _TUM_MAX_DIFFERENCE_S:.0f} ms")
             continue
         camera = next((v for k, v in _TUM_CAMERAS.items() if k in folder.name), _TUM_DEFAULT_CAMERA)
-        tum = DepthUnits(units.unit or _TUM_UNIT, units.invalid_above)
-        _add(
+        tum = replace(rules, units=DepthUnits(rules.units.unit or _TUM_UNIT, rules.units.invalid_above))
+        add_sequence(
             sequences,
             findings,
-            _name(folder, root),
+            sequence_name(folder, root),
             frames,
             intrinsics=intrinsic_matrix(*camera),
-            units=tum,
+            rules=tum,
         )
     return sequences
 
 
-def open_scannet(root: Path, findings: Findings, units: DepthUnits = BY_TYPE) -> list[RgbdSequence]:
+def open_scannet(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RULES) -> list[RgbdSequence]:
     """All ScanNet scenes at or below ``root``: colour is brought to the size of the depth."""
     sequences: list[RgbdSequence] = []
     for folder in find_folders(root, is_scannet_folder):
@@ -147,16 +151,18 @@ def open_scannet(root: Path, findings: Findings, units: DepthUnits = BY_TYPE) ->
             findings.report(str(error))
             continue
         runs = complete_runs(folder, {"colour": colors, "depth": depths}, findings, counted=False)
-        for name, run in zip(run_names(_name(folder, root), runs), runs, strict=True):
+        for name, run in zip(run_names(sequence_name(folder, root), runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths[n]) for n in run]
-            _add(sequences, findings, name, frames, intrinsics=intrinsics, color_to_depth_size=True, units=units)
+            add_sequence(
+                sequences, findings, name, frames, intrinsics=intrinsics, color_to_depth_size=True, rules=rules
+            )
     return sequences
 
 
 def read_intrinsics(path: Path) -> Tensor | None:
     """Camera matrix (3, 3) from "fx fy cx cy" or a 3x3 or 4x4 matrix in text; None if there is no such file.
 
-    Comments start with "#".
+    Numbers are separated by spaces or commas, comments start with "#".
 
     Raises:
         DataError: the file holds something else.
@@ -165,7 +171,7 @@ def read_intrinsics(path: Path) -> Tensor | None:
         return None
     try:
         numbers = [line.partition("#")[0] for line in path.read_text("utf-8-sig").splitlines()]
-        values = np.array(" ".join(numbers).split(), dtype=np.float64)
+        values = np.array(" ".join(numbers).replace(",", " ").split(), dtype=np.float64)
     except (ValueError, UnicodeDecodeError):
         values = np.empty(0)
     if values.size == 4:
@@ -219,19 +225,6 @@ def write_folder(clip: RgbdClip, folder: Path, *, first: int = 0) -> None:
 def _millimetres(depth: Tensor) -> np.ndarray:
     millimetres = (depth[:, 0].double() * 1000).round().cpu().numpy()
     return np.where(millimetres <= 65535, millimetres, 0).astype(np.uint16)
-
-
-def _name(folder: Path, root: Path) -> str:
-    return folder.resolve().name if folder == root else folder.relative_to(root).as_posix()
-
-
-def _add(
-    sequences: list[RgbdSequence], findings: Findings, name: str, frames: list[FrameFiles], **options: object
-) -> None:
-    try:
-        sequences.append(FileSequence(name, frames, **options))
-    except DataError as error:
-        findings.report(str(error))
 
 
 def _read_stamps(path: Path, numbers: list[int]) -> dict[int, float]:

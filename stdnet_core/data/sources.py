@@ -1,6 +1,7 @@
 """Opens any source of RGB-D video by one string: ``tartanair:/data/tartanair``, ``bag:/data/run.mcap``, ``/data/x``.
 
-Options follow a question mark: ``/data/x?depth_unit=0.0002``, ``/data/run.mcap?color=/cam/rgb&depth=/tof``."""
+Options follow a question mark: ``/data/x?depth_unit=0.0002``, ``/data/x?distance=ray``,
+``/data/run.mcap?color=/cam/rgb&depth=/tof``."""
 
 from __future__ import annotations
 
@@ -8,10 +9,21 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from stdnet_core.data.arkitscenes import is_arkitscenes_folder, open_arkitscenes
 from stdnet_core.data.bag_file import STORAGE_SUFFIXES, is_bag_name, recordings
 from stdnet_core.data.dydtof import is_dydtof_folder, open_dydtof
 from stdnet_core.data.dynamic_replica import is_dynamic_replica_folder, open_dynamic_replica
-from stdnet_core.data.file_sequence import Findings, find_folders
+from stdnet_core.data.file_sequence import DepthRules, Findings, find_folders
+from stdnet_core.data.phones import (
+    R3D_REMEDY,
+    is_record3d_folder,
+    is_scannetpp_folder,
+    is_stray_folder,
+    open_record3d,
+    open_scannetpp,
+    open_stray,
+    told_as_record3d,
+)
 from stdnet_core.data.rgbd_folder import (
     is_own_folder,
     is_scannet_folder,
@@ -23,6 +35,7 @@ from stdnet_core.data.rgbd_folder import (
 )
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.rosbag import BagSequence
+from stdnet_core.data.seven_scenes import is_seven_scenes_folder, open_seven_scenes
 from stdnet_core.data.tartanair import is_tartanair_folder, open_tartanair
 from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import DataError
@@ -31,9 +44,17 @@ KINDS = {
     "tartanair": "<scene>/<Hard>/<Pxxx>/{image_left,depth_left}",
     "dydtof": "<scene>/<shot>/{color,depth} with <shot>.0000.jpeg and .npy files",
     "dynamic_replica": "<sequence>/{images,depths} with *.geometric.png files",
-    "folder": "{color or rgb,depth}/000000.png, depth in millimetres",
+    "folder": "{color or rgb,depth}/000000.png, depth in millimetres; ?distance=ray (in other folders too) if it is "
+    "distance along rays",
     "tum": "{rgb,depth}/ with rgb.txt and depth.txt",
     "scannet": "{color,depth,intrinsic}/",
+    "stray": "Stray Scanner: rgb.mp4, {depth,confidence}/000000.png, camera_matrix.csv, odometry.csv; "
+    "?min_confidence=0 or 2 (of other phones too) instead of 1",
+    "record3d": "Record3D's 'EXR + JPG sequence': rgb/0.jpg, depth/0.exr, metadata.json",
+    "scannetpp": "<scene>/iphone/ with rgb.mkv or rgb/, depth/frame_000000.png and pose_intrinsic_imu.json",
+    "arkitscenes": "<video>/ with lowres_depth/, colour in wide/, color/, vga_wide/ or lowres_wide/, and, where there, "
+    "confidence/, highres_depth/ (the truth) and *_intrinsics/; ?color=FOLDER to choose colour",
+    "7scenes": "seq-01/frame-000000.color.png and .depth.png",
     "bag": "a ROS bag: a folder with metadata.yaml, or an .mcap, .db3 or .bag file; ?color=TOPIC&depth=TOPIC to choose "
     "topics, &registered=yes if depth lies on colour whatever its frame says",
     "synthetic": "seed[,count[,HxW[,frames]]]",
@@ -41,13 +62,28 @@ KINDS = {
 """Kinds of sources, and what is expected at the path."""
 
 _UNIT_OPTIONS = ("depth_unit", "invalid_above")
+_FOLDER_OPTIONS = (*_UNIT_OPTIONS, "distance")
+_PHONE_OPTIONS = (*_FOLDER_OPTIONS, "min_confidence")
 _OPTIONS = {
-    "folder": _UNIT_OPTIONS,
-    "tum": _UNIT_OPTIONS,
-    "scannet": _UNIT_OPTIONS,
+    "folder": _FOLDER_OPTIONS,
+    "tum": _FOLDER_OPTIONS,
+    "scannet": _FOLDER_OPTIONS,
+    "stray": _PHONE_OPTIONS,
+    "record3d": _PHONE_OPTIONS,
+    "scannetpp": _FOLDER_OPTIONS,
+    "arkitscenes": (*_PHONE_OPTIONS, "color"),
+    "7scenes": _FOLDER_OPTIONS,
     "bag": ("color", "depth", "registered", *_UNIT_OPTIONS),
 }
 """What may follow the question mark, by kind."""
+_OPENERS = {
+    "tum": open_tum,
+    "scannet": open_scannet,
+    "stray": open_stray,
+    "record3d": open_record3d,
+    "scannetpp": open_scannetpp,
+    "7scenes": open_seven_scenes,
+}
 _SYNTHETIC_DEFAULTS = (1, (240, 320), 16)  # sequences, (H, W), frames
 
 
@@ -70,7 +106,8 @@ def open_source(
     *,
     split: str | None = None,
     skip_bad: bool = False,
-    lr_scale: int | None = None,
+    lr_scale: float | None = None,
+    lr_folder: Path | None = None,
     depth_unit: float | None = None,
     invalid_above: float | None = None,
 ) -> Sequences:
@@ -83,6 +120,7 @@ def open_source(
         skip_bad: leave damaged and incomplete frames and sequences out instead of raising; each is logged and listed
             in ``left_out``.
         lr_scale: the clips must carry low-resolution depth of the source's own for this scale.
+        lr_folder: where that of a published data set is, if not beside it (:mod:`stdnet_core.data.low_resolution`).
         depth_unit, invalid_above: see :class:`DepthUnits`; for folders of images and bags.
 
     Raises:
@@ -104,7 +142,7 @@ def open_source(
         _no_split(kind, split)
         sequences = _open_synthetic(place)
     else:
-        sequences = _open_path(kind, place, split, findings, lr_scale, options)
+        sequences = _open_path(kind, place, split, findings, lr_scale, lr_folder, options)
     for problem in findings.left_out:
         logging.getLogger(__name__).warning("left out: %s", problem)
     if not sequences:
@@ -167,10 +205,16 @@ def detect_kind(path: Path) -> str:
         if is_bag_name(path):
             return "bag"
         remedy = "; 'rosbag reindex' finishes it" if path.name.endswith(".bag.active") else ""
+        remedy = f"; {R3D_REMEDY}" if path.suffix.lower() == ".r3d" else remedy
         raise DataError(f"{path}: not a ROS bag ({', '.join(STORAGE_SUFFIXES)}); other sources are folders{remedy}")
     if _is_bag_folder(path):
         return "bag"
     known = {
+        "stray": is_stray_folder,
+        "record3d": is_record3d_folder,
+        "scannetpp": is_scannetpp_folder,
+        "arkitscenes": is_arkitscenes_folder,
+        "7scenes": is_seven_scenes_folder,
         "tartanair": is_tartanair_folder,
         "dynamic_replica": is_dynamic_replica_folder,
         "scannet": is_scannet_folder,
@@ -180,58 +224,76 @@ def detect_kind(path: Path) -> str:
     for folder in find_folders(path, lambda names: any(fits(names) for fits in known.values())):
         if is_dydtof_folder(folder):
             return "dydtof"
-        names = {entry.name for entry in folder.iterdir() if entry.is_dir()}
-        kind = next(kind for kind, fits in known.items() if fits(names))
-        return "folder" if kind == "tum" and not told_as_tum(folder) else kind
+        names = {entry.name for entry in folder.iterdir()}
+        told = {"tum": told_as_tum, "record3d": told_as_record3d}
+        kinds = (kind for kind, fits in known.items() if fits(names) and (kind not in told or told[kind](folder)))
+        kind = next(kinds, None)
+        if kind is not None:
+            return kind
     if next(_bags(path), None) is not None:
         return "bag"
     raise DataError(f"{path}: no known RGB-D data; expected a source such as {_examples()}")
 
 
 def _open_path(
-    kind: str, place: str, split: str | None, findings: Findings, lr_scale: int | None, options: dict[str, str]
+    kind: str,
+    place: str,
+    split: str | None,
+    findings: Findings,
+    lr_scale: float | None,
+    lr_folder: Path | None,
+    options: dict[str, str],
 ) -> list[RgbdSequence]:
     path = Path(place)
-    units = _units(options)
+    rules = _rules(options)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; expected {KINDS[kind]}")
     if kind == "bag":
         _no_split(kind, split)
-        return _open_bags(path, options, units, findings)
+        return _open_bags(path, options, rules.units, findings)
     if not path.is_dir():
         raise DataError(f"{path}: not a folder; expected {KINDS[kind]}")
     if kind == "tartanair":
-        return open_tartanair(path, findings, split)
+        return open_tartanair(path, findings, split, lr_scale, lr_folder)
     if kind == "dydtof":
-        return open_dydtof(path, findings, split, lr_scale)
+        return open_dydtof(path, findings, split, lr_scale, lr_folder)
     if kind == "dynamic_replica":
-        return open_dynamic_replica(path, findings, split)
+        return open_dynamic_replica(path, findings, split, lr_scale, lr_folder)
     if kind == "folder":
         if split is not None and not (path / split).is_dir():
             raise DataError(f"{path / split}: no such folder; the split {split!r} of a folder is its sub-folder")
-        return open_folders(path if split is None else path / split, findings, units)
+        return open_folders(path if split is None else path / split, findings, rules)
     _no_split(kind, split)
-    return (open_tum if kind == "tum" else open_scannet)(path, findings, units)
+    if kind == "arkitscenes":
+        return open_arkitscenes(path, findings, rules, options.get("color"))
+    return _OPENERS[kind](path, findings, rules)
 
 
-def _units(options: dict[str, str]) -> DepthUnits:
+def _rules(options: dict[str, str]) -> DepthRules:
     try:
         values = {name: float(options[name]) for name in _UNIT_OPTIONS if name in options}
     except ValueError:
         raise DataError(f"depth_unit and invalid_above are numbers; found {options}") from None
-    return DepthUnits(values.get("depth_unit"), values.get("invalid_above"))
+    units = DepthUnits(values.get("depth_unit"), values.get("invalid_above"))
+    ray = _choice(options, "distance", ("z", "ray")) == "ray"
+    least = int(_choice(options, "min_confidence", ("1", "0", "2")))
+    return DepthRules(units, ray, least)
+
+
+def _choice(options: dict[str, str], name: str, values: tuple[str, ...]) -> str:
+    """The value of an option, the first one by default."""
+    value = options.get(name, values[0])
+    if value not in values:
+        raise DataError(f"{name} is {value!r}; give {' or '.join(values)}")
+    return value
 
 
 def _open_bags(path: Path, options: dict[str, str], units: DepthUnits, findings: Findings) -> list[RgbdSequence]:
     sequences: list[RgbdSequence] = []
-    registered = options.get("registered", "no")
-    if registered not in ("yes", "no"):
-        raise DataError(f"registered is {registered!r}; give yes or no")
+    registered = _choice(options, "registered", ("no", "yes")) == "yes"
     for bag in [path] if path.is_file() or _is_bag_folder(path) else _bags(path):
         try:
-            sequence = BagSequence(
-                bag, options.get("color"), options.get("depth"), units=units, registered=registered == "yes"
-            )
+            sequence = BagSequence(bag, options.get("color"), options.get("depth"), units=units, registered=registered)
             sequences.append(sequence)
         except DataError as error:
             findings.report(str(error))

@@ -4,10 +4,12 @@
                                depth_left/000000_left_depth.npy       float32 metres
                                flow/000000_000001_flow.npy            (H, W, 2), from the first frame to the second
 
-A tree without the level is taken for the Hard one, which the paper uses."""
+A tree without the level is taken for the Hard one, which the paper uses. Low-resolution depth may lie beside it, see
+low_resolution.py."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from stdnet_core.data.file_sequence import (
@@ -22,6 +24,7 @@ from stdnet_core.data.file_sequence import (
     run_names,
 )
 from stdnet_core.data.image_files import read_depth
+from stdnet_core.data.low_resolution import LowResolutionTree, WithLowResolution
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.errors import DataError
 
@@ -49,24 +52,40 @@ SPLITS: dict[str, dict[str, int]] = {
 }
 """The paper's splits: trajectories and their numbers of frames."""
 
+LOW_RESOLUTION = LowResolutionTree(
+    "TartanAir_LR", lambda trajectory: Path(*filter(None, _identity(trajectory)), "depth_left")
+)
+
 _LEVELS = ("Easy", "Hard")
+_TOLD = 5  # names in a message
 
 
-def is_tartanair_folder(folders: set[str]) -> bool:
-    """Whether these are the sub-folders of a TartanAir trajectory."""
-    return "image_left" in folders
+def is_tartanair_folder(names: set[str]) -> bool:
+    """Whether these are the entries of a TartanAir trajectory."""
+    return "image_left" in names
 
 
-def open_tartanair(root: Path, findings: Findings, split: str | None = None) -> list[RgbdSequence]:
+def open_tartanair(
+    root: Path,
+    findings: Findings,
+    split: str | None = None,
+    lr_scale: float | None = None,
+    lr_folder: Path | None = None,
+) -> list[RgbdSequence]:
     """The trajectories at or below ``root``.
+
+    What is wrong with a trajectory that is in neither of the paper's splits is no error: it is left out with a word.
 
     Args:
         root: any folder of the tree.
         findings: takes trajectories of the split that are missing and incomplete ones.
         split: ``train`` or ``test`` of the paper, in its order; None for all there are.
+        lr_scale: take low-resolution depth from ``TartanAir_LR/X<lr_scale>``.
+        lr_folder: the folder that ``TartanAir_LR`` is in; None: at or above ``root``.
 
     Raises:
-        DataError: the split is unknown, or something is wrong and ``findings`` does not skip.
+        DataError: the split is unknown, the low-resolution tree is not there, or something is wrong and ``findings``
+            does not skip.
     """
     if split is not None and split not in SPLITS:
         raise DataError(f"TartanAir has no split {split!r}; it has {' and '.join(SPLITS)}, or none for everything")
@@ -81,22 +100,47 @@ def open_tartanair(root: Path, findings: Findings, split: str | None = None) -> 
             lambda folder: len(numbered_files(folder / "image_left", (".png", ".jpg"))),
             findings,
         )
+        _tell_others(root, [name.replace("//", "/") for name, folder in by_name.items() if not _published(folder)])
+    lr_root = None if lr_scale is None else LOW_RESOLUTION.find(root, lr_scale, lr_folder)
     sequences: list[RgbdSequence] = []
+    others = Findings(skip_bad=True)
     for folder in folders:
+        problems = findings if _published(folder) else others
         colors = numbered_files(folder / "image_left", (".png", ".jpg"))
         depths = numbered_files(folder / "depth_left", (".npy",))
         flows = numbered_files(folder / "flow", (".npy",), number=r"^(\d+)_\d+_flow$")
         kinds = {"colour": colors, "depth": depths}
-        runs = complete_runs(folder, kinds, findings)
+        lows: dict[int, Path] = {}
+        if lr_root is not None:
+            lows = LOW_RESOLUTION.files(lr_root, folder)
+            kinds[f"{lr_root.name} depth"] = lows
+        runs = complete_runs(folder, kinds, problems)
         name = "/".join(part for part in _identity(folder) if part)
         for run_name, run in zip(run_names(name, runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths[n], flow=flows.get(n)) for n in run]
             try:
                 camera = intrinsic_matrix(*CAMERA)
-                sequences.append(FileSequence(run_name, frames, intrinsics=camera, depth_reader=read_depth))
+                sequence = FileSequence(run_name, frames, intrinsics=camera, depth_reader=read_depth)
+                sequences.append(WithLowResolution(sequence, [lows[n] for n in run]) if lows else sequence)
             except DataError as error:
-                findings.report(str(error))
+                problems.report(str(error))
+    findings.left_out += others.left_out
     return sequences
+
+
+def _published(folder: Path) -> bool:
+    """Whether a trajectory is in one of the paper's splits."""
+    scene, level, trajectory = _identity(folder)
+    return any(f"{scene}/{level or 'Hard'}/{trajectory}" in split for split in SPLITS.values())
+
+
+def _tell_others(root: Path, names: list[str]) -> None:
+    """Say which trajectories are in neither of the paper's splits."""
+    if names:
+        more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+        logging.getLogger(__name__).warning(
+            "%s: left out, since they are in neither of the paper's splits: %s%s", root, ", ".join(names[:_TOLD]), more
+        )
 
 
 def _identity(folder: Path) -> tuple[str, str, str]:

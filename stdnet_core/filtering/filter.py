@@ -20,6 +20,7 @@ from stdnet_core.filtering.filling import fill_holes
 from stdnet_core.filtering.motion import MotionEstimator, follow_camera
 from stdnet_core.filtering.noise import NoiseCurve
 from stdnet_core.filtering.smoothing import smooth
+from stdnet_core.short_repr import short_repr
 
 _GATE = 3.0  # deviations by which a measurement may differ from what was expected
 _LEAST_VARIANCE = 1 / 16  # of a measurement: as if so many frames had been averaged, and no more
@@ -52,6 +53,8 @@ class Filtered:
     depth: np.ndarray
     deviation: np.ndarray
     origin: np.ndarray
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)

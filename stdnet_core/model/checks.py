@@ -17,7 +17,18 @@ def check_whole_numbers(config: Any, limits: Iterable[tuple[str, int, int]]) -> 
     for name, low, high in limits:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise ConfigError(f"model.{name} is {value!r}; it must be a whole number from {low} to {high}")
+            raise ConfigError(f"model.{name} is {value!r:.60}; it must be a whole number from {low} to {high}")
+
+
+def check_number(config: Any, name: str, high: float) -> None:
+    """Refuse a field that is no number above 0 and up to ``high``.
+
+    Raises:
+        ConfigError: naming the field.
+    """
+    value = getattr(config, name)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= high:
+        raise ConfigError(f"model.{name} is {value!r:.60}; give a positive number up to {high:g}, or null")
 
 
 def check_switches(config: Any, names: Iterable[str]) -> None:

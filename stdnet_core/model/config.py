@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from stdnet_core.errors import ConfigError
-from stdnet_core.model.checks import check_names, check_switches, check_whole_numbers
+from stdnet_core.model.checks import check_names, check_number, check_switches, check_whole_numbers
 from stdnet_core.model.recurrent.config import ARCHITECTURE, RecurrentConfig
 
 Direction = Literal["forward", "backward"]
@@ -31,7 +31,8 @@ class ModelConfig:
         fusion_blocks: channel-attention blocks at the end of a temporal difference module.
         stages: 2, or 1 for the RGB-guided stage alone.
         passes: direction of each pass over the clip; forward passes alone make the network causal.
-        neighbors: how many frames to one side a pass reads: 1 adjacent, 2 with the cross frame, at most 3.
+        neighbors: how many frames to one side a pass reads: 1 adjacent, 2 with the cross frame, at most 3; 0 makes a
+            network of single frames (ablation, fig. 10), which has no passes whatever ``passes`` says.
         spatial_fusion: eq. 4 as released (weighted sum of the RGB terms) or as printed (concatenation).
         spatial_difference: False replaces the module by a concatenation (ablation, fig. 9).
         temporal_difference: False replaces the modules by concatenations (ablation, fig. 9).
@@ -61,7 +62,7 @@ class ModelConfig:
     max_offset: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "passes", tuple(self.passes))
+        object.__setattr__(self, "passes", () if self.neighbors == 0 else tuple(self.passes))
         check_whole_numbers(
             self,
             (
@@ -71,19 +72,20 @@ class ModelConfig:
                 ("reconstruction_blocks", 0, 64),
                 ("fusion_blocks", 1, 16),
                 ("stages", 1, 2),
-                ("neighbors", 1, 3),
+                ("neighbors", 0, 3),
             ),
         )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ConfigError(f"model.{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
+                raise ConfigError(f"model.{name} is {getattr(self, name)!r:.60}; choose one of {', '.join(choices)}")
         check_switches(self, ("spatial_difference", "temporal_difference", "uncertainty"))
-        if not self.passes or any(p not in ("forward", "backward") for p in self.passes):
+        known = all(p in ("forward", "backward") for p in self.passes)
+        if (self.neighbors and not self.passes) or len(self.passes) > 16 or not known:
             raise ConfigError(
-                f"model.passes is {self.passes!r}; give a list of 'forward' and 'backward', one each pass"
+                f"model.passes is {self.passes!r:.200}; give a list of 1 to 16 'forward' and 'backward', one each pass"
             )
-        if self.max_offset is not None and not self.max_offset > 0:
-            raise ConfigError(f"model.max_offset is {self.max_offset!r}; give a positive number or null")
+        if self.max_offset is not None:
+            check_number(self, "max_offset", 1000.0)
 
     @property
     def causal(self) -> bool:

@@ -13,6 +13,7 @@ from stdnet_core.model.config import ModelConfig
 from stdnet_core.model.low_resolution import LowResolutionDepth, infer_scale
 from stdnet_core.model.propagation import propagate, temporal_differences
 from stdnet_core.model.stage import Stage, StagePrediction, blend
+from stdnet_core.short_repr import network_repr, short_repr
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class StageDifferences:
 
     sigma: Tensor
     phi: tuple[Tensor, ...]
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class STDNetOutput:
     stage_weights: Tensor
     log_scale: Tensor | None = None
     differences: tuple[StageDifferences, ...] | None = None
+
+    __repr__ = short_repr
 
 
 def pad_to_scale(rgb: Tensor, depth_lr: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -91,6 +96,8 @@ class STDNet(nn.Module):
         if self.config.stages == 2:
             stages.append(Stage(self.config, guide_channels=2, previous_features=True))
         self.stages = nn.ModuleList(stages)
+
+    __repr__ = network_repr
 
     def zero_init_heads(self) -> None:
         """Make the untrained network return its base (interpolated depth), a better start than noise."""

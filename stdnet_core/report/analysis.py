@@ -18,6 +18,7 @@ from stdnet_core import metric_functions as functions
 from stdnet_core.errors import InputError
 from stdnet_core.flow import estimate_flow
 from stdnet_core.scoring import ScoredFrame, VideoScore
+from stdnet_core.short_repr import short_repr
 
 ERROR_EDGES_M = np.concatenate(([0.0], np.geomspace(0.001, 10.0, 41)))
 """Edges of the error histograms in metres; the last bin also takes what is larger."""
@@ -58,6 +59,8 @@ class AnalysisFrame:
     shown: Mapping[str, np.ndarray] | None = None
     scored: np.ndarray | None = None
 
+    __repr__ = short_repr
+
 
 @dataclass
 class BinnedErrors:
@@ -74,6 +77,8 @@ class BinnedErrors:
     absolute: dict[str, np.ndarray]
     squared: dict[str, np.ndarray]
     counts: np.ndarray
+
+    __repr__ = short_repr
 
     @classmethod
     def empty(cls, edges: np.ndarray, methods: Sequence[str]) -> BinnedErrors:
@@ -115,6 +120,8 @@ class XtSlice:
     rgb: list[np.ndarray] = field(default_factory=list)
     depth: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
+    __repr__ = short_repr
+
 
 class Analysis:
     """Takes the frames of one video in order.
@@ -124,6 +131,7 @@ class Analysis:
         temporal: also figures along optical flow (slower).
         device: that figures are computed on.
         reference: what the truth is called in pictures.
+        row: of the image that the x-t slice shows; None: the one with the most depth steps in the first frame.
 
     Attributes:
         rows: one dict a frame: index, stamp_s, pixels, and per method rmse_cm, mae_cm, flicker_cm, coverage.
@@ -139,6 +147,7 @@ class Analysis:
         temporal: bool = True,
         device: torch.device | str = "cpu",
         reference: str = "truth",
+        row: int | None = None,
     ) -> None:
         if not methods:
             raise InputError("an analysis needs at least one method")
@@ -151,6 +160,7 @@ class Analysis:
         self.by_depth = BinnedErrors.empty(DEPTH_EDGES_M, methods)
         self.by_edge_distance = BinnedErrors.empty(EDGE_DISTANCE_PX, methods)
         self.slice: XtSlice | None = None
+        self._row_shown = row
         self._score = VideoScore(self.methods, device)
         self._shown = {name: 0 for name in methods}
         self._known = 0
@@ -168,8 +178,11 @@ class Analysis:
         """Score a frame; returns its row.
 
         Raises:
-            InputError: a size differs from that of the frame before, or a method is missing.
+            InputError: a size differs from that of the frame before, a method is missing, or there is no row of the
+                image to slice.
         """
+        if self._row_shown is not None and not 0 <= self._row_shown < len(frame.truth):
+            raise InputError(f"there is no row {self._row_shown} in an image of {len(frame.truth)} rows")
         known = np.isfinite(frame.truth) & (frame.truth > 0)
         if frame.scored is not None:
             known &= frame.scored
@@ -264,7 +277,8 @@ class Analysis:
 
     def _extend_slice(self, frame: AnalysisFrame) -> None:
         if self.slice is None:
-            self.slice = XtSlice(_busiest_row(frame.truth))
+            row = _busiest_row(frame.truth) if self._row_shown is None else self._row_shown
+            self.slice = XtSlice(row)
             self.slice.depth = {name: [] for name in (*self.methods, "truth")}
         if len(self.slice.rgb) >= SLICE_FRAMES:
             return

@@ -8,6 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+_FEWEST = 10
+_FINER = 2  # drawn so many times larger, then reduced, for smooth edges
+_SAME_SURFACE = 0.04  # relative difference up to which neighbouring depths are of one surface
+_HIDDEN = (174, 174, 174)
+
 
 def back_project(depth: np.ndarray, k: np.ndarray) -> np.ndarray:
     """Points (H, W, 3) float64 in metres of a depth image (H, W), NaN where it is; ``k`` is (3, 3) in its pixels."""
@@ -37,10 +42,13 @@ def render_cloud(
     colors: np.ndarray,
     *,
     size: tuple[int, int] = (480, 640),
-    yaw: float = 25.0,
-    pitch: float = 12.0,
+    yaw: float = 14.0,
+    pitch: float = 8.0,
 ) -> np.ndarray:
     """Picture (h, w, 3) uint8 of a cloud, seen from beside and above the camera that took it.
+
+    Neighbouring points of one surface are joined, so that surfaces are closed from every side; what lies behind an edge
+    in depth, and was hidden from the camera, is grey.
 
     Args:
         points: (H, W, 3) metres in the optical frame (x right, y down, z ahead), NaN invalid.
@@ -48,34 +56,57 @@ def render_cloud(
         size: (h, w) of the picture.
         yaw, pitch: how far the view turns around the middle of the cloud, degrees.
     """
-    height, width = size
-    picture = np.full((height, width, 3), 255, np.uint8)
-    keep = np.isfinite(points).all(axis=-1)
-    xyz, rgb = points[keep].astype(np.float64), colors[keep]
-    if xyz.shape[0] < 10:
-        return picture
-    far = np.percentile(xyz[:, 2], 97)
-    inside = xyz[:, 2] < 1.5 * far
-    xyz, rgb = xyz[inside], rgb[inside]
-    centre = np.median(xyz, axis=0)
-    turned = (xyz - centre) @ _rotation(yaw, pitch).T
-    turned[:, 2] += 1.2 * centre[2]
-    ahead = turned[:, 2] > 0.05 * centre[2]
-    turned, rgb = turned[ahead], rgb[ahead]
-    plane = turned[:, :2] / turned[:, 2:]
-    low, high = np.percentile(plane, (1, 99), axis=0)
-    zoom = 0.92 * np.min(np.array([width, height]) / np.maximum(high - low, 1e-6))
-    pixels = np.round((plane - (low + high) / 2) * zoom + np.array([width, height]) / 2).astype(int)
-    far_to_near = np.argsort(-turned[:, 2], kind="stable")
-    pixels, rgb = pixels[far_to_near], rgb[far_to_near]
-    # Points are drawn as squares that about touch their neighbours.
-    side = int(np.clip(np.ceil(1.2 * np.sqrt(width * height / len(pixels))), 2, 12))
-    for down in range(side):
-        for right in range(side):
-            x, y = pixels[:, 0] + right, pixels[:, 1] + down
-            seen = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            picture[y[seen], x[seen]] = rgb[seen]
-    return cv2.medianBlur(picture, 3)
+    canvas = np.full((_FINER * size[0], _FINER * size[1], 3), 255, np.uint8)
+    known = np.isfinite(points).all(axis=-1)
+    if known.sum() >= _FEWEST:
+        known &= points[..., 2] < 1.5 * np.percentile(points[known][:, 2], 97)
+        centre = np.median(points[known], axis=0)
+        turned = (points - centre) @ _rotation(yaw, pitch).T
+        turned[..., 2] += 1.2 * centre[2]
+        known &= turned[..., 2] > 0.05 * centre[2]
+        plane = turned[..., :2] / turned[..., 2:]
+        low, high = np.percentile(plane[known], (1, 99), axis=0)
+        middle = np.array(canvas.shape[1::-1])
+        zoom = 0.92 * np.min(middle / np.maximum(high - low, 1e-6))
+        screen = (plane - (low + high) / 2) * zoom + middle / 2
+        _draw_surfaces(canvas, screen, points[..., 2], turned[..., 2], known, colors)
+    return cv2.resize(canvas, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def _draw_surfaces(
+    canvas: np.ndarray,
+    screen: np.ndarray,
+    depth: np.ndarray,
+    distance: np.ndarray,
+    known: np.ndarray,
+    colors: np.ndarray,
+) -> None:
+    """Draw the squares between neighbouring points, far ones first.
+
+    Args:
+        screen: (H, W, 2) px, where the points lie in the picture.
+        depth: (H, W) m from the camera that took them, which tells where a surface ends.
+        distance: (H, W) m from the eye.
+    """
+    whole = np.min(_corners(known), axis=-1)
+    depths = _corners(depth)[whole]
+    joined = depths.max(axis=-1) < (1 + _SAME_SURFACE) * depths.min(axis=-1)
+    # Around the square: upper left, upper right, lower right, lower left. Points far outside are drawn at the margin.
+    margin = max(canvas.shape)
+    around = np.clip(np.nan_to_num(screen), -margin, 2 * margin)
+    quads = np.stack((around[:-1, :-1], around[:-1, 1:], around[1:, 1:], around[1:, :-1]), axis=-2)[whole]
+    quads = np.rint(quads).astype(np.int32)
+    for quad in quads[~joined]:
+        cv2.fillConvexPoly(canvas, quad, _HIDDEN)
+    order = np.argsort(-_corners(distance)[whole][joined].mean(axis=-1), kind="stable")
+    means = np.rint(_corners(colors).mean(axis=-1)[whole][joined][order]).astype(int).tolist()
+    for quad, color in zip(quads[joined][order], means, strict=True):
+        cv2.fillConvexPoly(canvas, quad, color)
+
+
+def _corners(image: np.ndarray) -> np.ndarray:
+    """The four corners (H - 1, W - 1, ..., 4) of each square between pixels of (H, W, ...)."""
+    return np.stack((image[:-1, :-1], image[:-1, 1:], image[1:, :-1], image[1:, 1:]), axis=-1)
 
 
 def without_margins(picture: np.ndarray, margin: int = 12) -> np.ndarray:

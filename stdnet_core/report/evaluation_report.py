@@ -151,7 +151,7 @@ class EvaluationReport:
                 (f"flicker of {main}", f"{figures['flicker_cm']:.2f} cm" if len(analysis) > 1 else "-"),
                 ("coverage", f"{100 * figures['coverage']:.1f} %"),
             ]
-        if result is not None:
+        if result is not None and np.isfinite(result.figures[main]["ms_per_frame"]):
             facts.append(("time per frame", f"{result.figures[main]['ms_per_frame']:.0f} ms"))
         parts = {
             "lead": "" if camera is None else simulation_sentences(camera, scale),

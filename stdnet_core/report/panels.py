@@ -12,6 +12,7 @@ import numpy as np
 
 from stdnet_core.cli import require
 from stdnet_core.report.colorize import colorize_depth, colorize_error
+from stdnet_core.short_repr import short_repr
 
 _CAPTION = 24
 _INK, _PAPER = (24, 24, 27), (255, 255, 255)
@@ -28,6 +29,8 @@ class Tile:
 
     caption: str
     image: np.ndarray
+
+    __repr__ = short_repr
 
 
 def depth_limits(depth: np.ndarray) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from stdnet_core.errors import InputError
 from stdnet_core.model import ModelConfig, STDNet
 from stdnet_core.model.low_resolution import WORKING_STRIDE
 from stdnet_core.model.stdnet import pad_to_scale
+from stdnet_core.short_repr import short_repr
 from stdnet_core.streaming.execution import StepResult, Values, run_plan
 from stdnet_core.streaming.schedule import Schedule, Slot, StepPlan, Value
 
@@ -33,6 +34,8 @@ class StreamOutput:
     log_scale: Tensor | None
     frame: int
     stage_depths: tuple[Tensor, ...] = ()
+
+    __repr__ = short_repr
 
     @classmethod
     def cropped(cls, result: StepResult, frame: int, height: int, width: int) -> StreamOutput:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from stdnet_core.errors import CheckpointError
-from stdnet_core.training.state import FORMAT, RunState, read_tensors, write_tensors
+from stdnet_core.training.state import FORMAT, RunState, read_tensors
+from stdnet_core.whole_files import write_tensors, write_text
 
 FILE_LIMIT = 14_000_000
 """Bytes of tensors in a file."""
@@ -33,6 +34,7 @@ def write(folder: str | Path, state: RunState, total_mb: float = 60.0) -> list[s
 
     Raises:
         CheckpointError: even the weights alone are larger than that.
+        OutputError: it cannot be written.
     """
     folder = Path(folder)
     tensors = {}
@@ -55,15 +57,12 @@ def write(folder: str | Path, state: RunState, total_mb: float = 60.0) -> list[s
             if files[-1] and _size(files[-1]) + piece.nbytes > FILE_LIMIT:
                 files.append({})
             files[-1][part] = piece
-    folder.mkdir(parents=True, exist_ok=True)
     names = [f"part{number:02d}-step{state.step:07d}.safetensors" for number in range(len(files))]
     for name, content in zip(names, files, strict=True):
         write_tensors(folder / name, content, {"format": FORMAT})
     shapes = {name: list(tensor.shape) for name, tensor in kept.items()}
     index = {"files": names, "metadata": state.metadata(), "shapes": shapes, "left_out": list(dropped)}
-    temporary = folder / (INDEX + ".partial")
-    temporary.write_text(json.dumps(index), encoding="utf-8")
-    temporary.replace(folder / INDEX)
+    write_text(folder / INDEX, json.dumps(index))
     for old in folder.glob("part*-step*.safetensors"):
         if old.name not in names:
             old.unlink()

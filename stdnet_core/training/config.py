@@ -41,6 +41,8 @@ class SourceConfig:
     """Name patterns (``*`` and ``?``) of the sequences to use; empty: all."""
     exclude: list[str] = field(default_factory=list)
     """Name patterns of the sequences to leave out."""
+    optional: bool = False
+    """Where the data set has none of these sequences, go on without them and say so."""
     max_depth: float | None = None
     """Metres; what is deeper counts as this deep (``far: clip``) or as invalid (``far: invalid``)."""
     far: str = "clip"
@@ -193,6 +195,7 @@ class OptimConfig:
 @dataclass
 class ValidationConfig:
     sources: list[SourceConfig] = field(default_factory=lambda: [SourceConfig("synthetic:900001,4,128x128,5")])
+    """Where all of them are optional and absent, the recorded sequences of ``data.sources`` are measured."""
     cells: list[str] = field(default_factory=list)
     """Cameras at ratios that are measured, ``CAMERA@RATIO``; empty: those of the judge
     (:data:`stdnet_core.data.sensors.cell.JUDGED`) with a ratio of ``data.scales``, and all of them for a recurrent

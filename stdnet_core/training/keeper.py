@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from tqdm import tqdm
 
 from stdnet_core import checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
+from stdnet_core.errors import OutputError
 from stdnet_core.training import state as run_state
 from stdnet_core.training.config import TrainConfig, is_recurrent, public_configuration
 from stdnet_core.training.module import TrainingDiverged, TrainingModule
 from stdnet_core.training.validation import Validator, make_validator, table
+from stdnet_core.whole_files import replacing, write_text, writing
 
 LOG_FILE = "log.jsonl"
+BOARD = "tensorboard"
 
 
 class Keeper(Callback):
@@ -35,12 +39,19 @@ class Keeper(Callback):
         data: what it learns from, for the provenance.
         started: ``time.monotonic()`` when the time allowed began.
         minutes: time allowed; None: until the last step.
+        saved: the step of the state that is in the folder already.
     """
 
     def __init__(
-        self, config: TrainConfig, output: Path, data: list[dict[str, Any]], started: float, minutes: float | None
+        self,
+        config: TrainConfig,
+        output: Path,
+        data: list[dict[str, Any]],
+        started: float,
+        minutes: float | None,
+        saved: int | None = None,
     ) -> None:
-        self.config, self.output, self.data = config, output, data
+        self.config, self.output, self.data, self.saved = config, output, data, saved
         self.deadline = None if minutes is None else started + 60 * minutes
         self.validator: Validator | None = None
         """Made before the first step, so that a fault in its sources shows at once."""
@@ -53,6 +64,7 @@ class Keeper(Callback):
         self._step_seconds = self._wait_seconds = 0.0
         self._last = time.monotonic()
         self._handlers: dict[int, Any] = {}
+        self._thread_hook = threading.excepthook
 
     # --- start and end -------------------------------------------------------------------------------------------
 
@@ -63,7 +75,9 @@ class Keeper(Callback):
         if trainer.is_global_zero:
             self.validator = make_validator(self.config)
             truncate_log(self.output / LOG_FILE, module.step)
-            self.board = SummaryWriter(self.output / "tensorboard", purge_step=module.step + 1)
+            threading.excepthook = _all_but_tensorboard
+            with writing(self.output / BOARD):
+                self.board = SummaryWriter(self.output / BOARD, purge_step=module.step + 1)
             self.bar = tqdm(
                 total=self.config.optim.steps,
                 initial=module.step,
@@ -86,24 +100,38 @@ class Keeper(Callback):
             if self._validated != module.step and not self.interrupted:
                 self._validate(module)
                 self.save(module)
-        self._close(trainer)
+        with writing(self.output / BOARD):
+            self._close(trainer)
 
     def on_exception(self, trainer: lightning.Trainer, module: TrainingModule, error: BaseException) -> None:
         if trainer.is_global_zero and self._seen >= 0:
-            if isinstance(error, TrainingDiverged):
-                (self.output / "diverged.txt").write_text(f"{error}\n")
-            if module.finite():
-                with contextlib.suppress(OSError):  # a full disk would hide what happened first
+            with contextlib.suppress(OutputError):  # a full disk would hide what happened first
+                if isinstance(error, TrainingDiverged):
+                    write_text(self.output / "diverged.txt", f"{error}\n")
+                if module.finite():
                     self.save(module)
-        self._close(trainer)
+        with contextlib.suppress(OSError):
+            self._close(trainer)
 
     def _close(self, trainer: lightning.Trainer) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
-        if trainer.is_global_zero and hasattr(self, "bar"):
-            self.bar.close()
-            self.board.close()
+        try:
+            if trainer.is_global_zero and hasattr(self, "bar"):
+                self.bar.close()
+                self.board.close()
+        finally:
+            threading.excepthook = self._thread_hook
+
+    def what_is_safe(self) -> str:
+        """What a run that could not write has left, and how it goes on."""
+        if self.saved is None:
+            return "nothing of this run has been saved; make room and give the same command again"
+        return (
+            f"all up to step {self.saved} is safe in {self.output / run_state.FILE_NAME}; make room, and the same "
+            "command goes on from there"
+        )
 
     # --- every step ----------------------------------------------------------------------------------------------
 
@@ -159,10 +187,11 @@ class Keeper(Callback):
             | {"height": height, "width": width},
         }
         append_line(self.output / LOG_FILE, line)
-        for name, value in terms.items():
-            self.board.add_scalar(f"loss/{name}", value, module.step)
-        self.board.add_scalar("optimizer/lr", module.lr, module.step)
-        self.board.add_scalar("optimizer/gradient_norm", module.gradient_norm, module.step)
+        with writing(self.output / BOARD):
+            for name, value in terms.items():
+                self.board.add_scalar(f"loss/{name}", value, module.step)
+            self.board.add_scalar("optimizer/lr", module.lr, module.step)
+            self.board.add_scalar("optimizer/gradient_norm", module.gradient_norm, module.step)
         self.bar.set_postfix(loss=f"{terms['total']:.4f}", lr=f"{module.lr:.1e}", refresh=False)
 
     # --- validation and files ------------------------------------------------------------------------------------
@@ -174,15 +203,16 @@ class Keeper(Callback):
         self.figures = {"step": module.step, "score": score, **figures}
         line = {"step": module.step, "validation": figures, "score": score}
         append_line(self.output / LOG_FILE, line | {"seconds": round(time.monotonic() - began, 2)})
-        for name, values in figures.items():
-            for key, value in values.items():
-                self.board.add_scalar(f"validation {name}/{key}", value, module.step)
-        self.board.add_scalar("validation/score", score, module.step)
+        with writing(self.output / BOARD):
+            for name, values in figures.items():
+                for key, value in values.items():
+                    self.board.add_scalar(f"validation {name}/{key}", value, module.step)
+            self.board.add_scalar("validation/score", score, module.step)
+            if picture is not None:
+                self.board.add_image("validation/pictures", picture, module.step, dataformats="HWC")
         if picture is not None:
-            path = self.output / "pictures" / f"step_{module.step:07d}.png"
-            path.parent.mkdir(exist_ok=True)
-            cv2.imwrite(str(path), picture[..., ::-1])
-            self.board.add_image("validation/pictures", picture, module.step, dataformats="HWC")
+            with replacing(self.output / "pictures" / f"step_{module.step:07d}.png") as path:
+                path.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1])
         best = module.best_score is None or not score >= module.best_score
         if best:
             module.best_score = score
@@ -193,6 +223,7 @@ class Keeper(Callback):
     def save(self, module: TrainingModule) -> None:
         """Write the state to go on from, and the averaged weights as ``last.safetensors``."""
         run_state.write(self.output / run_state.FILE_NAME, module.capture())
+        self.saved = module.step
         self._write_weights("last", module)
         self._saved_at = time.monotonic()
 
@@ -218,9 +249,19 @@ class Keeper(Callback):
         checkpoints.save(self.output / f"{name}.safetensors", module.average, info)
 
 
+def _all_but_tensorboard(arguments: threading.ExceptHookArgs) -> None:
+    """Its writer's errors come back from the next call."""
+    if not type(arguments.thread).__module__.startswith("tensorboard"):
+        threading.__excepthook__(arguments)
+
+
 def append_line(path: Path, values: dict[str, Any]) -> None:
-    """Append one JSON line."""
-    with open(path, "a", encoding="utf-8") as file:
+    """Append one JSON line.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with writing(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(values) + "\n")
 
 
@@ -241,6 +282,4 @@ def truncate_log(path: Path, step: int) -> None:
     """Drop what the log says about steps after ``step``: they are done again."""
     kept = [line for line in read_log(path) if line["step"] <= step]
     if path.is_file():
-        temporary = path.with_name(path.name + ".partial")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))

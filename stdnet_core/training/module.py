@@ -106,6 +106,8 @@ class TrainingModule(lightning.LightningModule):
         self.seconds_before = state.seconds if state else 0.0
         self.began = time.monotonic()
         self.seconds_allowed: float | None = None
+        self.seconds_counted = 0.0
+        """Of calls before this one, that are part of what is allowed."""
         self.terms: dict[str, Tensor] = {}
         self.gradient_norm = 0.0
         self.lr = 0.0
@@ -122,10 +124,10 @@ class TrainingModule(lightning.LightningModule):
         return self.seconds_before + time.monotonic() - self.began
 
     def time_used(self) -> float:
-        """Fraction of the time allowed to this call that has passed; 0 unless the schedule depends on it."""
+        """Fraction of the time allowed that has passed; 0 unless the schedule depends on it."""
         if self.config.optim.horizon != "time" or not self.seconds_allowed:
             return 0.0
-        used = (time.monotonic() - self.began) / self.seconds_allowed
+        used = (self.seconds_counted + time.monotonic() - self.began) / self.seconds_allowed
         # by one clock, or the processes would take steps of different sizes
         return self.trainer.strategy.broadcast(used, src=0) if self.trainer.world_size > 1 else used
 

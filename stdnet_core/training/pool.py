@@ -95,7 +95,7 @@ class Source:
 
 
 def open_sequences(config: SourceConfig, *, skip_bad: bool = False) -> list[RgbdSequence]:
-    """Sequences of a source, filtered by its name patterns, in a fixed order.
+    """Sequences of a source, filtered by its name patterns, in a fixed order; none of an optional source that has none.
 
     Raises:
         DataError: nothing there, or nothing left after filtering.
@@ -107,12 +107,16 @@ def open_sequences(config: SourceConfig, *, skip_bad: bool = False) -> list[Rgbd
         logging.getLogger(__name__).warning("%s", note)
     kept = [s for s in found if selected(s.name, config)]
     if not kept:
-        raise DataError(
+        problem = (
             f"source {config.source!r} has {len(found)} sequences, but include {list(config.include)} and exclude "
             f"{list(config.exclude)} leave none of them; names are like {found[0].name!r}"
             if found
             else f"source {config.source!r} has no sequences"
         )
+        if not config.optional:
+            raise DataError(problem)
+        _LOG.warning("left out: %s", problem)
+        return []
     if not any(s.clip(len(s) // 2, 1).valid.any() for s in kept):
         raise DataError(
             f"source {config.source!r} has no full-resolution depth; there is nothing to learn from or to compare with"
@@ -145,7 +149,10 @@ class Pool:
         self.cache = FrameCache(int(config.cache_gb * 2**30 / max(1, config.workers)))
         self.unreadable: set[str] = set()
         """What was wrong with frames that were left out (``skip_bad``)."""
-        self.sources = [self._open(source) for source in config.sources if source.weight > 0]
+        opened = [self._open(source) for source in config.sources if source.weight > 0]
+        self.sources = [source for source in opened if source.procedural or source.sequences]
+        if not self.sources:
+            raise DataError("none of data.sources has a sequence; give one that has, or complete the data")
         self._weights = {i: source.config.weight for i, source in enumerate(self.sources)}
 
     def _open(self, config: SourceConfig) -> Source:
@@ -157,6 +164,8 @@ class Pool:
         if config.options:
             raise ConfigError(f"source {config.source!r} takes no options; they belong to 'synthetic' alone")
         sequences = open_sequences(config, skip_bad=self.config.skip_bad)
+        if not sequences:
+            return Source(config, [])
         longest = max(self.config.lengths)
         long_enough = [s for s in sequences if len(s) >= longest]
         if not long_enough:

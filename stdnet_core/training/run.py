@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,19 @@ import lightning.pytorch as lightning
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
 
 from stdnet_core.devices import cpu_computes_bf16
-from stdnet_core.errors import CheckpointError, ConfigError
+from stdnet_core.errors import CheckpointError, ConfigError, OutputError
 from stdnet_core.training import compact
 from stdnet_core.training import state as run_state
 from stdnet_core.training.batches import BatchStream, make_loader
 from stdnet_core.training.config import TrainConfig, to_yaml
 from stdnet_core.training.keeper import Keeper
+from stdnet_core.training.lock import locked
 from stdnet_core.training.module import TrainingModule, loss_config, model_config
 from stdnet_core.training.state import RunState
+from stdnet_core.whole_files import write_text, writing
 
 _EXPECTED = (
     ".*does not have many workers.*",
@@ -43,7 +48,7 @@ class RunResult:
         seconds: of training in this call.
         figures: of the last validation.
         interrupted: by Ctrl-C or SIGTERM.
-        finished: the run has no steps left.
+        finished: the run has no steps left, or none of ``minutes_in_all``.
     """
 
     first_step: int
@@ -75,6 +80,7 @@ def run(
     output: str | Path,
     *,
     minutes: float | None = None,
+    minutes_in_all: float | None = None,
     resume_compact: str | Path | None = None,
     fresh: bool = False,
 ) -> RunResult:
@@ -84,45 +90,76 @@ def run(
         config: of the run.
         output: folder of the run; a state there is gone on from.
         minutes: stop after so many, counted from now.
+        minutes_in_all: in place of it: finish after so many of training, those of calls before included, and let a
+            schedule whose horizon is time run over all of them.
         resume_compact: folder of a compact state to go on from when ``output`` holds no state.
         fresh: refuse to go on.
 
     Raises:
-        ConfigError, DataError, CheckpointError: something given does not fit.
+        ConfigError, DataError, CheckpointError: something given does not fit, or another run has ``output``.
+        OutputError: the disk is full; says what is safe.
         TrainingDiverged: the loss or gradient is not finite.
     """
     started = time.monotonic()
+    if minutes is not None and minutes_in_all is not None:
+        raise ConfigError("give minutes, or minutes_in_all, not both")
     output = Path(output)
     model_config(config)
     loss_config(config)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+    # The first process alone has the folder; the others of a run write nothing.
+    with locked(output) if rank_zero_only.rank == 0 else contextlib.nullcontext():
+        return _run(config, output, started, minutes, minutes_in_all, resume_compact, fresh)
+
+
+def _run(
+    config: TrainConfig,
+    output: Path,
+    started: float,
+    minutes: float | None,
+    minutes_in_all: float | None,
+    resume_compact: str | Path | None,
+    fresh: bool,
+) -> RunResult:
     folder = Path(resume_compact) if resume_compact is not None else None
     state, origin = starting_state(output, folder, fresh=fresh)
     first_step = state.step if state else 0
+    if minutes_in_all is not None and state is not None and state.seconds >= 60 * minutes_in_all:
+        return RunResult(first_step, first_step, 0.0, {}, interrupted=False, finished=True)
     if first_step >= config.optim.steps:
         if not (output / run_state.FILE_NAME).is_file():
             raise ConfigError(f"the run in {origin} has had its {config.optim.steps} steps; raise optim.steps to go on")
         return RunResult(first_step, first_step, 0.0, {}, interrupted=False, finished=True)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
-    output.mkdir(parents=True, exist_ok=True)
     module = TrainingModule(config, state, origin)
     if minutes is not None:
         module.seconds_allowed = 60 * minutes
+    elif minutes_in_all is not None:
+        module.seconds_allowed, module.seconds_counted = 60 * minutes_in_all, module.seconds_before
     trainer, device, rank, processes = _trainer(config, first_step)
     stream = BatchStream(config, device, rank, processes, start=first_step * config.optim.accumulate)
     if not (output / "best.safetensors").is_file():
         module.best_score = None
-    keeper = Keeper(config, output, stream.builder.pool.names, started, minutes)
+    saved = first_step if (output / run_state.FILE_NAME).is_file() else None
+    keeper = Keeper(config, output, stream.builder.pool.names, started, minutes, saved)
     trainer.callbacks.append(keeper)
     if rank == 0:
-        (output / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        write_text(output / "config.yaml", to_yaml(config))
     if config.trainer.compile:
         module.learner.model.compile(dynamic=True)
     module.began = time.monotonic()
+    if minutes_in_all is not None:
+        keeper.deadline = module.began + 60 * minutes_in_all - module.seconds_before
     with warnings.catch_warnings():
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message=message)
-        trainer.fit(module, train_dataloaders=make_loader(stream, config.data.workers))
+        try:
+            with _process_group(trainer):
+                trainer.fit(module, train_dataloaders=make_loader(stream, config.data.workers))
+        except OutputError as error:
+            raise OutputError(f"{error}; {keeper.what_is_safe()}") from error
     last_step = module.first_step + trainer.global_step
     return RunResult(
         first_step,
@@ -130,8 +167,22 @@ def run(
         time.monotonic() - module.began,
         keeper.figures,
         interrupted=keeper.interrupted,
-        finished=last_step >= config.optim.steps,
+        finished=last_step >= config.optim.steps or (minutes_in_all is not None and not keeper.interrupted),
     )
+
+
+@contextlib.contextmanager
+def _process_group(trainer: lightning.Trainer) -> Iterator[None]:
+    """The process group ends with the block, or its threads may abort a process that exits.
+
+    A run without an error ends together: the first process validates and saves when the others have nothing left to do.
+    """
+    try:
+        yield
+        trainer.strategy.barrier()
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def _lightning_trainer(**options: Any) -> lightning.Trainer:

@@ -6,17 +6,16 @@ whole, so that a run killed at any moment finds the previous or the new state, n
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stdnet_core.errors import CheckpointError
+from stdnet_core.whole_files import write_tensors
 
 FORMAT = "stdnet-training-1"
 FILE_NAME = "state.safetensors"
@@ -138,19 +137,12 @@ def restore_optimizer(state: RunState, network: nn.Module, optimizer: torch.opti
 
 
 def write(path: str | Path, state: RunState) -> None:
-    """Write the exact state; the file at ``path`` is always whole."""
+    """Write the exact state; the file at ``path`` is always whole.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     write_tensors(Path(path), {k: v.contiguous() for k, v in state.tensors().items()}, state.metadata())
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file in one step, on the disk before it takes its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    save_file(tensors, temporary, metadata=metadata)
-    temporary.chmod(0o644)  # safetensors writes files that only their owner may read
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read(path: str | Path) -> RunState:

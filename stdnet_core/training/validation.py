@@ -4,6 +4,7 @@ without the network."""
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from stdnet_core import classical
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.sensors.camera import simulate
 from stdnet_core.data.sensors.cell import JUDGED, Cell, scene_gain
+from stdnet_core.errors import ConfigError
 from stdnet_core.fill import fill_invalid
 from stdnet_core.scoring import FAULTLESS_CM, cell_score
 from stdnet_core.training.batches import network_input, supported
@@ -27,6 +29,7 @@ from stdnet_core.training.recurrent_batches import clip_flow, geometry_of, suppo
 FLAT = 0.02
 """Neighbouring depths that differ by more than this fraction make an edge."""
 _CLIPS_IN_TURN = 4  # times as many clips are there as each cell is measured on
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,18 +59,32 @@ class Validator:
         config: of the run; without ``val.cells`` it is measured in those of the judge whose ratio it is trained for.
 
     Raises:
-        ConfigError: there is no cell to measure.
+        ConfigError: there is no cell to measure, or no clip to measure it on.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         sources = [self._clips(source) for source in config.val.sources]
+        if not any(sources):
+            sources = self._trained_on()
         self.cases = [
             self._case(label, clip, cell)
             for number, cell in enumerate(validated_cells(config))
             for clips in sources
             for label, clip in _in_turn(clips, number, config.val.clips)
         ]
+
+    def _trained_on(self) -> list[list[tuple[str, RgbdClip]]]:
+        """Clips of recorded sequences that are trained on, for want of others."""
+        recorded = [source for source in self.config.data.sources if source.weight > 0 and source.source != "synthetic"]
+        clips = [self._clips(source) for source in recorded]
+        if not any(clips):
+            raise ConfigError("no source of val.sources has a sequence; give one that has")
+        _LOG.warning(
+            "no source of val.sources has a sequence: validation measures what is trained on, and best.safetensors is "
+            "what is best on that"
+        )
+        return clips
 
     def _clips(self, source: SourceConfig) -> list[tuple[str, RgbdClip]]:
         sequences = open_sequences(source, skip_bad=self.config.data.skip_bad)

@@ -179,7 +179,7 @@ class Scorer:
             row, truth = self._judge(frame, outputs, shown)
         else:
             row, truth = self._compare(frame, outputs, others["bilinear"].depth), frame.truth
-            self.measured = self.measured or bool(valid_depth(truth).any())
+        self.measured = self.measured or bool(valid_depth(truth).any())
         number = len(self.analysis) - 1
         self.video.add(frame.rgb, frame.depth_lr, done.depth, truth)
         if done.info is not None and (self.cloud is None or number == self._expected // 2):
@@ -352,6 +352,8 @@ def _account(
     if len(result.analysis) == 0 and not result.partial and not node.ended:
         reasons = [*reader.skipped.values(), *node.messages.values()] or ["no frame has a truth"]
         raise DataError(f"{task.bag.path}: no frame could be scored: {reasons[0]}")
+    if len(result.analysis) and result.recording is not None and not scorer.measured and not result.partial:
+        raise DataError(f"{task.bag.path}: nothing could be judged: {_why_nothing(task, result, scorer)}")
     if len(result.analysis) and result.recording is None and not result.partial:
         figures = result.analysis.figures()
         if not any(math.isfinite(figures[method]["rmse_cm"]) for method in result.analysis.methods):

@@ -94,6 +94,7 @@ def run_demo(arguments: list[str] | None = None) -> None:
     metrics = json.loads((output / "metrics.json").read_text())
     print(summary(metrics))
     print(f"\nLook at {output}: frame_*.png, preview.mp4 (or .gif), cloud.png, cloud.ply, metrics.json")
+    print("In the pictures black is no depth; coverage is the share of the true depth's pixels that have some.")
     print(f"done in {time.monotonic() - started:.0f} s")
 
 

@@ -133,6 +133,8 @@ def publish_stream(
         "unsent": len(stream) - len(stamps),
         "seconds": time.monotonic() - start,
     }
+    left = f", {content['unsent']} left out" if content["unsent"] else ""
+    print(f"sent {len(stamps)} frames in {content['seconds']:.1f} s{left}, {unanswered} of them unanswered", flush=True)
     temporary = log.with_suffix(".part")
     temporary.write_text(json.dumps(content))
     temporary.rename(log)
@@ -159,6 +161,8 @@ def main() -> None:
                 places = ", ".join(missing or ["the receiver's topics"])
                 raise StdnetError(f"no connection on {places} after {args.timeout:.0f} s; see node.log")
             spin_for(camera, 0.05)
+        pace = "as the node answers" if args.rate is None else f"at {args.rate:g} Hz"
+        print(f"all topics are connected; sending {len(stream)} frames {pace}", flush=True)
         publish_stream(
             camera,
             stream,

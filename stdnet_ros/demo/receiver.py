@@ -83,6 +83,7 @@ def receive(receiver: Receiver, ready: Path, published: Path, timeout: float) ->
     while not receiver.connected:
         spin_for(receiver, 0.05)
     ready.touch()
+    print("all topics of the node are there", flush=True)
     log: dict | None = None
     while True:
         spin_for(receiver, 0.1)
@@ -121,6 +122,8 @@ def main() -> None:
     finally:
         receiver.destroy_node()
         rclpy.try_shutdown()
+    got = receiver.got
+    print(f"received {len(got.stamps)} depth images, {len(got.infos)} camera_infos and {got.clouds} clouds", flush=True)
     args.received.touch()
     score(stream, receiver.got, log, args.output)
 

@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from sensor_msgs.msg import CameraInfo, PointCloud2
@@ -16,14 +17,16 @@ from sensor_msgs.msg import CameraInfo, PointCloud2
 from stdnet_core.classical import bilinear
 from stdnet_core.errors import StdnetError
 from stdnet_core.report.cloud import back_project, flatness, render_cloud, write_ply
-from stdnet_core.report.panels import Tile, compose, depth_limits, error_limit, frame_tiles
+from stdnet_core.report.panels import Tile, compose, depth_limits, error_limit, frame_tiles, scale_bars
 from stdnet_core.report.versions import versions
 from stdnet_core.report.video import Mp4Writer, write_gif
+from stdnet_core.short_repr import short_repr
 from stdnet_ros.demo.stream import Stream
 
 _PICTURES = 5
 _PREVIEW_FRAMES = 40
 _GIF_WIDTH = 200
+_ZOOM = 3
 
 
 class ErrorSums:
@@ -81,6 +84,8 @@ class Reception:
     cloud: PointCloud2 | None
     duplicates: int
     diagnostics: dict[str, str]
+
+    __repr__ = short_repr
 
 
 def score(stream: Stream, got: Reception, log: dict, output: Path) -> dict:
@@ -172,13 +177,37 @@ def _draw(stream: Stream, got: Reception, order: list[int], output: Path) -> Non
             )
             colour, low, simple, ours, truth, simple_error, our_error = tiles
             if index in chosen:
-                picture = compose([colour, low, ours, truth, our_error], tile_width=384)
-                _save(output / f"frame_{index:06d}.png", picture)
+                picture = _with_zoom(tiles, _window(_bilinear(stream, index), stream.truth[index], worst))
+                bars = scale_bars(picture.shape[1], limits, worst)
+                _save(output / f"frame_{index:06d}.png", np.concatenate((picture, bars)))
             if row % step == 0:
                 grid = [colour, low, truth, simple, ours, _side_by_side(simple_error, our_error)]
                 video.add(compose(grid, columns=3, tile_width=384))
                 gif.append(compose(grid, columns=3, tile_width=_GIF_WIDTH))
     write_gif(output / "preview.gif", gif, min(10.0, stream.info.fps))
+
+
+def _window(simple: np.ndarray, truth: np.ndarray, most: float) -> tuple[slice, slice]:
+    """The third of the picture (rows, columns) in which interpolation errs most; errors count up to ``most`` metres."""
+    error = np.nan_to_num(np.minimum(np.abs(simple - truth), most)).astype(np.float32)
+    height, width = (length // _ZOOM for length in truth.shape)
+    mean = cv2.boxFilter(error, -1, (width, height), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
+    mean = mean[: error.shape[0] - height + 1, : error.shape[1] - width + 1]
+    top, left = np.unravel_index(mean.argmax(), mean.shape)
+    return slice(int(top), int(top) + height), slice(int(left), int(left) + width)
+
+
+def _with_zoom(tiles: list[Tile], window: tuple[slice, slice]) -> np.ndarray:
+    """Colour, input, bilinear, output and truth, below each its part in the window, and both errors beside them."""
+    colour, low, simple, ours, truth, simple_error, our_error = tiles
+    framed = colour.image.copy()
+    rows, columns = window
+    thickness = max(1, framed.shape[1] // 200)
+    cv2.rectangle(framed, (columns.start, rows.start), (columns.stop - 1, rows.stop - 1), (255, 255, 255), thickness)
+    shown = [colour, low, simple, ours, truth]
+    above = [Tile(colour.caption, framed), *shown[1:], simple_error]
+    below = [Tile(f"{tile.caption.partition(',')[0]}, framed part", tile.image[window]) for tile in shown]
+    return compose([*above, *below, our_error], columns=6, tile_width=320)
 
 
 def _side_by_side(left: Tile, right: Tile) -> Tile:
@@ -212,7 +241,9 @@ def _inspect_cloud(stream: Stream, got: Reception, index_of: dict[int, int], out
     drift = np.hypot(k[0, 0] * x / z + k[0, 2] - columns, k[1, 1] * y / z + k[1, 2] - rows)
     flat = flatness(points, back_project(stream.truth[index_of[stamp]], k))
     write_ply(output / "cloud.ply", points, colors)
-    _save(output / "cloud.png", render_cloud(points, colors, size=(480, 640)))
+    picture = render_cloud(points, colors, size=(480, 640))
+    caption = "the last cloud, from beside the camera; grey: hidden from the camera"
+    _save(output / "cloud.png", compose([Tile(caption, picture)], tile_width=640))
     return {
         "points": int(seen.sum()),
         "reprojection_px_max": float(drift.max()) if drift.size else None,
@@ -240,6 +271,4 @@ def cloud_arrays(cloud: PointCloud2) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _save(path: Path, picture: np.ndarray) -> None:
-    import cv2
-
     cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))

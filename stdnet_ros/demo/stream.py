@@ -15,6 +15,7 @@ from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors import DepthCamera, Sensor
 from stdnet_core.errors import DataError, InputError
+from stdnet_core.short_repr import short_repr
 
 _ARRAYS = ("rgb", "depth_lr", "truth")
 _CHUNK = 8
@@ -59,6 +60,8 @@ class Stream:
     rgb: np.ndarray
     depth_lr: np.ndarray
     truth: np.ndarray
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return self.info.frames

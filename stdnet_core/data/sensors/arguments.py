@@ -10,14 +10,14 @@ from stdnet_core.data.sensors.presets import PRESETS, preset
 from stdnet_core.errors import ConfigError
 
 
-def add_sensor_arguments(parser: Any, default: str = "dtof_paper") -> None:
-    """Add ``--sensor`` and ``--sensor-value`` to a parser or a group of one."""
+def add_sensor_arguments(parser: Any, default: str | None = "dtof_paper", told: str = "%(default)s") -> None:
+    """Add ``--sensor`` and ``--sensor-value`` to a parser or a group of one; ``told`` is the default as help has it."""
     parser.add_argument(
         "--sensor",
         choices=PRESETS,
         default=default,
         metavar="NAME",
-        help=f"depth camera to simulate: {', '.join(PRESETS)} (default: %(default)s)",
+        help=f"depth camera to simulate: {', '.join(PRESETS)} (default: {told})",
     )
     parser.add_argument(
         "--sensor-value",
@@ -84,3 +84,11 @@ def ratio_argument(text: str) -> float:
     if not 1 <= ratio <= 256:
         raise argparse.ArgumentTypeError(f"{text}: a scale is from 1 to 256")
     return int(ratio) if ratio == int(ratio) else ratio
+
+
+def scales_argument(text: str) -> list[float]:
+    """Ratios, separated by commas."""
+    scales = [ratio_argument(part) for part in text.split(",")]
+    if len(set(scales)) < len(scales):
+        raise argparse.ArgumentTypeError(f"{text!r}: scales must differ")
+    return scales

@@ -26,6 +26,7 @@ from stdnet_core.model.recurrent.geometry import (
     neighbors,
     take,
 )
+from stdnet_core.short_repr import network_repr, short_repr
 
 MULTIPLE = 16
 """Height and width that the network takes are multiples of it."""
@@ -62,6 +63,8 @@ class RecurrentState:
     rgb: Tensor
     hidden: Tensor
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class RecurrentOutput:
@@ -75,6 +78,8 @@ class RecurrentOutput:
     depth: Tensor
     log_scale: Tensor
 
+    __repr__ = short_repr
+
 
 def squash(ratio: Tensor) -> Tensor:
     """Relative differences of 0.1 % to 100 % brought to like sizes, with their sign."""
@@ -84,6 +89,8 @@ def squash(ratio: Tensor) -> Tensor:
 
 class RecurrentNet(nn.Module):
     """One step a frame: :meth:`step`."""
+
+    __repr__ = network_repr
 
     def __init__(self, config: RecurrentConfig | None = None) -> None:
         super().__init__()

@@ -1,0 +1,1 @@
+"""The paper's figures: what ``python -m stdnet_core.analyze`` draws and counts."""
