@@ -423,6 +423,38 @@ def test_files_named_by_stamps_are_read_in_their_order(name, tmp_path):
         open_source(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{kind}_{0:04d}_640x480",
+        "frame{0:03d}_cam1",
+        "{0:03d}_{kind}16",
+        "1699999999_{1:09d}",
+        "cam0-{2}_{3:09d}",
+        "2024-05-01_12-00-{4:02d}.{5:03d}",
+    ],
+)
+def test_the_number_that_tells_frames_apart_may_stand_anywhere_in_a_name(name, tmp_path):
+    write_own(tmp_path / "a", frames=4)
+    for kind in ("color", "depth"):
+        for t, path in enumerate(sorted((tmp_path / "a" / kind).iterdir())):
+            seconds, rest = divmod(1_699_999_999_800_000_000 + t * 150_000_000, 10**9)
+            parts = (t, t * 10**8, seconds, rest, 58 + t // 3, t % 3 * 300)
+            path.rename(path.with_name(name.format(*parts, kind=kind) + path.suffix))
+    (sequence,) = open_source(tmp_path)
+    assert len(sequence) == 4
+    for t in range(4):
+        np.testing.assert_allclose(sequence.clip(t, 1).depth[0, 0].numpy(), depth_image(t), atol=6e-4)
+
+
+def test_two_files_of_one_frame_are_named(tmp_path):
+    write_own(tmp_path / "a", frames=4)
+    write_image(tmp_path / "a/color/000002.png", picture(3))
+    write_image(tmp_path / "a/color/000002.bmp", picture(2))
+    with pytest.raises(DataError, match="000002.bmp and 000002.* are of the same frame"):
+        open_source(tmp_path / "a")
+
+
 def test_pixels_are_read_as_stored_whatever_exif_says(tmp_path):
     path = tmp_path / "turned.jpg"
     picture = np.zeros((16, 32, 3), np.uint8)

@@ -34,8 +34,10 @@ from stdnet_core.depth_units import DepthUnits, along_axis, check_units
 from stdnet_core.errors import DataError
 
 _ASPECT_TOLERANCE = 0.02
-_LAST_NUMBER = r"(\d+)\D*$"
 _STAMP = re.compile(r"(\d+)\.(\d{1,9})")  # seconds, and a part of one
+_STAMP_PARTS = re.compile(r"(?<!\d)(\d{10})[._-](\d{9})(?!\d)")  # seconds and nanoseconds
+_NUMBER_LIMIT = 10**20
+"""No number of a name is larger: 64 bits have at most 20 digits."""
 _FRAMES_LOOKED_AT = 5
 _FIRST_STAMP = 10**8
 """From here on a file's number is a time in seconds, milliseconds, microseconds or nanoseconds."""
@@ -311,28 +313,56 @@ def find_folders(root: Path, is_sequence: Callable[[set[str]], bool], max_depth:
             yield from find_folders(root / name, is_sequence, max_depth - 1)
 
 
-def numbered_files(folder: Path, suffixes: Sequence[str], number: str = _LAST_NUMBER) -> dict[int, Path]:
+def numbered_files(folder: Path, suffixes: Sequence[str], number: str | None = None) -> dict[int, Path]:
     """Files of a folder by their number.
 
     Args:
         folder: an absent folder has no files.
         suffixes: lower-case file suffixes that count.
-        number: pattern searched in the name without its last suffix; its group is the number. By default the last
-            number of the name; names like 1560244315.996871 and 0.033000 are stamps, whose number is in nanoseconds.
+        number: pattern searched in the name without its last suffix; its group is the number. By default the number
+            that differs between the files' names, wherever it stands; several are read together, as of a date. Names
+            like 1560244315.996871, 0.033000 and 1560244315_996871000 are stamps, whose number is in nanoseconds.
+
+    Raises:
+        DataError: two files have the same number.
     """
-    pattern = re.compile(number)
-    found: dict[int, Path] = {}
     if not folder.is_dir():
-        return found
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in suffixes and not path.name.startswith("."):
-            stamp = _STAMP.fullmatch(path.stem) if number == _LAST_NUMBER else None
-            match = pattern.search(path.stem)
-            if stamp:
-                found[int(stamp[1] + stamp[2].ljust(9, "0"))] = path
-            elif match:
-                found[int(match.group(1))] = path
+        return {}
+    paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in suffixes and not p.name.startswith(".")]
+    stems = [path.stem for path in paths]
+    numbers = _telling_numbers(stems) if number is None else [_searched(number, stem) for stem in stems]
+    found: dict[int, Path] = {}
+    for value, path in zip(numbers, paths, strict=True):
+        if value in found:
+            raise DataError(f"{folder}: {found[value].name} and {path.name} are of the same frame; keep one of them")
+        if value is not None:
+            found[value] = path
     return found
+
+
+def _searched(pattern: str, stem: str) -> int | None:
+    match = re.search(pattern, stem)
+    return int(match.group(1)) if match else None
+
+
+def _telling_numbers(stems: Sequence[str]) -> list[int | None]:
+    """The number that says which frame each name is of."""
+    numbers = [re.findall(r"\d+", stem) for stem in stems]
+    columns = list(zip(*numbers, strict=True)) if len({len(found) for found in numbers}) == 1 else []
+    differing = [k for k, column in enumerate(columns) if len(set(column)) > 1]
+    told: list[int | None] = []
+    for stem, found in zip(stems, numbers, strict=True):
+        stamp = _STAMP.fullmatch(stem) or _STAMP_PARTS.search(stem)
+        if stamp:
+            told.append(int(stamp[1] + stamp[2].ljust(9, "0")))
+        elif found:
+            value = 0
+            for text in [found[k] for k in differing] or found[-1:]:
+                value = value * _NUMBER_LIMIT + int(text)
+            told.append(value)
+        else:
+            told.append(None)
+    return told
 
 
 def complete_runs(

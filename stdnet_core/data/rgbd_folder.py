@@ -84,21 +84,21 @@ def open_folders(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RUL
                 "a stored unit is (--depth-unit)"
             )
             continue
-        colors = numbered_files(folder / color, COLOR_SUFFIXES)
-        kinds = {"colour": colors}
-        depths = numbered_files(folder / "depth", DEPTH_SUFFIXES)
-        lows = numbered_files(folder / "depth_lr", DEPTH_SUFFIXES)
-        flows = numbered_files(folder / "flow", (".npy",))
-        if depths or not lows:
-            kinds["depth"] = depths
-        if lows:
-            kinds["low-resolution depth"] = lows
         try:
+            colors = numbered_files(folder / color, COLOR_SUFFIXES)
+            depths = numbered_files(folder / "depth", DEPTH_SUFFIXES)
+            lows = numbered_files(folder / "depth_lr", DEPTH_SUFFIXES)
+            flows = numbered_files(folder / "flow", (".npy",))
             intrinsics = read_intrinsics(folder / "intrinsics.txt")
             stamps = _read_stamps(folder / "stamps.txt", sorted(colors))
         except DataError as error:
             findings.report(str(error))
             continue
+        kinds = {"colour": colors}
+        if depths or not lows:
+            kinds["depth"] = depths
+        if lows:
+            kinds["low-resolution depth"] = lows
         runs = complete_runs(folder, kinds, findings, counted=False)
         for name, run in zip(run_names(sequence_name(folder, root), runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths.get(n), lows.get(n), flows.get(n), stamps.get(n)) for n in run]
@@ -143,9 +143,9 @@ def open_scannet(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RUL
     """All ScanNet scenes at or below ``root``: colour is brought to the size of the depth."""
     sequences: list[RgbdSequence] = []
     for folder in find_folders(root, is_scannet_folder):
-        colors = numbered_files(folder / "color", COLOR_SUFFIXES)
-        depths = numbered_files(folder / "depth", DEPTH_SUFFIXES)
         try:
+            colors = numbered_files(folder / "color", COLOR_SUFFIXES)
+            depths = numbered_files(folder / "depth", DEPTH_SUFFIXES)
             intrinsics = read_intrinsics(folder / "intrinsic" / "intrinsic_depth.txt")
         except DataError as error:
             findings.report(str(error))
