@@ -244,13 +244,13 @@ def test_a_damaged_first_frame_is_left_out(tmp_path):
 
 
 def write_topics(path, topics, frames=2):
-    """``topics``: name -> (pixels(t), encoding, frame_id); encoding with a semicolon is a CompressedImage's format."""
+    """``topics``: name -> (pixels(t), encoding, frame_id); encoding of bytes is a CompressedImage's format."""
     with Bag(path, "mcap") as bag:
         for t in range(frames):
             for name, (pixels, encoding, frame) in topics.items():
                 kind = "sensor_msgs/msg/Image"
                 stamp = 1000.0 + t / 30
-                if ";" in encoding or encoding == "compressedDepth":
+                if isinstance(pixels(t), bytes):
                     kind = bag.store.types["sensor_msgs/msg/CompressedImage"]
                     data = np.frombuffer(pixels(t), np.uint8)
                     bag.write(name, kind(header=bag.header(stamp, frame), format=encoding, data=data), stamp)
@@ -341,16 +341,46 @@ def test_lossless_depth_is_taken_and_not_its_jpeg(tmp_path, form):
     check(path, 2)
 
 
-def test_sixteen_bit_png_of_the_compressed_transport_is_depth(tmp_path):
+@pytest.mark.parametrize("header", [b"", bytes(12)])
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("16UC1; png compressed ", "mono16; png compressed ", "16UC1", "png", "PNG", ".png", "image/png", ""),
+        *("16uc1; compresseddepth", "png; compressedDepth"),
+    ],
+)
+def test_a_png_of_sixteen_bits_is_depth_whatever_its_format_is_called(tmp_path, form, header):
     path = write_topics(
         tmp_path / "run",
         {
             "/cam/color/image_raw": (color_image, "rgb8", "optical"),
-            "/cam/depth/image_raw/compressed": (
-                lambda t: cv2.imencode(".png", depth_image(t))[1].tobytes(),
-                "16UC1; png compressed ",
-                "optical",
-            ),
+            "/cam/color/compressed": (lambda t: cv2.imencode(".png", color_image(t))[1].tobytes(), "png", "optical"),
+            "/cam/depth/image_raw/compressed": (lambda t: header + compressed_depth(t)[12:], form, "optical"),
+        },
+    )
+    check(path, 2)
+
+
+def test_a_picture_of_depth_is_not_taken_for_colour(tmp_path):
+    path = write_topics(
+        tmp_path / "run",
+        {
+            "/cam/color/image_raw": (color_image, "rgb8", "optical"),
+            "/cam/depth/image_color": (lambda t: np.full((12, 16, 3), 90, np.uint8), "bgr8", "optical"),
+            "/cam/depth/image_rect": (depth_image, "16UC1", "optical"),
+        },
+    )
+    assert chosen(path) == ("/cam/color/image_raw", "/cam/depth/image_rect")
+
+
+@pytest.mark.parametrize("frames", [("", "optical"), ("optical", ""), ("", "")])
+def test_an_empty_frame_says_nothing(tmp_path, frames):
+    color, depth = frames
+    path = write_topics(
+        tmp_path / "run",
+        {
+            "/cam/color/image_raw": (color_image, "rgb8", color),
+            "/cam/depth/image_raw": (depth_image, "16UC1", depth),
         },
     )
     check(path, 2)
@@ -379,9 +409,8 @@ def test_depth_of_another_frame_is_not_registered_until_that_is_said(tmp_path):
     check(f"{path}?registered=yes", 2)
 
 
-@pytest.mark.parametrize("encoding", ["64FC1", "32SC1"])
-def test_depth_of_an_encoding_that_is_not_read_is_named(tmp_path, encoding):
-    kind = np.float64 if encoding == "64FC1" else np.int32
+@pytest.mark.parametrize(("encoding", "kind"), [("64FC1", np.float64), ("32SC1", np.int32), ("16SC1", np.int16)])
+def test_depth_of_an_encoding_that_is_not_read_is_named(tmp_path, encoding, kind):
     path = write_topics(
         tmp_path / "run",
         {
@@ -389,7 +418,7 @@ def test_depth_of_an_encoding_that_is_not_read_is_named(tmp_path, encoding):
             "/cam/depth/image_raw": (lambda t: depth_image(t).astype(kind), encoding, "optical"),
         },
     )
-    with pytest.raises(DataError, match=f"/cam/depth/image_raw: encoding '{encoding}' is not supported"):
+    with pytest.raises(DataError, match=f"/cam/depth/image_raw: encoding '{encoding}' is not supported for depth"):
         open_source(path)
 
 

@@ -158,7 +158,7 @@ class BagSequence:
                 f"colour of {_size(self.frame_size)} on {self.color_topic}; choose a registered depth topic with "
                 f"{self.path}?depth=TOPIC (the bag holds {self._open().contents()})"
             )
-        if not registered and depth_frame and not frames_agree(color_frame, depth_frame):
+        if not registered and not frames_agree(color_frame, depth_frame):
             raise DataError(
                 f"{self.path}: depth on {self.depth_topic} is seen from {printable(depth_frame)}, colour on "
                 f"{self.color_topic} from {printable(color_frame)}: not registered to each other; choose a registered "
