@@ -180,6 +180,20 @@ def test_an_mcap_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path):
     )
 
 
+@pytest.mark.parametrize("kind", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("suffix", [".mcap", ".db3", ".bag"])
+def test_a_recording_is_told_by_its_first_bytes(tmp_path, kind, suffix):
+    folder = write_camera_bag(tmp_path / "run", kind)
+    (file,) = (path for path in folder.iterdir() if path.suffix in (".mcap", ".db3"))
+    check(file.rename(tmp_path / f"renamed{suffix}"))
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    (tmp_path / "run.db3").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(DataError, match="git lfs pull"):
+        BagFile(tmp_path / "run.db3")
+
+
 def test_what_cannot_be_read_names_the_remedy(tmp_path):
     path = write_camera_bag(tmp_path / "run", "ros1")
     whole = path.read_bytes()
