@@ -157,7 +157,7 @@ def look_at(stored: np.ndarray, units: DepthUnits) -> Impression | None:
         largest=float(values.max()),
         median_stored=float(np.median(stored[measured])),
         no_reading=float((stored == NO_READING).mean()) if integers else 0.0,
-        nowhere=float((np.isfinite(stored) & (stored >= _NOWHERE_M / units.unit_of(stored))).mean()),
+        nowhere=float((np.isfinite(stored) & (stored >= np.float64(_NOWHERE_M / units.unit_of(stored)))).mean()),
     )
 
 

@@ -91,3 +91,8 @@ def test_the_first_image_that_tells_something_is_looked_at():
     assert check_units([empty, almost, full], DepthUnits(), "x") == [
         "x: 50 % of depth is 65535, which is taken as no reading"
     ]
+
+
+def test_half_precision_is_looked_at_without_a_warning(recwarn):
+    assert look_at(np.full((4, 4), 1.5, np.float16), DepthUnits()).plausible
+    assert not recwarn
