@@ -407,6 +407,29 @@ def test_rgb_and_depth_without_tum_s_lists_are_in_millimetres(tmp_path):
         open_source(f"folder:{tmp_path / 'demo'}")
 
 
+def test_a_list_of_associations_makes_a_note_of_the_unit(tmp_path):
+    write_own(tmp_path / "demo", frames=3)
+    (tmp_path / "demo/associations.txt").write_text("0 depth/0.png 0 rgb/0.png")
+    (note,) = open_source(tmp_path / "demo").notes
+    assert "--depth-unit 0.0002" in note
+    assert open_source(tmp_path / "demo", depth_unit=0.001).notes == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "holds"),
+    [("depth", "0.npz", ".npz"), ("color", "cam0/0.png", "folder cam0"), ("color", "", "nothing")],
+)
+def test_a_folder_without_readable_images_is_named_with_what_it_holds(tmp_path, kind, name, holds):
+    write_own(tmp_path / "a", frames=2)
+    for path in (tmp_path / "a" / kind).iterdir():
+        path.unlink()
+    if name:
+        (tmp_path / "a" / kind / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "a" / kind / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=f"a/{kind}: no images of .*it holds {holds}"):
+        open_source(tmp_path / "a")
+
+
 @pytest.mark.parametrize("name", ["{}", "{:.6f}"])
 def test_files_named_by_stamps_are_read_in_their_order(name, tmp_path):
     write_own(tmp_path / "a", frames=4)

@@ -41,6 +41,7 @@ from stdnet_core.data.stamp_matching import match_nearest
 from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import DataError
 
+_ASSOCIATIONS = ("associations.txt", "association.txt", "associate.txt")
 _TUM_UNIT = 1 / 5000  # metres
 _TUM_MAX_DIFFERENCE_S = 0.02
 _TUM_CAMERAS = {
@@ -94,15 +95,25 @@ def open_folders(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RUL
         except DataError as error:
             findings.report(str(error))
             continue
+        empty = [name for name, found in ((color, colors), ("depth", depths or lows)) if not found]
+        if empty:
+            findings.report(f"{folder / empty[0]}: {_what_is_there(folder / empty[0])}")
+            continue
         kinds = {"colour": colors}
         if depths or not lows:
             kinds["depth"] = depths
         if lows:
             kinds["low-resolution depth"] = lows
+        notes = []
+        if rules.units.unit is None and any((folder / name).is_file() for name in _ASSOCIATIONS):
+            notes.append(
+                f"{folder}: taken as millimetres; a list of associations is often of depth in TUM's unit, 1/5000 m "
+                "(ICL-NUIM, ORB-SLAM): --depth-unit 0.0002"
+            )
         runs = complete_runs(folder, kinds, findings, counted=False)
         for name, run in zip(run_names(sequence_name(folder, root), runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths.get(n), lows.get(n), flows.get(n), stamps.get(n)) for n in run]
-            add_sequence(sequences, findings, name, frames, intrinsics=intrinsics, rules=rules)
+            add_sequence(sequences, findings, name, frames, intrinsics=intrinsics, rules=rules, notes=notes)
     return sequences
 
 
@@ -225,6 +236,14 @@ def write_folder(clip: RgbdClip, folder: Path, *, first: int = 0) -> None:
 def _millimetres(depth: Tensor) -> np.ndarray:
     millimetres = (depth[:, 0].double() * 1000).round().cpu().numpy()
     return np.where(millimetres <= 65535, millimetres, 0).astype(np.uint16)
+
+
+def _what_is_there(folder: Path) -> str:
+    """What a folder without readable images holds instead, for messages."""
+    expected = ", ".join(DEPTH_SUFFIXES if folder.name.startswith("depth") else COLOR_SUFFIXES)
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = sorted({f"folder {path.name}" if path.is_dir() else path.suffix or path.name for path in entries})
+    return f"no images of {expected}; it holds {', '.join(found[:5]) or 'nothing'}"
 
 
 def _read_stamps(path: Path, numbers: list[int]) -> dict[int, float]:
