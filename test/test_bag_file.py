@@ -230,6 +230,23 @@ def test_stamps_that_say_nothing_give_way_to_the_recorder_s(tmp_path, stamp):
     assert sequence.clip(0, 2).stamps.tolist() == pytest.approx([1000.0, 1000 + 1 / 30])
 
 
+def test_stamps_of_different_clocks_give_way_to_the_recorder_s_when_told(tmp_path):
+    with Bag(tmp_path / "run", "mcap") as bag:
+        for t in range(5):
+            bag.image("/cam/color/image_raw", color_image(t), "rgb8", 5 + t / 30, logged=1000 + t / 30)
+            bag.image("/cam/depth/image_raw", depth_image(t), "16UC1", 90 + t / 30, logged=1000.004 + t / 30)
+    with pytest.raises(DataError, match=r"ms apart.*\?stamps=record"):
+        open_source(bag.path)
+    check(f"{bag.path}?stamps=record")
+
+
+def test_recordings_inside_a_folder_are_named(tmp_path):
+    for name in ("a", "b"):
+        write_camera_bag(tmp_path / name, "mcap")
+    with pytest.raises(DataError, match="give the path of one inside: a, b"):
+        BagFile(tmp_path)
+
+
 def test_what_has_no_partner_is_said(tmp_path):
     with Bag(tmp_path / "run", "mcap") as bag:
         for t in range(6):

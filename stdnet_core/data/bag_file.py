@@ -253,6 +253,8 @@ class BagFile:
         if not found:
             active = next(path.glob("*.bag.active"), None)
             hint = f"; {active.name} was not finished: 'rosbag reindex'" if active else ""
+            inner = [f.name for f in sorted(path.iterdir()) if f.is_dir() and recordings(f)]
+            hint += f"; give the path of one inside: {', '.join(inner[:5])}" if inner else ""
             raise DataError(
                 f"{path}: no ROS bag in this folder; expected metadata.yaml with .mcap or .db3 files, or .bag "
                 f"files{hint}"
