@@ -407,6 +407,35 @@ def test_rgb_and_depth_without_tum_s_lists_are_in_millimetres(tmp_path):
         open_source(f"folder:{tmp_path / 'demo'}")
 
 
+@pytest.mark.parametrize("line", ["{0} {1}\\{2}.png", "{0},{1}/{2}.png"])
+@pytest.mark.parametrize("unit", [1, 10**6])
+def test_lists_of_other_tools(tmp_path, line, unit):
+    folder = tmp_path / "rgbd_dataset_freiburg1_xyz"
+    for kind, delay in (("rgb", 0), ("depth", 4_000_000)):
+        rows = []
+        for t in range(3):
+            stamp = 1_700_000_000_000_000_000 + t * 33_000_000 + delay
+            image = picture(t) if kind == "rgb" else millimetres(depth_image(t))
+            write_image(folder / f"{kind}/{stamp}.png", image)
+            rows.append(line.format(stamp // unit, kind, stamp))
+        (folder / f"{kind}.txt").write_text("\n".join(rows))
+    (sequence,) = open_source(folder)
+    stamps = sequence.clip(0, 3).stamps.numpy()
+    np.testing.assert_allclose(stamps - 1_700_000_000, [0, 0.033, 0.066], atol=1e-5)
+
+
+def test_files_named_by_stamps_of_their_own_are_paired_as_tum_s(tmp_path):
+    write_own(tmp_path / "a", frames=3)
+    (tmp_path / "a/color").rename(tmp_path / "a/rgb")
+    for kind, delay in (("rgb", 0), ("depth", 4_000_000)):
+        for t, path in enumerate(sorted((tmp_path / "a" / kind).iterdir())):
+            path.rename(path.with_name(f"{1_700_000_000_000_000_000 + t * 33_000_000 + delay}.png"))
+    with pytest.raises(DataError, match=f"nearest stamp .*as tum:{tmp_path / 'a'}"):
+        open_source(tmp_path / "a")
+    (sequence,) = open_source(f"tum:{tmp_path / 'a'}", depth_unit=0.001)
+    np.testing.assert_allclose(sequence.clip(2, 1).depth[0, 0].numpy(), depth_image(2), atol=6e-4)
+
+
 def test_a_list_of_associations_makes_a_note_of_the_unit(tmp_path):
     write_own(tmp_path / "demo", frames=3)
     (tmp_path / "demo/associations.txt").write_text("0 depth/0.png 0 rgb/0.png")

@@ -42,6 +42,7 @@ from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import DataError
 
 _ASSOCIATIONS = ("associations.txt", "association.txt", "associate.txt")
+_LAST_SECOND = 1e11
 _TUM_UNIT = 1 / 5000  # metres
 _TUM_MAX_DIFFERENCE_S = 0.02
 _TUM_CAMERAS = {
@@ -104,6 +105,12 @@ def open_folders(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RUL
             kinds["depth"] = depths
         if lows:
             kinds["low-resolution depth"] = lows
+        if not set(colors) & set(depths or lows):
+            findings.report(
+                f"{folder}: no colour and depth have the same name; images named by stamps of their own, in rgb/ and "
+                f"depth/, are paired by the nearest stamp as tum:{folder} (--depth-unit 0.001 for millimetres)"
+            )
+            continue
         notes = []
         if rules.units.unit is None and any((folder / name).is_file() for name in _ASSOCIATIONS):
             notes.append(
@@ -250,7 +257,7 @@ def _read_stamps(path: Path, numbers: list[int]) -> dict[int, float]:
     if not path.exists():
         return {}
     try:
-        stamps = [float(line.split()[0]) for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+        stamps = [_seconds(line.split()[0]) for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except (ValueError, UnicodeDecodeError):
         raise DataError(f"{path}: expected one number of seconds a line") from None
     if len(stamps) != len(numbers):
@@ -258,15 +265,24 @@ def _read_stamps(path: Path, numbers: list[int]) -> dict[int, float]:
     return dict(zip(numbers, stamps, strict=True))
 
 
+def _seconds(text: str) -> float:
+    """A stamp in seconds; one larger than any date's is in milliseconds, microseconds or nanoseconds."""
+    stamp = float(text)
+    while stamp > _LAST_SECOND:
+        stamp /= 1000
+    return stamp
+
+
 def _tum_list(folder: Path, kind: str) -> list[tuple[float, Path]]:
     """(stamp, file) of each line of rgb.txt or depth.txt, or of each file named by its stamp."""
     listing = folder / f"{kind}.txt"
     try:
         if listing.exists():
-            lines = [line.split() for line in listing.read_text("utf-8-sig").splitlines()]
-            rows = [(float(f[0]), folder / f[1]) for f in lines if f and not f[0].startswith("#")]
+            text = listing.read_text("utf-8-sig").replace(",", " ").replace("\\", "/")
+            lines = [line.split() for line in text.splitlines()]
+            rows = [(_seconds(f[0]), folder / f[1]) for f in lines if f and not f[0].startswith("#")]
         else:
-            rows = [(float(p.stem), p) for p in (folder / kind).iterdir() if p.suffix.lower() in COLOR_SUFFIXES]
+            rows = [(_seconds(p.stem), p) for p in (folder / kind).iterdir() if p.suffix.lower() in COLOR_SUFFIXES]
     except (ValueError, IndexError, UnicodeDecodeError):
         raise DataError(f'{listing}: expected lines "stamp file" as in TUM RGB-D') from None
     if not rows:
