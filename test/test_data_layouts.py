@@ -705,6 +705,15 @@ def test_distances_along_rays_at_the_resolution_of_the_depth(tmp_path):
     np.testing.assert_allclose(clip.depth_lr[0, 0].numpy(), wall, rtol=1e-6)
 
 
+def test_intrinsics_of_a_picture_of_another_size_are_said(tmp_path):
+    write_own(tmp_path / "a", frames=2)
+    (tmp_path / "a/intrinsics.txt").write_text("1060 1060 960 540")
+    (note,) = open_source(tmp_path / "a").notes
+    assert "principal point (960, 540), outside the frames" in note
+    with pytest.raises(DataError, match="distances along rays cannot become depth"):
+        open_source(f"{tmp_path / 'a'}?distance=ray")
+
+
 def test_distances_along_rays_need_intrinsics(tmp_path):
     write_own(tmp_path / "a", frames=1)
     with pytest.raises(DataError, match="distance is 'slant'; give z or ray"):

@@ -203,6 +203,16 @@ def test_pixels_of_a_video_are_as_stored_whatever_its_rotation_tag_says(tmp_path
     np.testing.assert_array_equal(frames, expected)
 
 
+def test_depth_missing_in_the_middle_of_a_video_is_named(tmp_path):
+    write_video(tmp_path / "rgb.mp4", 6)
+    for t in (0, 1, 3, 4, 5):
+        write_image(tmp_path / f"depth/{t:04d}.png", low_depth(t))
+    with pytest.raises(DataError, match=r"between 0001.png and 0003.png depth images are missing"):
+        from_video(tmp_path / "rgb.mp4", tmp_path / "depth")
+    write_video(tmp_path / "five.mp4", 5)  # of the frames that have depth alone
+    assert from_video(tmp_path / "five.mp4", tmp_path / "depth").length == 5
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

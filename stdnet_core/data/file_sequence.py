@@ -39,7 +39,7 @@ _STAMP_PARTS = re.compile(r"(?<!\d)(\d{10})[._-](\d{9})(?!\d)")  # seconds and n
 _NUMBER_LIMIT = 10**20
 """No number of a name is larger: 64 bits have at most 20 digits."""
 _FRAMES_LOOKED_AT = 5
-_FIRST_STAMP = 10**8
+FIRST_STAMP = 10**8
 """From here on a file's number is a time in seconds, milliseconds, microseconds or nanoseconds."""
 
 
@@ -174,6 +174,7 @@ class FileSequence:
         self.frame_size = first.frame_size
         self.intrinsics = first.intrinsics
         self.lr_scale = first.lr_scale
+        self._check_centre()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -266,6 +267,21 @@ class FileSequence:
                 f"frames of {_size(size)}; the images were turned or cropped"
             )
         return resized_camera(self._intrinsics, self._intrinsics_size, size)
+
+    def _check_centre(self) -> None:
+        """A principal point outside the picture is of a picture of another size."""
+        if self.intrinsics is None:
+            return
+        cx, cy = float(self.intrinsics[0, 2]), float(self.intrinsics[1, 2])
+        if 0 <= cx < self.frame_size[1] and 0 <= cy < self.frame_size[0]:
+            return
+        text = (
+            f"{self.name}: its intrinsics have the principal point ({cx:g}, {cy:g}), outside the frames of "
+            f"{_size(self.frame_size)} pixels; they are of a picture of another size"
+        )
+        if self._rules.ray:
+            raise DataError(f"{text}, and distances along rays cannot become depth by them")
+        self.notes.append(text)
 
     def _center(self, clip: RgbdClip) -> RgbdClip:
         height, width = clip.frame_size
@@ -389,7 +405,7 @@ def complete_runs(
             findings.report(f"{place}: no {kind} files")
             return []
     numbers = sorted(set().union(*kinds.values()))
-    counted = counted and numbers[0] < _FIRST_STAMP
+    counted = counted and numbers[0] < FIRST_STAMP
     expected = range(numbers[0], numbers[-1] + 1) if counted else numbers
     bad: dict[int, str] = {}
     for number in sorted(set(expected) | set(numbers)):
