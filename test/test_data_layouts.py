@@ -359,6 +359,15 @@ def test_depth_of_lower_resolution_is_low_resolution_depth(tmp_path):
     assert clip.depth.eq(0).all()
 
 
+@pytest.mark.parametrize("factor", [1, 5])
+def test_low_resolution_depth_of_another_unit_is_said(tmp_path, factor):
+    write_own(tmp_path / "a", frames=2)
+    for t in range(2):
+        write_image(tmp_path / f"a/depth_lr/{t:06d}.png", millimetres(depth_image(t))[::4, ::4] // factor)
+    notes = open_source(tmp_path / "a").notes
+    assert any("likely stored in another unit" in note for note in notes) == (factor == 5)
+
+
 def test_depth_of_other_proportions_is_refused(tmp_path):
     write_image(tmp_path / "color/000000.png", picture(0))
     write_image(tmp_path / "depth/000000.png", millimetres(depth_image(0, 24, 24)))

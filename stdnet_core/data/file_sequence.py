@@ -34,6 +34,8 @@ from stdnet_core.depth_units import DepthUnits, along_axis, check_units
 from stdnet_core.errors import DataError
 
 _ASPECT_TOLERANCE = 0.02
+_ALIKE = 3.0
+"""Medians of two pictures of one scene differ less."""
 _STAMP = re.compile(r"(\d+)\.(\d{1,9})")  # seconds, and a part of one
 _STAMP_PARTS = re.compile(r"(?<!\d)(\d{10})[._-](\d{9})(?!\d)")  # seconds and nanoseconds
 _NUMBER_LIMIT = 10**20
@@ -175,6 +177,7 @@ class FileSequence:
         self.intrinsics = first.intrinsics
         self.lr_scale = first.lr_scale
         self._check_centre()
+        self._compare_depths(first)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -282,6 +285,17 @@ class FileSequence:
         if self._rules.ray:
             raise DataError(f"{text}, and distances along rays cannot become depth by them")
         self.notes.append(text)
+
+    def _compare_depths(self, first: RgbdClip) -> None:
+        """Depth of both resolutions is of one scene, and so about as far."""
+        if first.depth_lr is None or not (first.valid.any() and (first.depth_lr > 0).any()):
+            return
+        low, high = (float(depth[depth > 0].median()) for depth in (first.depth_lr, first.depth))
+        if not 1 / _ALIKE < low / high < _ALIKE:
+            self.notes.append(
+                f"{self.name}: low-resolution depth has a median of {low:.4g} m and depth one of {high:.4g} m: one of "
+                "them is likely stored in another unit"
+            )
 
     def _center(self, clip: RgbdClip) -> RgbdClip:
         height, width = clip.frame_size
