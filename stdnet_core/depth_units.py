@@ -2,7 +2,8 @@
 
 Integers are millimetres, floating-point numbers metres (REP-118), unless a unit is given. Not a measurement is what is
 0, negative or not finite (REP-117), and 65535: the largest number of 16 bits is written for "no reading" (RealSense,
-7-Scenes) or means "as far or farther". ``invalid_above`` takes away more.
+7-Scenes) or means "as far or farther". Nor is what lies beyond 1000 km: renderers write such numbers for the sky (1e10,
+the largest float), other tools the largest number of 32 bits. ``invalid_above`` takes away more.
 
 Nothing in the values says whether the rule fits. :func:`look_at` says what they look like; a median no camera measures
 is refused by the tools and warned of by the node, unless the unit was given."""
@@ -18,6 +19,8 @@ import numpy as np
 from stdnet_core.errors import ConfigError, DataError
 
 NO_READING = 65535
+_NOWHERE_M = 1e6
+"""Nothing so far away is measured. Millimetres that were taken for metres stay below."""
 _MILLIMETRE = 0.001
 _PLAUSIBLE_MEDIAN_M = (0.01, 250.0)
 _ENOUGH = 0.01
@@ -61,9 +64,9 @@ class DepthUnits:
         Returns:
             (H, W) float32, a new array.
         """
-        depth = stored.astype(np.float32)
-        with np.errstate(invalid="ignore"):
-            measured = (depth > 0) & (depth < np.inf)
+        with np.errstate(invalid="ignore", over="ignore"):
+            depth = stored.astype(np.float32)
+            measured = (depth > 0) & (depth < _NOWHERE_M / self.unit_of(stored))
             if self.invalid_above is not None:
                 measured &= depth <= self.invalid_above
         if stored.dtype.kind in "ui" and stored.dtype.itemsize >= 2:
@@ -103,6 +106,7 @@ class Impression:
         median, least, largest: of the measured pixels, metres.
         median_stored: median of the measured pixels as stored.
         no_reading: share of pixels that are 65535.
+        nowhere: share of pixels with a finite number for more than 1000 km.
     """
 
     stored: str
@@ -113,6 +117,7 @@ class Impression:
     largest: float
     median_stored: float
     no_reading: float
+    nowhere: float = 0.0
 
     @property
     def plausible(self) -> bool:
@@ -152,6 +157,7 @@ def look_at(stored: np.ndarray, units: DepthUnits) -> Impression | None:
         largest=float(values.max()),
         median_stored=float(np.median(stored[measured])),
         no_reading=float((stored == NO_READING).mean()) if integers else 0.0,
+        nowhere=float((np.isfinite(stored) & (stored >= np.float64(_NOWHERE_M / units.unit_of(stored)))).mean()),
     )
 
 
@@ -179,6 +185,8 @@ def check_units(images: Iterable[np.ndarray], units: DepthUnits, where: str) -> 
         notes.append(f"{where}: {seen.taken()}")
     if seen.no_reading:
         notes.append(f"{where}: {100 * seen.no_reading:.2g} % of depth is 65535, which is taken as no reading")
+    if seen.nowhere:
+        notes.append(f"{where}: {100 * seen.nowhere:.2g} % of depth is beyond 1000 km, taken as no measurement")
     return notes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import cv2
@@ -13,7 +13,7 @@ import numpy as np
 
 from stdnet_core.data.color_video import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from stdnet_core.data.color_video import open_video
-from stdnet_core.data.file_sequence import numbered_files
+from stdnet_core.data.file_sequence import FIRST_STAMP, numbered_files
 from stdnet_core.data.image_files import BY_TYPE, DEPTH_SUFFIXES, read_depth, read_stored_depth
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors import DepthCamera, sensor
@@ -126,12 +126,21 @@ def from_video(video: Path, depth: Path, units: DepthUnits = BY_TYPE) -> InputVi
             taken for.
     """
     capture = open_video(video)
-    fps = capture.get(cv2.CAP_PROP_FPS)
+    fps, frame_count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
     capture.release()
     if not depth.is_dir():
         raise DataError(f"{depth}: no such folder of depth images (16-bit PNG, PGM or TIFF, .npy, or .exr)")
     numbered = numbered_files(depth, DEPTH_SUFFIXES)
-    files = [numbered[number] for number in sorted(numbered)]
+    numbers = sorted(numbered)
+    files = [numbered[number] for number in numbers]
+    steps = [second - first for first, second in pairwise(numbers)]
+    gap = next((k for k, step in enumerate(steps) if step >= 2 * min(steps)), None)
+    if gap is not None and numbers[-1] < FIRST_STAMP and frame_count > len(files):
+        raise DataError(
+            f"{depth}: between {files[gap].name} and {files[gap + 1].name} depth images are missing, and frames of a "
+            "video are counted: what follows would go with another frame's colour; complete the depth, or give the "
+            "colour as images of the same names"
+        )
     if not files:
         raise DataError(f"{depth}: no depth images (16-bit PNG, PGM or TIFF, .npy, or .exr)")
     notes = check_units((read_stored_depth(file) for file in islice(files, _LOOKED_AT)), units, str(depth))

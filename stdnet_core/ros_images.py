@@ -90,11 +90,12 @@ _JPEG_SIGNATURE = b"\xff\xd8\xff"
 def is_depth(message: Any) -> bool:
     """Whether a raw or compressed image message holds depth that can be read, by its encoding.
 
-    Depth that went through JPEG is none: of its 16 bits 8 are left."""
+    Depth that went through JPEG is none: of its 16 bits 8 are left. A PNG of one channel of 16 bits is depth, unless
+    its format says something else."""
     if hasattr(message, "encoding"):
         return message.encoding in _DEPTH_LAYOUTS
     form = _CompressedFormat.of(message.format)
-    return form.is_compressed_depth or form.is_depth_png
+    return form.is_compressed_depth or (form.may_be_depth_png and _is_depth_png(message.data))
 
 
 def encoding_of(message: Any) -> str:
@@ -103,8 +104,8 @@ def encoding_of(message: Any) -> str:
 
 
 def frames_agree(first: str, second: str) -> bool:
-    """Whether two frame_ids name the same frame; ROS 1 began them with a slash."""
-    return first.lstrip("/") == second.lstrip("/")
+    """Whether two frame_ids may name the same frame: ROS 1 began them with a slash, and an empty one says nothing."""
+    return not first or not second or first.lstrip("/") == second.lstrip("/")
 
 
 def same_field_of_view(color_size: tuple[int, int], depth_size: tuple[int, int]) -> bool:
@@ -133,18 +134,29 @@ class _CompressedFormat:
 
     @staticmethod
     def of(text: str) -> _CompressedFormat:
+        known = {name.lower(): name for name in ("16UC1", "32FC1", "mono16")}
         encoding, semicolon, transport = text.partition(";")
-        if not semicolon and ("compressedDepth" in encoding or encoding.strip() in ("png", "jpeg", "jpg", "rvl")):
-            encoding, transport = "", encoding
-        return _CompressedFormat(encoding.strip(), transport.lower())
+        name = encoding.strip().lower()
+        if not semicolon and name not in known:  # "png", "image/png", "compressedDepth"
+            name, transport = "", encoding
+        return _CompressedFormat("" if name == "png" else known.get(name, name), transport.lower())
 
     @property
     def is_compressed_depth(self) -> bool:
         return "compresseddepth" in self.transport or "rvl" in self.transport
 
     @property
-    def is_depth_png(self) -> bool:
-        return self.encoding == "16UC1" and "png" in self.transport
+    def may_be_depth_png(self) -> bool:
+        return self.encoding in ("16UC1", "mono16", "") and "jp" not in self.transport
+
+
+def _is_depth_png(data: Any) -> bool:
+    """Whether a payload is a PNG of one channel of 16 bits, alone or behind the header of ``compressedDepth``."""
+    head = np.frombuffer(data, np.uint8)[: _COMPRESSED_DEPTH_HEADER.size + 26].tobytes()
+    for at in (0, _COMPRESSED_DEPTH_HEADER.size):
+        if head[at : at + 8] == _PNG_SIGNATURE:
+            return head[at + 24 : at + 26] == b"\x10\x00"  # bits, and the kind of grey
+    return False
 
 
 def color_of(message: Any, topic: str = "color/image", max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -238,7 +250,7 @@ def _stored_compressed(message: Any, topic: str, max_pixels: int) -> np.ndarray:
     = A / (v - B), 0 invalid. The ``compressed`` transport's payload is a 16-bit PNG alone."""
     form = _CompressedFormat.of(message.format)
     known = form.encoding in ("16UC1", "32FC1", "mono16", "")
-    if not known or not (form.is_compressed_depth or form.is_depth_png):
+    if not known or not is_depth(message):
         raise FrameError(
             "bad_depth",
             f"{topic}: format {printable(message.format)} is no depth that can be read; expected '16UC1; "
@@ -253,7 +265,7 @@ def _stored_compressed(message: Any, topic: str, max_pixels: int) -> np.ndarray:
     _, quantisation_a, quantisation_b = _COMPRESSED_DEPTH_HEADER.unpack(data[: _COMPRESSED_DEPTH_HEADER.size].tobytes())
     payload = data[_COMPRESSED_DEPTH_HEADER.size :]
     is_png = payload[:8].tobytes() == _PNG_SIGNATURE
-    if not is_png and "png" not in form.transport and "rvl" in form.transport:
+    if not is_png and "png" not in form.transport:
         decoded = _depth_rvl(payload, topic, max_pixels)
     else:
         decoded = _depth_png(payload, topic, max_pixels)

@@ -305,7 +305,7 @@ class Pipeline:
         """Depth on the colour image's field of view, reprojected if it has to be."""
         color_frame = request.pair.color.header.frame_id
         depth_frame = request.pair.depth.header.frame_id
-        same_frame = not depth_frame or frames_agree(depth_frame, color_frame)
+        same_frame = frames_agree(depth_frame, color_frame)
         same_view = same_field_of_view(color_size, depth.shape)
         if settings.registration == "registered" or (settings.registration == "auto" and same_frame and same_view):
             if not same_view:

@@ -180,6 +180,20 @@ def test_an_mcap_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path):
     )
 
 
+@pytest.mark.parametrize("kind", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("suffix", [".mcap", ".db3", ".bag"])
+def test_a_recording_is_told_by_its_first_bytes(tmp_path, kind, suffix):
+    folder = write_camera_bag(tmp_path / "run", kind)
+    (file,) = (path for path in folder.iterdir() if path.suffix in (".mcap", ".db3"))
+    check(file.rename(tmp_path / f"renamed{suffix}"))
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    (tmp_path / "run.db3").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(DataError, match="git lfs pull"):
+        BagFile(tmp_path / "run.db3")
+
+
 def test_what_cannot_be_read_names_the_remedy(tmp_path):
     path = write_camera_bag(tmp_path / "run", "ros1")
     whole = path.read_bytes()
@@ -216,6 +230,23 @@ def test_stamps_that_say_nothing_give_way_to_the_recorder_s(tmp_path, stamp):
     assert sequence.clip(0, 2).stamps.tolist() == pytest.approx([1000.0, 1000 + 1 / 30])
 
 
+def test_stamps_of_different_clocks_give_way_to_the_recorder_s_when_told(tmp_path):
+    with Bag(tmp_path / "run", "mcap") as bag:
+        for t in range(5):
+            bag.image("/cam/color/image_raw", color_image(t), "rgb8", 5 + t / 30, logged=1000 + t / 30)
+            bag.image("/cam/depth/image_raw", depth_image(t), "16UC1", 90 + t / 30, logged=1000.004 + t / 30)
+    with pytest.raises(DataError, match=r"ms apart.*\?stamps=record"):
+        open_source(bag.path)
+    check(f"{bag.path}?stamps=record")
+
+
+def test_recordings_inside_a_folder_are_named(tmp_path):
+    for name in ("a", "b"):
+        write_camera_bag(tmp_path / name, "mcap")
+    with pytest.raises(DataError, match="give the path of one inside: a, b"):
+        BagFile(tmp_path)
+
+
 def test_what_has_no_partner_is_said(tmp_path):
     with Bag(tmp_path / "run", "mcap") as bag:
         for t in range(6):
@@ -244,13 +275,13 @@ def test_a_damaged_first_frame_is_left_out(tmp_path):
 
 
 def write_topics(path, topics, frames=2):
-    """``topics``: name -> (pixels(t), encoding, frame_id); encoding with a semicolon is a CompressedImage's format."""
+    """``topics``: name -> (pixels(t), encoding, frame_id); encoding of bytes is a CompressedImage's format."""
     with Bag(path, "mcap") as bag:
         for t in range(frames):
             for name, (pixels, encoding, frame) in topics.items():
                 kind = "sensor_msgs/msg/Image"
                 stamp = 1000.0 + t / 30
-                if ";" in encoding or encoding == "compressedDepth":
+                if isinstance(pixels(t), bytes):
                     kind = bag.store.types["sensor_msgs/msg/CompressedImage"]
                     data = np.frombuffer(pixels(t), np.uint8)
                     bag.write(name, kind(header=bag.header(stamp, frame), format=encoding, data=data), stamp)
@@ -341,16 +372,46 @@ def test_lossless_depth_is_taken_and_not_its_jpeg(tmp_path, form):
     check(path, 2)
 
 
-def test_sixteen_bit_png_of_the_compressed_transport_is_depth(tmp_path):
+@pytest.mark.parametrize("header", [b"", bytes(12)])
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("16UC1; png compressed ", "mono16; png compressed ", "16UC1", "png", "PNG", ".png", "image/png", ""),
+        *("16uc1; compresseddepth", "png; compressedDepth"),
+    ],
+)
+def test_a_png_of_sixteen_bits_is_depth_whatever_its_format_is_called(tmp_path, form, header):
     path = write_topics(
         tmp_path / "run",
         {
             "/cam/color/image_raw": (color_image, "rgb8", "optical"),
-            "/cam/depth/image_raw/compressed": (
-                lambda t: cv2.imencode(".png", depth_image(t))[1].tobytes(),
-                "16UC1; png compressed ",
-                "optical",
-            ),
+            "/cam/color/compressed": (lambda t: cv2.imencode(".png", color_image(t))[1].tobytes(), "png", "optical"),
+            "/cam/depth/image_raw/compressed": (lambda t: header + compressed_depth(t)[12:], form, "optical"),
+        },
+    )
+    check(path, 2)
+
+
+def test_a_picture_of_depth_is_not_taken_for_colour(tmp_path):
+    path = write_topics(
+        tmp_path / "run",
+        {
+            "/cam/color/image_raw": (color_image, "rgb8", "optical"),
+            "/cam/depth/image_color": (lambda t: np.full((12, 16, 3), 90, np.uint8), "bgr8", "optical"),
+            "/cam/depth/image_rect": (depth_image, "16UC1", "optical"),
+        },
+    )
+    assert chosen(path) == ("/cam/color/image_raw", "/cam/depth/image_rect")
+
+
+@pytest.mark.parametrize("frames", [("", "optical"), ("optical", ""), ("", "")])
+def test_an_empty_frame_says_nothing(tmp_path, frames):
+    color, depth = frames
+    path = write_topics(
+        tmp_path / "run",
+        {
+            "/cam/color/image_raw": (color_image, "rgb8", color),
+            "/cam/depth/image_raw": (depth_image, "16UC1", depth),
         },
     )
     check(path, 2)
@@ -379,9 +440,8 @@ def test_depth_of_another_frame_is_not_registered_until_that_is_said(tmp_path):
     check(f"{path}?registered=yes", 2)
 
 
-@pytest.mark.parametrize("encoding", ["64FC1", "32SC1"])
-def test_depth_of_an_encoding_that_is_not_read_is_named(tmp_path, encoding):
-    kind = np.float64 if encoding == "64FC1" else np.int32
+@pytest.mark.parametrize(("encoding", "kind"), [("64FC1", np.float64), ("32SC1", np.int32), ("16SC1", np.int16)])
+def test_depth_of_an_encoding_that_is_not_read_is_named(tmp_path, encoding, kind):
     path = write_topics(
         tmp_path / "run",
         {
@@ -389,7 +449,7 @@ def test_depth_of_an_encoding_that_is_not_read_is_named(tmp_path, encoding):
             "/cam/depth/image_raw": (lambda t: depth_image(t).astype(kind), encoding, "optical"),
         },
     )
-    with pytest.raises(DataError, match=f"/cam/depth/image_raw: encoding '{encoding}' is not supported"):
+    with pytest.raises(DataError, match=f"/cam/depth/image_raw: encoding '{encoding}' is not supported for depth"):
         open_source(path)
 
 

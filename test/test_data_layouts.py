@@ -359,6 +359,15 @@ def test_depth_of_lower_resolution_is_low_resolution_depth(tmp_path):
     assert clip.depth.eq(0).all()
 
 
+@pytest.mark.parametrize("factor", [1, 5])
+def test_low_resolution_depth_of_another_unit_is_said(tmp_path, factor):
+    write_own(tmp_path / "a", frames=2)
+    for t in range(2):
+        write_image(tmp_path / f"a/depth_lr/{t:06d}.png", millimetres(depth_image(t))[::4, ::4] // factor)
+    notes = open_source(tmp_path / "a").notes
+    assert any("likely stored in another unit" in note for note in notes) == (factor == 5)
+
+
 def test_depth_of_other_proportions_is_refused(tmp_path):
     write_image(tmp_path / "color/000000.png", picture(0))
     write_image(tmp_path / "depth/000000.png", millimetres(depth_image(0, 24, 24)))
@@ -407,6 +416,58 @@ def test_rgb_and_depth_without_tum_s_lists_are_in_millimetres(tmp_path):
         open_source(f"folder:{tmp_path / 'demo'}")
 
 
+@pytest.mark.parametrize("line", ["{0} {1}\\{2}.png", "{0},{1}/{2}.png"])
+@pytest.mark.parametrize("unit", [1, 10**6])
+def test_lists_of_other_tools(tmp_path, line, unit):
+    folder = tmp_path / "rgbd_dataset_freiburg1_xyz"
+    for kind, delay in (("rgb", 0), ("depth", 4_000_000)):
+        rows = []
+        for t in range(3):
+            stamp = 1_700_000_000_000_000_000 + t * 33_000_000 + delay
+            image = picture(t) if kind == "rgb" else millimetres(depth_image(t))
+            write_image(folder / f"{kind}/{stamp}.png", image)
+            rows.append(line.format(stamp // unit, kind, stamp))
+        (folder / f"{kind}.txt").write_text("\n".join(rows))
+    (sequence,) = open_source(folder)
+    stamps = sequence.clip(0, 3).stamps.numpy()
+    np.testing.assert_allclose(stamps - 1_700_000_000, [0, 0.033, 0.066], atol=1e-5)
+
+
+def test_files_named_by_stamps_of_their_own_are_paired_as_tum_s(tmp_path):
+    write_own(tmp_path / "a", frames=3)
+    (tmp_path / "a/color").rename(tmp_path / "a/rgb")
+    for kind, delay in (("rgb", 0), ("depth", 4_000_000)):
+        for t, path in enumerate(sorted((tmp_path / "a" / kind).iterdir())):
+            path.rename(path.with_name(f"{1_700_000_000_000_000_000 + t * 33_000_000 + delay}.png"))
+    with pytest.raises(DataError, match=f"nearest stamp .*as tum:{tmp_path / 'a'}"):
+        open_source(tmp_path / "a")
+    (sequence,) = open_source(f"tum:{tmp_path / 'a'}", depth_unit=0.001)
+    np.testing.assert_allclose(sequence.clip(2, 1).depth[0, 0].numpy(), depth_image(2), atol=6e-4)
+
+
+def test_a_list_of_associations_makes_a_note_of_the_unit(tmp_path):
+    write_own(tmp_path / "demo", frames=3)
+    (tmp_path / "demo/associations.txt").write_text("0 depth/0.png 0 rgb/0.png")
+    (note,) = open_source(tmp_path / "demo").notes
+    assert "--depth-unit 0.0002" in note
+    assert open_source(tmp_path / "demo", depth_unit=0.001).notes == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "holds"),
+    [("depth", "0.npz", ".npz"), ("color", "cam0/0.png", "folder cam0"), ("color", "", "nothing")],
+)
+def test_a_folder_without_readable_images_is_named_with_what_it_holds(tmp_path, kind, name, holds):
+    write_own(tmp_path / "a", frames=2)
+    for path in (tmp_path / "a" / kind).iterdir():
+        path.unlink()
+    if name:
+        (tmp_path / "a" / kind / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "a" / kind / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=f"a/{kind}: no images of .*it holds {holds}"):
+        open_source(tmp_path / "a")
+
+
 @pytest.mark.parametrize("name", ["{}", "{:.6f}"])
 def test_files_named_by_stamps_are_read_in_their_order(name, tmp_path):
     write_own(tmp_path / "a", frames=4)
@@ -421,6 +482,38 @@ def test_files_named_by_stamps_are_read_in_their_order(name, tmp_path):
     next((tmp_path / "a/depth").iterdir()).unlink()
     with pytest.raises(DataError, match="expected 4 complete frames"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{kind}_{0:04d}_640x480",
+        "frame{0:03d}_cam1",
+        "{0:03d}_{kind}16",
+        "1699999999_{1:09d}",
+        "cam0-{2}_{3:09d}",
+        "2024-05-01_12-00-{4:02d}.{5:03d}",
+    ],
+)
+def test_the_number_that_tells_frames_apart_may_stand_anywhere_in_a_name(name, tmp_path):
+    write_own(tmp_path / "a", frames=4)
+    for kind in ("color", "depth"):
+        for t, path in enumerate(sorted((tmp_path / "a" / kind).iterdir())):
+            seconds, rest = divmod(1_699_999_999_800_000_000 + t * 150_000_000, 10**9)
+            parts = (t, t * 10**8, seconds, rest, 58 + t // 3, t % 3 * 300)
+            path.rename(path.with_name(name.format(*parts, kind=kind) + path.suffix))
+    (sequence,) = open_source(tmp_path)
+    assert len(sequence) == 4
+    for t in range(4):
+        np.testing.assert_allclose(sequence.clip(t, 1).depth[0, 0].numpy(), depth_image(t), atol=6e-4)
+
+
+def test_two_files_of_one_frame_are_named(tmp_path):
+    write_own(tmp_path / "a", frames=4)
+    write_image(tmp_path / "a/color/000002.png", picture(3))
+    write_image(tmp_path / "a/color/000002.bmp", picture(2))
+    with pytest.raises(DataError, match="000002.bmp and 000002.* are of the same frame"):
+        open_source(tmp_path / "a")
 
 
 def test_pixels_are_read_as_stored_whatever_exif_says(tmp_path):
@@ -619,6 +712,15 @@ def test_distances_along_rays_at_the_resolution_of_the_depth(tmp_path):
     np.save(tmp_path / "a/depth/000000.npy", distance)
     clip = open_source(f"folder:{tmp_path}?distance=ray")[0].clip(0, 1)
     np.testing.assert_allclose(clip.depth_lr[0, 0].numpy(), wall, rtol=1e-6)
+
+
+def test_intrinsics_of_a_picture_of_another_size_are_said(tmp_path):
+    write_own(tmp_path / "a", frames=2)
+    (tmp_path / "a/intrinsics.txt").write_text("1060 1060 960 540")
+    (note,) = open_source(tmp_path / "a").notes
+    assert "principal point (960, 540), outside the frames" in note
+    with pytest.raises(DataError, match="distances along rays cannot become depth"):
+        open_source(f"{tmp_path / 'a'}?distance=ray")
 
 
 def test_distances_along_rays_need_intrinsics(tmp_path):

@@ -203,6 +203,16 @@ def test_pixels_of_a_video_are_as_stored_whatever_its_rotation_tag_says(tmp_path
     np.testing.assert_array_equal(frames, expected)
 
 
+def test_depth_missing_in_the_middle_of_a_video_is_named(tmp_path):
+    write_video(tmp_path / "rgb.mp4", 6)
+    for t in (0, 1, 3, 4, 5):
+        write_image(tmp_path / f"depth/{t:04d}.png", low_depth(t))
+    with pytest.raises(DataError, match=r"between 0001.png and 0003.png depth images are missing"):
+        from_video(tmp_path / "rgb.mp4", tmp_path / "depth")
+    write_video(tmp_path / "five.mp4", 5)  # of the frames that have depth alone
+    assert from_video(tmp_path / "five.mp4", tmp_path / "depth").length == 5
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -608,7 +618,9 @@ def test_seven_scenes(tmp_path):
         depth = low_depth(t, (HEIGHT, WIDTH)) / np.float32(1000)
         depth[:4] = 0
         np.testing.assert_allclose(clip.depth[i, 0].numpy(), depth, rtol=1e-6)
-    assert clip.intrinsics.tolist() == [[585, 0, 320], [0, 585, 240], [0, 0, 1]]
+    scale = WIDTH / 640  # the published camera is for 640x480
+    expected = [[585 * scale, 0, 320.5 * scale - 0.5], [0, 585 * scale, 240.5 * scale - 0.5], [0, 0, 1]]
+    np.testing.assert_allclose(clip.intrinsics.numpy(), expected, rtol=1e-6)
     assert sum("not registered to colour" in note for note in found.notes) == 1
     assert any("is 65535, which is taken as no reading" in note for note in found.notes)
     (tmp_path / "chess/camera-intrinsics.txt").write_text("570 0 319\n0 571 239\n0 0 1\n")
@@ -617,3 +629,14 @@ def test_seven_scenes(tmp_path):
     (tmp_path / "chess/seq-01/frame-000001.depth.png").unlink()
     with pytest.raises(DataError, match=r"seq-01: .*; depth of frame 1 is missing.*--skip-bad"):
         open_source(tmp_path)
+
+
+def test_seven_scenes_with_larger_jpeg_colour(tmp_path):
+    write_seven_scenes(tmp_path / "seq-01")
+    for path in sorted((tmp_path / "seq-01").glob("*.color.png")):
+        image = cv2.imread(str(path))
+        path.unlink()
+        write_image(path.with_suffix(".jpg"), cv2.resize(image, (2 * WIDTH, 2 * HEIGHT)))
+    (sequence,) = open_source(tmp_path)
+    assert (len(sequence), sequence.lr_scale) == (3, 2)
+    assert sequence.intrinsics[0, 0] == pytest.approx(585 * 2 * WIDTH / 640)

@@ -41,6 +41,24 @@ def test_what_is_no_number_is_no_measurement():
 
 
 @pytest.mark.parametrize(
+    ("kind", "nowhere"),
+    [
+        (np.float32, 1e10),
+        (np.float32, np.finfo(np.float32).max),
+        (np.float64, np.finfo(np.float64).max),
+        (np.uint32, 2**32 - 1),
+        (np.int32, 2**31 - 1),
+    ],
+)
+def test_numbers_for_nowhere_are_no_measurement(kind, nowhere):
+    near = 1.5 if np.issubdtype(kind, np.floating) else 1500
+    stored = np.array([[near, near, near, nowhere]], kind)
+    np.testing.assert_array_equal(DepthUnits().metres(stored), np.float32([[1.5, 1.5, 1.5, 0]]))
+    (note,) = check_units([stored], DepthUnits(), "x")
+    assert note.startswith("x: 25 % of depth is beyond 1000 km")
+
+
+@pytest.mark.parametrize(
     ("stored", "plausible"),
     [
         (np.full((4, 4), 2000, np.uint16), True),
@@ -73,3 +91,8 @@ def test_the_first_image_that_tells_something_is_looked_at():
     assert check_units([empty, almost, full], DepthUnits(), "x") == [
         "x: 50 % of depth is 65535, which is taken as no reading"
     ]
+
+
+def test_half_precision_is_looked_at_without_a_warning(recwarn):
+    assert look_at(np.full((4, 4), 1.5, np.float16), DepthUnits()).plausible
+    assert not recwarn

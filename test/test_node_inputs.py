@@ -128,11 +128,12 @@ def test_larger_images_are_refused_by_their_header():
         assert snapshot["drops"] == {"bad_color": 1}
 
 
-def test_frames_with_and_without_a_slash_are_the_same():
+@pytest.mark.parametrize("frame", ["/camera", ""])
+def test_frames_with_and_without_a_slash_are_the_same_and_an_empty_one_says_nothing(frame):
     with running_graph(factory=factory) as graph:
         graph.listen()
         graph.connect()
-        graph.send(1.0, frame="/camera", depth_frame="camera")
+        graph.send(1.0, frame=frame, depth_frame="camera")
         wait_for(lambda: graph.depths)
 
 

@@ -253,6 +253,8 @@ class BagFile:
         if not found:
             active = next(path.glob("*.bag.active"), None)
             hint = f"; {active.name} was not finished: 'rosbag reindex'" if active else ""
+            inner = [f.name for f in sorted(path.iterdir()) if f.is_dir() and recordings(f)]
+            hint += f"; give the path of one inside: {', '.join(inner[:5])}" if inner else ""
             raise DataError(
                 f"{path}: no ROS bag in this folder; expected metadata.yaml with .mcap or .db3 files, or .bag "
                 f"files{hint}"
@@ -279,7 +281,7 @@ class BagFile:
         try:
             if file.suffix == _COMPRESSED_SUFFIX:
                 file = self._decompressed(file)
-            storage = {".mcap": _McapStorage, ".db3": _SqliteStorage, ".bag": _Ros1Storage}[file.suffix](file)
+            storage = _STORAGES[_kind(file)](file)
         except DataError:
             raise
         except Exception as error:
@@ -498,6 +500,19 @@ class _Ros1Storage:
 
     def close(self) -> None:
         self._reader.close()
+
+
+_STORAGES = {".mcap": _McapStorage, ".db3": _SqliteStorage, ".bag": _Ros1Storage}
+_FIRST_BYTES = {_MCAP_MAGIC: ".mcap", b"SQLite format 3\0": ".db3", b"#ROSBAG": ".bag"}
+
+
+def _kind(file: Path) -> str:
+    """What a file is by its first bytes, whatever it is called; by its name where they say nothing."""
+    with file.open("rb") as opened:
+        head = opened.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        raise DataError(f"{file}: not the recording but a pointer to it; 'git lfs pull' fetches it")
+    return next((kind for magic, kind in _FIRST_BYTES.items() if head.startswith(magic)), file.suffix)
 
 
 def _type_name(name: str) -> str:

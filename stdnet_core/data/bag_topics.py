@@ -2,8 +2,9 @@
 
 Colour and depth are chosen together, for they have to be of one camera. What decides, in this order: names that say
 "not that" (infra, confidence); the same frame, since depth registered to colour is in colour's; that depth covers
-colour at one scale; that its values are depths; names that say "that" (depth, aligned, rgb); names that begin alike;
-raw before compressed. Where two cameras remain that nothing tells apart, the user is asked."""
+colour at one scale; that its values are depths; names that say "that" (depth, aligned, rgb) and, of colour, do not say
+depth, as pictures of depth do; names that begin alike; raw before compressed. Where two cameras remain that
+nothing tells apart, the user is asked."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from stdnet_core.data.bag_file import CAMERA_INFO_TYPE, IMAGE_TYPES, BagFile
 from stdnet_core.depth_units import DepthUnits, look_at
 from stdnet_core.errors import DataError
 from stdnet_core.ros_images import (
+    COLOR_ENCODINGS,
     FrameError,
     color_of,
     encoding_of,
@@ -145,7 +147,9 @@ def _look(
             continue
 
         def read(message: Any, topic: str = topic) -> tuple[tuple[int, int], bool]:
-            if not is_depth(message) or topic == wanted.get("color"):
+            unknown = getattr(message, "encoding", COLOR_ENCODINGS[0]) not in COLOR_ENCODINGS
+            depth = is_depth(message) or (unknown and "depth" in topic.lower())
+            if not depth or topic == wanted.get("color"):
                 return color_of(message, topic).shape[:2], True
             stored = stored_depth(message, topic)
             impression = look_at(stored, units)
@@ -206,7 +210,8 @@ def _rank(color: _Seen, depth: _Seen) -> tuple:
     """The lower the likelier."""
     names = {"color": color.topic.lower(), "depth": depth.topic.lower()}
     avoided = sum(any(word in name for word in _AVOIDED) for name in names.values())
-    same_frame = not depth.frame or frames_agree(color.frame, depth.frame)
+    same_frame = frames_agree(color.frame, depth.frame)
+    picture = "depth" in "/".join(names["color"].split("/")[2:])  # the first part names the camera
     alike = _alike(color.topic, depth.topic)
     named = "depth" in names["depth"]
     preferred = sum(any(word in names[role] for word in words) for role, words in _PREFERRED.items())
@@ -220,6 +225,7 @@ def _rank(color: _Seen, depth: _Seen) -> tuple:
         not same_field_of_view(color.size, depth.size),
         not depth.plausible,
         not named,
+        picture,
         -preferred,
         -alike,
         compressed,

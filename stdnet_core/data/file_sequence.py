@@ -34,10 +34,14 @@ from stdnet_core.depth_units import DepthUnits, along_axis, check_units
 from stdnet_core.errors import DataError
 
 _ASPECT_TOLERANCE = 0.02
-_LAST_NUMBER = r"(\d+)\D*$"
+_ALIKE = 3.0
+"""Medians of two pictures of one scene differ less."""
 _STAMP = re.compile(r"(\d+)\.(\d{1,9})")  # seconds, and a part of one
+_STAMP_PARTS = re.compile(r"(?<!\d)(\d{10})[._-](\d{9})(?!\d)")  # seconds and nanoseconds
+_NUMBER_LIMIT = 10**20
+"""No number of a name is larger: 64 bits have at most 20 digits."""
 _FRAMES_LOOKED_AT = 5
-_FIRST_STAMP = 10**8
+FIRST_STAMP = 10**8
 """From here on a file's number is a time in seconds, milliseconds, microseconds or nanoseconds."""
 
 
@@ -172,6 +176,8 @@ class FileSequence:
         self.frame_size = first.frame_size
         self.intrinsics = first.intrinsics
         self.lr_scale = first.lr_scale
+        self._check_centre()
+        self._compare_depths(first)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -265,6 +271,32 @@ class FileSequence:
             )
         return resized_camera(self._intrinsics, self._intrinsics_size, size)
 
+    def _check_centre(self) -> None:
+        """A principal point outside the picture is of a picture of another size."""
+        if self.intrinsics is None:
+            return
+        cx, cy = float(self.intrinsics[0, 2]), float(self.intrinsics[1, 2])
+        if 0 <= cx < self.frame_size[1] and 0 <= cy < self.frame_size[0]:
+            return
+        text = (
+            f"{self.name}: its intrinsics have the principal point ({cx:g}, {cy:g}), outside the frames of "
+            f"{_size(self.frame_size)} pixels; they are of a picture of another size"
+        )
+        if self._rules.ray:
+            raise DataError(f"{text}, and distances along rays cannot become depth by them")
+        self.notes.append(text)
+
+    def _compare_depths(self, first: RgbdClip) -> None:
+        """Depth of both resolutions is of one scene, and so about as far."""
+        if first.depth_lr is None or not (first.valid.any() and (first.depth_lr > 0).any()):
+            return
+        low, high = (float(depth[depth > 0].median()) for depth in (first.depth_lr, first.depth))
+        if not 1 / _ALIKE < low / high < _ALIKE:
+            self.notes.append(
+                f"{self.name}: low-resolution depth has a median of {low:.4g} m and depth one of {high:.4g} m: one of "
+                "them is likely stored in another unit"
+            )
+
     def _center(self, clip: RgbdClip) -> RgbdClip:
         height, width = clip.frame_size
         top, left = (height - self._crop[0]) // 2, (width - self._crop[1]) // 2
@@ -311,28 +343,56 @@ def find_folders(root: Path, is_sequence: Callable[[set[str]], bool], max_depth:
             yield from find_folders(root / name, is_sequence, max_depth - 1)
 
 
-def numbered_files(folder: Path, suffixes: Sequence[str], number: str = _LAST_NUMBER) -> dict[int, Path]:
+def numbered_files(folder: Path, suffixes: Sequence[str], number: str | None = None) -> dict[int, Path]:
     """Files of a folder by their number.
 
     Args:
         folder: an absent folder has no files.
         suffixes: lower-case file suffixes that count.
-        number: pattern searched in the name without its last suffix; its group is the number. By default the last
-            number of the name; names like 1560244315.996871 and 0.033000 are stamps, whose number is in nanoseconds.
+        number: pattern searched in the name without its last suffix; its group is the number. By default the number
+            that differs between the files' names, wherever it stands; several are read together, as of a date. Names
+            like 1560244315.996871, 0.033000 and 1560244315_996871000 are stamps, whose number is in nanoseconds.
+
+    Raises:
+        DataError: two files have the same number.
     """
-    pattern = re.compile(number)
-    found: dict[int, Path] = {}
     if not folder.is_dir():
-        return found
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in suffixes and not path.name.startswith("."):
-            stamp = _STAMP.fullmatch(path.stem) if number == _LAST_NUMBER else None
-            match = pattern.search(path.stem)
-            if stamp:
-                found[int(stamp[1] + stamp[2].ljust(9, "0"))] = path
-            elif match:
-                found[int(match.group(1))] = path
+        return {}
+    paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in suffixes and not p.name.startswith(".")]
+    stems = [path.stem for path in paths]
+    numbers = _telling_numbers(stems) if number is None else [_searched(number, stem) for stem in stems]
+    found: dict[int, Path] = {}
+    for value, path in zip(numbers, paths, strict=True):
+        if value in found:
+            raise DataError(f"{folder}: {found[value].name} and {path.name} are of the same frame; keep one of them")
+        if value is not None:
+            found[value] = path
     return found
+
+
+def _searched(pattern: str, stem: str) -> int | None:
+    match = re.search(pattern, stem)
+    return int(match.group(1)) if match else None
+
+
+def _telling_numbers(stems: Sequence[str]) -> list[int | None]:
+    """The number that says which frame each name is of."""
+    numbers = [re.findall(r"\d+", stem) for stem in stems]
+    columns = list(zip(*numbers, strict=True)) if len({len(found) for found in numbers}) == 1 else []
+    differing = [k for k, column in enumerate(columns) if len(set(column)) > 1]
+    told: list[int | None] = []
+    for stem, found in zip(stems, numbers, strict=True):
+        stamp = _STAMP.fullmatch(stem) or _STAMP_PARTS.search(stem)
+        if stamp:
+            told.append(int(stamp[1] + stamp[2].ljust(9, "0")))
+        elif found:
+            value = 0
+            for text in [found[k] for k in differing] or found[-1:]:
+                value = value * _NUMBER_LIMIT + int(text)
+            told.append(value)
+        else:
+            told.append(None)
+    return told
 
 
 def complete_runs(
@@ -359,7 +419,7 @@ def complete_runs(
             findings.report(f"{place}: no {kind} files")
             return []
     numbers = sorted(set().union(*kinds.values()))
-    counted = counted and numbers[0] < _FIRST_STAMP
+    counted = counted and numbers[0] < FIRST_STAMP
     expected = range(numbers[0], numbers[-1] + 1) if counted else numbers
     bad: dict[int, str] = {}
     for number in sorted(set(expected) | set(numbers)):

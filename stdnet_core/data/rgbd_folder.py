@@ -41,6 +41,8 @@ from stdnet_core.data.stamp_matching import match_nearest
 from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import DataError
 
+_ASSOCIATIONS = ("associations.txt", "association.txt", "associate.txt")
+_LAST_SECOND = 1e11
 _TUM_UNIT = 1 / 5000  # metres
 _TUM_MAX_DIFFERENCE_S = 0.02
 _TUM_CAMERAS = {
@@ -84,25 +86,41 @@ def open_folders(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RUL
                 "a stored unit is (--depth-unit)"
             )
             continue
-        colors = numbered_files(folder / color, COLOR_SUFFIXES)
-        kinds = {"colour": colors}
-        depths = numbered_files(folder / "depth", DEPTH_SUFFIXES)
-        lows = numbered_files(folder / "depth_lr", DEPTH_SUFFIXES)
-        flows = numbered_files(folder / "flow", (".npy",))
-        if depths or not lows:
-            kinds["depth"] = depths
-        if lows:
-            kinds["low-resolution depth"] = lows
         try:
+            colors = numbered_files(folder / color, COLOR_SUFFIXES)
+            depths = numbered_files(folder / "depth", DEPTH_SUFFIXES)
+            lows = numbered_files(folder / "depth_lr", DEPTH_SUFFIXES)
+            flows = numbered_files(folder / "flow", (".npy",))
             intrinsics = read_intrinsics(folder / "intrinsics.txt")
             stamps = _read_stamps(folder / "stamps.txt", sorted(colors))
         except DataError as error:
             findings.report(str(error))
             continue
+        empty = [name for name, found in ((color, colors), ("depth", depths or lows)) if not found]
+        if empty:
+            findings.report(f"{folder / empty[0]}: {_what_is_there(folder / empty[0])}")
+            continue
+        kinds = {"colour": colors}
+        if depths or not lows:
+            kinds["depth"] = depths
+        if lows:
+            kinds["low-resolution depth"] = lows
+        if not set(colors) & set(depths or lows):
+            findings.report(
+                f"{folder}: no colour and depth have the same name; images named by stamps of their own, in rgb/ and "
+                f"depth/, are paired by the nearest stamp as tum:{folder} (--depth-unit 0.001 for millimetres)"
+            )
+            continue
+        notes = []
+        if rules.units.unit is None and any((folder / name).is_file() for name in _ASSOCIATIONS):
+            notes.append(
+                f"{folder}: taken as millimetres; a list of associations is often of depth in TUM's unit, 1/5000 m "
+                "(ICL-NUIM, ORB-SLAM): --depth-unit 0.0002"
+            )
         runs = complete_runs(folder, kinds, findings, counted=False)
         for name, run in zip(run_names(sequence_name(folder, root), runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths.get(n), lows.get(n), flows.get(n), stamps.get(n)) for n in run]
-            add_sequence(sequences, findings, name, frames, intrinsics=intrinsics, rules=rules)
+            add_sequence(sequences, findings, name, frames, intrinsics=intrinsics, rules=rules, notes=notes)
     return sequences
 
 
@@ -143,9 +161,9 @@ def open_scannet(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RUL
     """All ScanNet scenes at or below ``root``: colour is brought to the size of the depth."""
     sequences: list[RgbdSequence] = []
     for folder in find_folders(root, is_scannet_folder):
-        colors = numbered_files(folder / "color", COLOR_SUFFIXES)
-        depths = numbered_files(folder / "depth", DEPTH_SUFFIXES)
         try:
+            colors = numbered_files(folder / "color", COLOR_SUFFIXES)
+            depths = numbered_files(folder / "depth", DEPTH_SUFFIXES)
             intrinsics = read_intrinsics(folder / "intrinsic" / "intrinsic_depth.txt")
         except DataError as error:
             findings.report(str(error))
@@ -227,11 +245,19 @@ def _millimetres(depth: Tensor) -> np.ndarray:
     return np.where(millimetres <= 65535, millimetres, 0).astype(np.uint16)
 
 
+def _what_is_there(folder: Path) -> str:
+    """What a folder without readable images holds instead, for messages."""
+    expected = ", ".join(DEPTH_SUFFIXES if folder.name.startswith("depth") else COLOR_SUFFIXES)
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = sorted({f"folder {path.name}" if path.is_dir() else path.suffix or path.name for path in entries})
+    return f"no images of {expected}; it holds {', '.join(found[:5]) or 'nothing'}"
+
+
 def _read_stamps(path: Path, numbers: list[int]) -> dict[int, float]:
     if not path.exists():
         return {}
     try:
-        stamps = [float(line.split()[0]) for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+        stamps = [_seconds(line.split()[0]) for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except (ValueError, UnicodeDecodeError):
         raise DataError(f"{path}: expected one number of seconds a line") from None
     if len(stamps) != len(numbers):
@@ -239,15 +265,24 @@ def _read_stamps(path: Path, numbers: list[int]) -> dict[int, float]:
     return dict(zip(numbers, stamps, strict=True))
 
 
+def _seconds(text: str) -> float:
+    """A stamp in seconds; one larger than any date's is in milliseconds, microseconds or nanoseconds."""
+    stamp = float(text)
+    while stamp > _LAST_SECOND:
+        stamp /= 1000
+    return stamp
+
+
 def _tum_list(folder: Path, kind: str) -> list[tuple[float, Path]]:
     """(stamp, file) of each line of rgb.txt or depth.txt, or of each file named by its stamp."""
     listing = folder / f"{kind}.txt"
     try:
         if listing.exists():
-            lines = [line.split() for line in listing.read_text("utf-8-sig").splitlines()]
-            rows = [(float(f[0]), folder / f[1]) for f in lines if f and not f[0].startswith("#")]
+            text = listing.read_text("utf-8-sig").replace(",", " ").replace("\\", "/")
+            lines = [line.split() for line in text.splitlines()]
+            rows = [(_seconds(f[0]), folder / f[1]) for f in lines if f and not f[0].startswith("#")]
         else:
-            rows = [(float(p.stem), p) for p in (folder / kind).iterdir() if p.suffix.lower() in COLOR_SUFFIXES]
+            rows = [(_seconds(p.stem), p) for p in (folder / kind).iterdir() if p.suffix.lower() in COLOR_SUFFIXES]
     except (ValueError, IndexError, UnicodeDecodeError):
         raise DataError(f'{listing}: expected lines "stamp file" as in TUM RGB-D') from None
     if not rows:

@@ -59,6 +59,7 @@ class BagSequence:
         max_difference: of the stamps of a pair, in seconds.
         units: how stored depth becomes metres.
         registered: depth lies on the colour image, whatever its frame says.
+        by_record: pair by the recorder's times, whatever the header stamps say.
 
     Attributes:
         color_topic, depth_topic: what is read.
@@ -81,6 +82,7 @@ class BagSequence:
         *,
         units: DepthUnits | None = None,
         registered: bool = False,
+        by_record: bool = False,
     ) -> None:
         self.path = path
         self.name = path.name.split(".")[0] if path.is_file() else path.resolve().name
@@ -99,7 +101,7 @@ class BagSequence:
         self._check_registered(color_message.header.frame_id, depth_message.header.frame_id, registered)
         self.notes += check_units(self._first_depths(bag), self._units, f"{path}: {topics.depth}")
         self.intrinsics = self._camera(bag, topics.color_info)
-        self._pairs = self._pair(bag, max_difference)
+        self._pairs = self._pair(bag, max_difference, by_record)
         self._leave_out_damaged_begin()
 
     def __len__(self) -> int:
@@ -158,7 +160,7 @@ class BagSequence:
                 f"colour of {_size(self.frame_size)} on {self.color_topic}; choose a registered depth topic with "
                 f"{self.path}?depth=TOPIC (the bag holds {self._open().contents()})"
             )
-        if not registered and depth_frame and not frames_agree(color_frame, depth_frame):
+        if not registered and not frames_agree(color_frame, depth_frame):
             raise DataError(
                 f"{self.path}: depth on {self.depth_topic} is seen from {printable(depth_frame)}, colour on "
                 f"{self.color_topic} from {printable(color_frame)}: not registered to each other; choose a registered "
@@ -175,7 +177,7 @@ class BagSequence:
             except (DataError, FrameError):
                 continue
 
-    def _pair(self, bag: BagFile, max_difference: float) -> list[tuple[_Recorded, _Recorded, int]]:
+    def _pair(self, bag: BagFile, max_difference: float, by_record: bool) -> list[tuple[_Recorded, _Recorded, int]]:
         """(colour, depth, stamp of colour in nanoseconds) of each pair."""
         colors, depths = self._index(bag, self.color_topic), self._index(bag, self.depth_topic)
         empty = [
@@ -187,15 +189,17 @@ class BagSequence:
             self.notes.append(
                 f"{self.path}: all header stamps of {' and '.join(empty)} are the same; paired by the recorder's times"
             )
-        stamps = [[f.logged if empty else f.stamp for f in found] for found in (colors, depths)]
+        by_record = by_record or bool(empty)
+        stamps = [[f.logged if by_record else f.stamp for f in found] for found in (colors, depths)]
         origin = min([*stamps[0], *stamps[1]])  # differences in nanoseconds do not fit a float64 of today's time
         pairs = match_nearest(*([(s - origin) / 1e9 for s in part] for part in stamps), max_difference)
         if not pairs:
             nearest = match_nearest(*([(s - origin) / 1e9 for s in part] for part in stamps), float("inf"))
             apart = min((abs(stamps[0][i] - stamps[1][j]) for i, j in nearest), default=0) / 1e6
+            remedy = "" if by_record else f"; if their clocks differ: {self.path}?stamps=record, the recorder's times"
             raise DataError(
                 f"{self.path}: no frames of {self.color_topic} and {self.depth_topic} within "
-                f"{1e3 * max_difference:g} ms; the nearest are {apart:.0f} ms apart"
+                f"{1e3 * max_difference:g} ms; the nearest are {apart:.0f} ms apart{remedy}"
             )
         self.unpaired = len(colors) - len(pairs), len(depths) - len(pairs)
         if any(self.unpaired):

@@ -6,7 +6,7 @@ Layout (https://www.microsoft.com/en-us/research/project/rgb-d-dataset-7-scenes/
     seq-01/frame-000000.depth.png   640x480, millimetres, 65535 no reading
 
 The cameras were not calibrated: published are a focal length of 585 pixels and the principal point (320, 240). Data
-sets of the same names, such as 3DMatch, add camera-intrinsics.txt."""
+sets of the same names, such as 3DMatch and 12-Scenes, add camera-intrinsics.txt or have larger colour, also as JPEG."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ from stdnet_core.data.file_sequence import (
     run_names,
     sequence_name,
 )
+from stdnet_core.data.image_files import COLOR_SUFFIXES, DEPTH_SUFFIXES
 from stdnet_core.data.rgbd_folder import read_intrinsics
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.errors import DataError
 
 _PUBLISHED_CAMERA = (585.0, 585.0, 320.0, 240.0)
+_PUBLISHED_SIZE = (480, 640)
+_COLOR_ENDS = tuple(f".color{suffix}" for suffix in COLOR_SUFFIXES)
 _NOTE = (
     "depth of 7-Scenes is as its own camera saw it, not registered to colour: edges of both lie some pixels apart, so "
     "it is no exact truth"
@@ -38,24 +41,26 @@ _NOTE = (
 
 def is_seven_scenes_folder(names: set[str]) -> bool:
     """Whether these are the entries of a sequence of 7-Scenes."""
-    return any(name.startswith("frame-") and name.endswith(".color.png") for name in names)
+    return any(name.startswith("frame-") and name.lower().endswith(_COLOR_ENDS) for name in names)
 
 
 def open_seven_scenes(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RULES) -> list[RgbdSequence]:
     """All sequences of 7-Scenes at or below ``root``."""
     sequences: list[RgbdSequence] = []
     for folder in find_folders(root, is_seven_scenes_folder):
-        colors = numbered_files(folder, (".png",), r"^frame-(\d+)\.color$")
-        depths = numbered_files(folder, (".png",), r"^frame-(\d+)\.depth$")
         given = (place / "camera-intrinsics.txt" for place in (folder, folder.resolve().parent))
         try:
+            colors = numbered_files(folder, COLOR_SUFFIXES, r"^frame-(\d+)\.color$")
+            depths = numbered_files(folder, DEPTH_SUFFIXES, r"^frame-(\d+)\.depth$")
             camera = next((read_intrinsics(path) for path in given if path.exists()), None)
         except DataError as error:
             findings.report(str(error))
             continue
+        size = _PUBLISHED_SIZE if camera is None else None
         camera = intrinsic_matrix(*_PUBLISHED_CAMERA) if camera is None else camera
         runs = complete_runs(folder, {"colour": colors, "depth": depths}, findings, counted=False)
         for name, run in zip(run_names(sequence_name(folder, root), runs), runs, strict=True):
             frames = [FrameFiles(colors[n], depths[n]) for n in run]
-            add_sequence(sequences, findings, name, frames, intrinsics=camera, rules=rules, notes=[_NOTE])
+            options = {"intrinsics": camera, "intrinsics_size": size, "rules": rules, "notes": [_NOTE]}
+            add_sequence(sequences, findings, name, frames, **options)
     return sequences

@@ -56,7 +56,8 @@ KINDS = {
     "confidence/, highres_depth/ (the truth) and *_intrinsics/; ?color=FOLDER to choose colour",
     "7scenes": "seq-01/frame-000000.color.png and .depth.png",
     "bag": "a ROS bag: a folder with metadata.yaml, or an .mcap, .db3 or .bag file; ?color=TOPIC&depth=TOPIC to choose "
-    "topics, &registered=yes if depth lies on colour whatever its frame says",
+    "topics, &registered=yes if depth lies on colour whatever its frame says, &stamps=record to pair by the recorder's "
+    "times",
     "synthetic": "seed[,count[,HxW[,frames]]]",
 }
 """Kinds of sources, and what is expected at the path."""
@@ -73,7 +74,7 @@ _OPTIONS = {
     "scannetpp": _FOLDER_OPTIONS,
     "arkitscenes": (*_PHONE_OPTIONS, "color"),
     "7scenes": _FOLDER_OPTIONS,
-    "bag": ("color", "depth", "registered", *_UNIT_OPTIONS),
+    "bag": ("color", "depth", "registered", "stamps", *_UNIT_OPTIONS),
 }
 """What may follow the question mark, by kind."""
 _OPENERS = {
@@ -290,10 +291,13 @@ def _choice(options: dict[str, str], name: str, values: tuple[str, ...]) -> str:
 
 def _open_bags(path: Path, options: dict[str, str], units: DepthUnits, findings: Findings) -> list[RgbdSequence]:
     sequences: list[RgbdSequence] = []
-    registered = _choice(options, "registered", ("no", "yes")) == "yes"
+    told = {
+        "registered": _choice(options, "registered", ("no", "yes")) == "yes",
+        "by_record": _choice(options, "stamps", ("header", "record")) == "record",
+    }
     for bag in [path] if path.is_file() or _is_bag_folder(path) else _bags(path):
         try:
-            sequence = BagSequence(bag, options.get("color"), options.get("depth"), units=units, registered=registered)
+            sequence = BagSequence(bag, options.get("color"), options.get("depth"), units=units, **told)
             sequences.append(sequence)
         except DataError as error:
             findings.report(str(error))

@@ -243,7 +243,7 @@ class FrameReader:
         """What comes out is compared with what went in, so both must be seen from colour's place."""
         settings = self._settings
         moved = settings.registration == "reproject" or (
-            settings.registration == "auto" and depth_frame and not frames_agree(depth_frame, color_frame)
+            settings.registration == "auto" and not frames_agree(depth_frame, color_frame)
         )
         if moved or not same_field_of_view(rgb.shape[:2], depth.shape):
             why = (
