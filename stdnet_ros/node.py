@@ -65,6 +65,8 @@ INPUT_DEPTH = 5
 OUTPUT_DEPTH = 5
 REFUSALS = 10
 """So many frames refused in a row are said in the diagnostics."""
+EMPTY = 15
+"""So many depth images in a row without a measurement, too."""
 OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 """Policies of every topic that parameters may set."""
 LAST_PATIENCE = 0.2
@@ -644,6 +646,8 @@ class StdnetNode(LifecycleNode):
             return 1, self._pipeline.fallback
         if self._pipeline.doubt:
             return 1, self._pipeline.doubt
+        if self._pipeline.empty >= EMPTY:
+            return 1, f"the last {self._pipeline.empty} depth images hold no measurement: the sensor is blind or off"
         if self.infos[COLOR] is None and time.monotonic() - self._activated > SILENCE_SECONDS:
             return 1, "no camera_info for the colour image: no points"
         return 0, "running"

@@ -147,6 +147,8 @@ class Pipeline:
         self.doubt: str | None = None
         """Why depth cannot be of the unit that it is taken for, None if it can."""
         self._looked_at: tuple[Any, ...] | None = None
+        self.empty = 0
+        """Depth images in a row, up to the last one, without a measurement."""
         self._upsampler = self._first(settings)
 
     @property
@@ -269,7 +271,9 @@ class Pipeline:
                 self.doubt = None if seen.given or seen.plausible else seen.doubt("depth_unit")
         if self.doubt is not None:
             self._reporter.warn("depth unit", self.doubt)
-        return units.metres(stored, invalid=np.nan)
+        depth = units.metres(stored, invalid=np.nan)
+        self.empty = 0 if np.isfinite(depth).any() else self.empty + 1
+        return depth
 
     def _fitted_info(self, info: CameraInfo | None, width: int, height: int) -> CameraInfo | None:
         if info is None:

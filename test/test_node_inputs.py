@@ -117,6 +117,21 @@ def test_values_that_mean_no_reading():
         np.testing.assert_allclose(out[0, 2:4], [9.0, 1.5], rtol=1e-6)
 
 
+def test_depth_without_any_measurement_is_said():
+    with running_graph(factory=factory) as graph:
+        graph.listen()
+        graph.connect()
+        for index in range(1, 21):
+            graph.send(1 + index / 30, metres=float("nan"))
+            graph.settle(pairs=index, published=index)
+        level, sentence = graph.node.health()
+        assert level == 1
+        assert "the last 20 depth images hold no measurement" in sentence
+        graph.send(3.0)
+        graph.settle(published=21)
+        assert graph.node.health() == (0, "running")
+
+
 def test_larger_images_are_refused_by_their_header():
     with running_graph(factory=factory, max_image_pixels=32 * 24) as graph:
         graph.listen()
