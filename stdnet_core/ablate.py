@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from stdnet_core.analyses.scenes import Network, network_runner, open_scenes
-from stdnet_core.cli import positive_int, require, run_cli
+from stdnet_core.cli import names_argument, positive_int, require, run_cli
 from stdnet_core.data.sensors.arguments import add_sensor_arguments, describe, ratio_argument
 from stdnet_core.errors import ConfigError
 from stdnet_core.evaluate import TEST_SOURCE, plain_json
@@ -113,14 +113,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="FILE", help="YAML file, or the name of a shipped one (paper_x4)")
     parser.add_argument(
         "--figures",
-        type=_names(FIGURES),
+        type=names_argument(FIGURES),
         default=list(FIGURES),
         metavar="F[,F...]",
         help=f"of the paper: {', '.join(f'{name} ({about})' for name, (about, _) in FIGURES.items())} (default: all)",
     )
     parser.add_argument(
         "--variants",
-        type=_names(VARIANTS),
+        type=names_argument(VARIANTS),
         metavar="V[,V...]",
         help=f"these alone, of {', '.join(VARIANTS)} (default: those of the figures)",
     )
@@ -141,17 +141,6 @@ def _parser() -> argparse.ArgumentParser:
     add_sensor_arguments(judged)
     parser.set_defaults(sequence=None, lr="simulated", seed=0, latency=MAX_LATENCY)
     return parser
-
-
-def _names(known: Mapping[str, Any]):
-    def parse(text: str) -> list[str]:
-        names = list(dict.fromkeys(text.split(",")))
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; choose of {', '.join(known)}")
-        return names
-
-    return parse
 
 
 def _config(args: argparse.Namespace, name: str) -> TrainConfig:

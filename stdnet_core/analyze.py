@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stdnet_core.analyses import inside, methods
 from stdnet_core.analyses.scenes import Drawn
-from stdnet_core.cli import positive_int, require, run_cli
+from stdnet_core.cli import names_argument, positive_int, require, run_cli
 from stdnet_core.data.sensors.arguments import add_sensor_arguments, describe, ratio_argument
 from stdnet_core.errors import ConfigError
 from stdnet_core.evaluate import TEST_SOURCE, plain_json
@@ -161,7 +161,7 @@ def _add_options(parser: argparse.ArgumentParser, groups: tuple[str, ...]) -> No
     if "presets" in groups:
         parser.add_argument(
             "--presets",
-            type=_list(tuple(PRESETS)),
+            type=names_argument(PRESETS, or_none=True),
             default=["base"],
             metavar="P[,P...]",
             help=f"networks without weights, whose time is measured: {', '.join(PRESETS)}, or none (default: base)",
@@ -195,7 +195,7 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--methods",
-        type=_list(CLASSICAL),
+        type=names_argument(CLASSICAL, or_none=True),
         default=list(_METHODS),
         metavar="M[,M...]",
         help=f"beside it, of {', '.join(CLASSICAL)}, or none (default: {','.join(_METHODS)})",
@@ -207,17 +207,6 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
         metavar="FRAMES",
         help="later frames that a network may see (default: %(default)s, the whole-clip result)",
     )
-
-
-def _list(known: tuple[str, ...]) -> Callable[[str], list[str]]:
-    def parse(text: str) -> list[str]:
-        names = [] if text == "none" else list(dict.fromkeys(text.split(",")))
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; choose of {', '.join(known)}, or none")
-        return names
-
-    return parse
 
 
 def _predictions(text: str) -> tuple[str, Path]:

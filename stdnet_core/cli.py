@@ -55,6 +55,27 @@ def add_unit_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def names_argument(known: Iterable[str], *, kind: str = "", or_none: bool = False) -> Callable[[str], list[str]]:
+    """An argparse type: names out of ``known``, separated by commas, each once.
+
+    Args:
+        known: what there is.
+        kind: what an unknown name is called in the error, such as ``method``.
+        or_none: ``none`` gives no names.
+    """
+    known = tuple(known)
+
+    def parse(text: str) -> list[str]:
+        names = [] if or_none and text == "none" else list(dict.fromkeys(text.split(",")))
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            what = " ".join(filter(None, ("unknown", kind, ", ".join(unknown))))
+            raise argparse.ArgumentTypeError(f"{what}; choose of {', '.join(known)}" + ", or none" * or_none)
+        return names
+
+    return parse
+
+
 def positive_int(text: str) -> int:
     """An argparse type: a whole number from 1 on."""
     try:

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from stdnet_core import checkpoints
-from stdnet_core.cli import add_unit_arguments, positive_int, print_notes, require, run_cli
+from stdnet_core.cli import add_unit_arguments, names_argument, positive_int, print_notes, require, run_cli
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors import Sensor
 from stdnet_core.data.sensors.arguments import (
@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--methods",
-        type=_methods,
+        type=names_argument(METHODS, kind="method"),
         metavar="M[,M...]",
         help=f"of {', '.join(METHODS)} (default: all but {FORGETFUL}, which begins anew with every frame)",
     )
@@ -209,14 +209,6 @@ def _parser() -> argparse.ArgumentParser:
         help="metres that it divides depth by (default: as in the paper, 40 for DyDToF, else 30)",
     )
     return parser
-
-
-def _methods(text: str) -> list[str]:
-    methods = list(dict.fromkeys(text.split(",")))
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown method {', '.join(unknown)}; choose of {', '.join(METHODS)}")
-    return methods
 
 
 def _predictions(text: str) -> tuple[str, Path]:

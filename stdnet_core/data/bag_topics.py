@@ -8,9 +8,12 @@ nothing tells apart, the user is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import Any
+
+import numpy as np
 
 from stdnet_core.data.bag_file import CAMERA_INFO_TYPE, IMAGE_TYPES, BagFile
 from stdnet_core.depth_units import DepthUnits, look_at
@@ -134,6 +137,15 @@ def first_readable(bag: BagFile, topic: str, read: Any) -> tuple[Any, Any]:
         raise DataError(f"{bag.path}: no messages on {topic}")
     text = str(wrong)
     raise DataError(text if text.startswith(str(bag.path)) else f"{bag.path}: {text}") from wrong
+
+
+def first_stored_depths(bag: BagFile, topic: str, count: int) -> Iterator[np.ndarray]:
+    """Those of the first ``count`` depth images (h, w) of a topic that can be read, as they are stored."""
+    for raw in islice(bag.messages([topic]), count):
+        try:
+            yield stored_depth(bag.decode(raw), topic)
+        except (DataError, FrameError):
+            continue
 
 
 def _look(
@@ -262,8 +274,8 @@ def _contents(bag: BagFile) -> str:
 
 def describe(bag: BagFile, topics: BagTopics) -> str:
     """The choice as a sentence."""
-    forms = {}
+    parts = []
     for role, topic in (("colour", topics.color), ("depth", topics.depth)):
-        message = bag.first(topic)
-        forms[role] = f"{role} {topic} ({printable(encoding_of(message), 60)})"
-    return f"{bag.path}: " + ", ".join(forms.values())
+        _, form = first_readable(bag, topic, encoding_of)
+        parts.append(f"{role} {topic} ({printable(form, 60)})")
+    return f"{bag.path}: " + ", ".join(parts)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stdnet_core.data.bag_file import BagFile
-from stdnet_core.data.bag_topics import describe, find_topics, first_readable
+from stdnet_core.data.bag_topics import describe, find_topics, first_readable, first_stored_depths
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.file_sequence import intrinsic_matrix, is_smaller_version
 from stdnet_core.data.rgbd_sequence import frame_indices
@@ -99,7 +99,8 @@ class BagSequence:
         self._depth_size = depth.shape
         self.lr_scale = None if depth.shape == self.frame_size else self.frame_size[0] / depth.shape[0]
         self._check_registered(color_message.header.frame_id, depth_message.header.frame_id, registered)
-        self.notes += check_units(self._first_depths(bag), self._units, f"{path}: {topics.depth}")
+        first = first_stored_depths(bag, topics.depth, _LOOKED_AT)
+        self.notes += check_units(first, self._units, f"{path}: {topics.depth}")
         self.intrinsics = self._camera(bag, topics.color_info)
         self._pairs = self._pair(bag, max_difference, by_record)
         self._leave_out_damaged_begin()
@@ -113,14 +114,7 @@ class BagSequence:
     def clip(self, start: int, length: int, stride: int = 1) -> RgbdClip:
         """Read ``length`` frames from ``start``, every ``stride``-th one; see :class:`RgbdSequence`."""
         pairs = [self._pairs[index] for index in frame_indices(self, start, length, stride)]
-        colors = [
-            self._image(self.color_topic, message)
-            for message in self._read(self.color_topic, [color for color, _, _ in pairs])
-        ]
-        depths = [
-            self._image(self.depth_topic, message)
-            for message in self._read(self.depth_topic, [depth for _, depth, _ in pairs])
-        ]
+        colors, depths = self._images(pairs)
         for topic, images, size in (
             (self.color_topic, colors, self.frame_size),
             (self.depth_topic, depths, self._depth_size),
@@ -137,6 +131,15 @@ class BagSequence:
         depth = rgb.new_zeros(length, 1, *self.frame_size) if low is not None else measured
         stamps = torch.tensor([stamp / 1e9 for _, _, stamp in pairs], dtype=torch.float64)
         return RgbdClip(rgb, depth, depth > 0, intrinsics=self.intrinsics, depth_lr=low, stamps=stamps, name=self.name)
+
+    def _images(self, pairs: Sequence[tuple[_Recorded, _Recorded, int]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Colour and depth images of the pairs, of whatever size."""
+        topics = self.color_topic, self.depth_topic
+        colors, depths = (
+            [self._image(topic, message) for message in self._read(topic, [pair[part] for pair in pairs])]
+            for part, topic in enumerate(topics)
+        )
+        return colors, depths
 
     def _open(self) -> BagFile:
         """The bag, opened once in each process (readers seek in an open file)."""
@@ -167,15 +170,6 @@ class BagSequence:
                 f"depth topic with {self.path}?depth=TOPIC (the bag holds {self._open().contents()}), or add "
                 "registered=yes if only the frame's name differs"
             )
-
-    def _first_depths(self, bag: BagFile) -> Any:
-        for count, raw in enumerate(bag.messages([self.depth_topic])):
-            if count == _LOOKED_AT:
-                return
-            try:
-                yield stored_depth(bag.decode(raw), self.depth_topic)
-            except (DataError, FrameError):
-                continue
 
     def _pair(self, bag: BagFile, max_difference: float, by_record: bool) -> list[tuple[_Recorded, _Recorded, int]]:
         """(colour, depth, stamp of colour in nanoseconds) of each pair."""
@@ -213,10 +207,8 @@ class BagSequence:
         """Later damage is an error where it is read; that of the first frames would make the whole bag unreadable."""
         for count in range(min(_LEADING, len(self) - 1)):
             try:
-                self.clip(0, 1)
+                self._images(self._pairs[:1])
             except DataError as error:
-                if "changes from" in str(error):
-                    return
                 self.notes.append(f"frame {count} is left out: {error}")
                 del self._pairs[0]
             else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from stdnet_core.cli import add_unit_arguments, require
-from stdnet_core.data.bag_topics import BagTopics, find_topics
+from stdnet_core.data.bag_topics import BagTopics, find_topics, first_stored_depths
 from stdnet_core.data.sensors.arguments import add_sensor_arguments, ratio_argument, sensor_from
 from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.data.stamp_matching import stamps_say_nothing
@@ -19,7 +18,6 @@ from stdnet_core.depth_units import DepthUnits, check_units
 from stdnet_core.errors import ConfigError, DataError
 from stdnet_core.report.recording_report import recording_verdict
 from stdnet_core.report.writer import table_text
-from stdnet_core.ros_images import FrameError, stored_depth
 from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.bag_evaluation.evaluation import Task, run_deterministic, write_results
 from stdnet_ros.bag_evaluation.frames import Protocol
@@ -172,10 +170,10 @@ def _task(bag: Bag, topics: BagTopics, args: argparse.Namespace) -> Task:
     }
     settings, values = make_settings(args.params_file, changes)
     units = depth_units(settings)
-    bag.notes += check_units(_first_depths(bag, topics), units, f"{bag.path}: {topics.depth}")
+    bag.notes += check_units(first_stored_depths(bag, topics.depth, _LOOKED_AT), units, f"{bag.path}: {topics.depth}")
     sensor = sensor_from(args)
     if not args.by_itself and isinstance(sensor.measurement, Dtof) and sensor.measurement.range_m is None:
-        first = next(_first_depths(bag, topics), None)
+        first = next(first_stored_depths(bag, topics.depth, _LOOKED_AT), None)
         if first is None:
             raise DataError(f"{bag.path}: none of the first messages on {topics.depth} can be read")
         covering = range_for(units.metres(first, invalid=np.nan))
@@ -201,15 +199,6 @@ def _task(bag: Bag, topics: BagTopics, args: argparse.Namespace) -> Task:
         output=args.output,
         write_bag=args.write_bag,
     )
-
-
-def _first_depths(bag: Bag, topics: BagTopics) -> Iterator[np.ndarray]:
-    """The first depth images that can be read, as they are stored."""
-    for raw in islice(bag.messages([topics.depth]), _LOOKED_AT):
-        try:
-            yield stored_depth(bag.decode(raw), topics.depth)
-        except (DataError, FrameError):
-            continue
 
 
 def _stamps(bag: Bag, topics: BagTopics, args: argparse.Namespace, settings: SimpleNamespace) -> str:
