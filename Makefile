@@ -1,6 +1,6 @@
 # Each target sets up what it needs by itself, in .venv.
 #   make demo [INPUT=folder|bag] [SCALE=8] [DEMO_ARGS="..."]   the node over real ROS 2 transport, with pictures and figures
-#   make test [TEST_ARGS="..."]                                all tests
+#   make test [WORKERS=2] [TEST_ARGS="..."]                    all tests
 #   make help                                                  the other targets
 
 PYTHON ?= python3
@@ -10,12 +10,13 @@ INPUT  ?=
 SCALE  ?= 8
 OUTPUT ?= demo_output
 MINUTES ?= 30
+WORKERS ?= 2
 EXTRAS := ros,bags,train,report,export,dev
 # An index with the torch build you want, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu (see README)
 TORCH_INDEX ?=
 PIP_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help setup demo test lint format colcon soak benchmark accuracy gpu clean
+.PHONY: help setup demo test coverage lint format colcon soak benchmark accuracy gpu clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -32,8 +33,11 @@ $(VENV)/.installed: setup.py constraints.txt
 demo: setup ## upsample a stream over ROS 2, leave pictures and metrics in $(OUTPUT)
 	$(BIN)/python -m stdnet_ros.demo --output $(OUTPUT) --scale $(SCALE) $(if $(INPUT),--input '$(INPUT)') $(DEMO_ARGS)
 
-test: setup lint ## run all tests
-	$(BIN)/python -m pytest $(TEST_ARGS)
+test: setup lint ## run all tests, in WORKERS (2) processes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
+
+coverage: setup ## branch coverage of the tests, in the processes that they start as well
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(TEST_ARGS)
 
 lint: setup ## check style
 	$(BIN)/ruff check .
@@ -59,4 +63,4 @@ gpu: ## check, measure and train on a GPU for 9 minutes; GPU_ARGS=--dry-run rehe
 	bash scripts/gpu_session.sh $(GPU_ARGS)
 
 clean: ## remove what the targets made, except .venv
-	rm -rf build install log demo_output soak_output benchmark_output gpu_session .gpu_env .pytest_cache .ruff_cache *.egg-info
+	rm -rf build install log demo_output soak_output benchmark_output gpu_session .gpu_env .pytest_cache .ruff_cache .coverage* *.egg-info

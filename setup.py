@@ -27,7 +27,16 @@ TRAIN = ["lightning>=2.4,<3", "torchmetrics>=1.4", "omegaconf>=2.3", "tensorboar
 REPORT = ["matplotlib>=3.7", "jinja2>=3.1", "pillow>=10", "imageio-ffmpeg>=0.4.9", "tqdm>=4.60"]
 REALSENSE = ["pyrealsense2>=2.50"]  # its filters, for comparison; a camera is not needed
 EXPORT = ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"]
-DEV = ["pytest>=7,<9", "pytest-timeout>=2.3", "ruff>=0.5", "hypothesis>=6.90", "colcon-common-extensions", "colcon-ros"]
+DEV = [
+    "pytest>=7,<9",
+    "pytest-cov>=7",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.5",
+    "ruff>=0.5",
+    "hypothesis>=6.90",
+    "colcon-common-extensions",
+    "colcon-ros",
+]
 
 setup(
     name=PACKAGE,

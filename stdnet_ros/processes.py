@@ -17,7 +17,8 @@ from stdnet_core.errors import StdnetError
 
 _PR_SET_PDEATHSIG = 1
 _DDS_PORT = 7400
-_DOMAINS = 100  # higher ones reach into the ports that Linux hands out
+DOMAINS = 100
+"""Domains 1 to so many are used: higher ones reach into the ports that Linux hands out."""
 _GRACE = 8.0
 
 
@@ -133,17 +134,20 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def free_domain() -> int:
+def free_domain(first: int | None = None) -> int:
     """A ROS domain in which no participant runs on this machine.
 
     DDS gives each participant UDP ports computed from its domain, so that a free port of the first ones tells.
+
+    Args:
+        first: the domain to try first; by default it depends on the process number.
     """
-    first = os.getpid()
-    for offset in range(_DOMAINS):
-        domain = 1 + (first + offset) % _DOMAINS
+    start = os.getpid() if first is None else first - 1
+    for offset in range(DOMAINS):
+        domain = 1 + (start + offset) % DOMAINS
         if all(_port_is_free(_DDS_PORT + 250 * domain + 10 + 2 * number) for number in range(3)):
             return domain
-    return 1 + first % _DOMAINS
+    return 1 + start % DOMAINS
 
 
 def _port_is_free(port: int) -> bool:

@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from stdnet_ros.processes import free_domain
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "stdnet_ros"
 CONTENT = ("stdnet_core", "stdnet_ros", "launch", "config", "resource", "package.xml", "setup.py", "setup.cfg")
@@ -93,7 +95,7 @@ def main() -> None:
         )  # fmt: skip
         environment = dict(item.split("=", 1) for item in sourced.split("\0") if "=" in item)
         environment |= {
-            "ROS_DOMAIN_ID": str(os.getpid() % 90 + 1),
+            "ROS_DOMAIN_ID": str(free_domain()),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "ROS_LOG_DIR": str(workspace / "ros_log"),
         }

@@ -1,6 +1,6 @@
 """Isolation and small parts for tests with real rclpy. Import what is needed: ``from ros_fixtures import ros``.
 
-Each graph has a domain of its own, discovery stays on this machine, and logs go to a temporary folder."""
+Each graph has a free domain of its own, discovery stays on this machine, and logs go to a temporary folder."""
 
 from __future__ import annotations
 
@@ -19,26 +19,31 @@ import cv2
 import numpy as np
 import pytest
 
+from stdnet_ros.processes import DOMAINS, free_domain
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def isolated_environment() -> dict[str, str]:
-    """Environment variables that keep this worker's ROS graph to itself."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-    number = int(worker.removeprefix("gw")) if worker.removeprefix("gw").isdigit() else 0
-    return {
-        "ROS_DOMAIN_ID": str((os.getpid() * 7 + number) % 80 + 20),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "ROS_PYTHON_CHECK_FIELDS": "1",
-        "ROS_LOG_DIR": tempfile.mkdtemp(prefix="stdnet_test_log_"),
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds.xml"),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
-    }
+def free_domains() -> Iterator[int]:
+    """Free domains, another one each time; workers of one test run begin in ranges of their own."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = DOMAINS // workers
+    for number in itertools.count(os.getpid()):
+        yield free_domain(1 + worker * share + number % share)
 
 
-if "STDNET_TEST_ROS" not in os.environ:
-    # Before the first import of rclpy: message classes read ROS_PYTHON_CHECK_FIELDS once.
-    os.environ.update(isolated_environment(), STDNET_TEST_ROS="1")
+_DOMAINS = free_domains()
+
+# Before the first import of rclpy: message classes read ROS_PYTHON_CHECK_FIELDS once.
+os.environ.update(
+    ROS_DOMAIN_ID=str(next(_DOMAINS)),
+    ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
+    ROS_PYTHON_CHECK_FIELDS="1",
+    ROS_LOG_DIR=tempfile.mkdtemp(prefix="stdnet_test_log_"),
+    FASTDDS_DEFAULT_PROFILES_FILE=str(ROOT / "config" / "fastdds.xml"),
+    PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+)
 
 rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed; pip install '.[ros]'")
 
@@ -48,7 +53,6 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-_DOMAINS = itertools.count(int(os.environ["ROS_DOMAIN_ID"]))
 RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 
 
@@ -196,7 +200,7 @@ def running_graph(*, factory: Callable | None = None, start: bool = True, name: 
 
     # What a participant leaves behind in its domain may keep the services of the next one of the same name from being
     # found: they count as found once as many requests are listened to as answers are published.
-    domain = 20 + next(_DOMAINS) % 80
+    domain = next(_DOMAINS)
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain)
     overrides = [Parameter(key.replace("__", "."), value=value) for key, value in values.items()]
