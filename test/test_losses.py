@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from stdnet_core.errors import ConfigError, InputError
-from stdnet_core.losses import LossConfig, STDNetLoss, laplace_nll
+from stdnet_core.losses import SCALE_FLOOR, LossConfig, STDNetLoss, laplace_nll
 from stdnet_core.model import ModelConfig, STDNet
 from stdnet_core.model.stdnet import StageDifferences, STDNetOutput
 
@@ -353,3 +353,10 @@ def test_contradictions_are_refused():
         LossConfig(relative_weight=float("nan"))
     with pytest.raises(ConfigError, match="eps"):
         LossConfig(eps=0.0)
+
+
+def test_no_error_at_all_does_not_ask_for_a_scale_of_zero():
+    """The scale with the least cost, by search, is the floor itself."""
+    scales = torch.linspace(math.log(SCALE_FLOOR) - 3, math.log(SCALE_FLOOR) + 3, 601, dtype=torch.float64)
+    cost = laplace_nll(scales, torch.zeros_like(scales))
+    assert scales[cost.argmin()].exp() == pytest.approx(SCALE_FLOOR, rel=0.02)

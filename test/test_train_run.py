@@ -225,7 +225,7 @@ def test_time_in_all_is_counted_over_the_calls(clips: Path, tmp_path: Path) -> N
 
     assert run(config, tmp_path / "run", minutes=0.02).finished is False
     first, used = len(rates()), run_state.read(state).seconds
-    assert used > 0.9  # it ends with the last step that the time is enough for
+    assert used > 0.9  # what the state tells is the time at its last step
     total = 2 * used / 60
     result = run(config, tmp_path / "run", minutes_in_all=total)
     assert result.finished
