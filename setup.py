@@ -61,6 +61,15 @@ setup(
         (f"share/{PACKAGE}/config/train", glob("config/train/*.*")),
     ],
     python_requires=">=3.10",
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Processing",
+    ],
     install_requires=RUNTIME,
     extras_require={
         "ros": ROS,

@@ -15,6 +15,7 @@ from ros_fixtures import ROOT, NearestUpsampler
 
 from stdnet_ros import parameters
 from stdnet_ros.cameras import CAMERAS
+from stdnet_ros.integration_launch import merged, require_package, topics
 from stdnet_ros.node import StdnetNode
 
 SPECS = {spec.name: spec for spec in parameters.PARAMETERS}
@@ -137,3 +138,28 @@ def test_launch_file_gives_the_cameras_topics(camera, monkeypatch, tmp_path):
         assert remappings == {}
     else:
         assert remappings["depth/camera_info"] == CAMERAS[camera].depth_info
+
+
+def test_topics_for_other_packages_are_those_the_node_publishes():
+    arguments = dict.fromkeys(("color_topic", "color_info_topic"), "") | {"namespace": "robot", "name": "stdnet"}
+    topic = topics(arguments | {"camera": "generic"})
+    assert (topic.color, topic.depth) == ("/robot/color/image", "/robot/stdnet/depth/image")
+    assert topics(arguments | {"camera": "realsense"}).color == "/camera/camera/color/image_raw"
+    assert topic.points == "/robot/stdnet/points"
+
+
+def test_a_missing_package_is_named_with_its_installation(monkeypatch, tmp_path):
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"nav2_bringup is not installed.*apt install x"):
+        require_package("nav2_bringup", "apt install x")
+
+
+def test_the_costmap_keeps_what_it_had():
+    base = yaml.safe_load(
+        "local_costmap: {local_costmap: {ros__parameters: {voxel_layer: {z_voxels: 16, scan: {a: 1}}}}}"
+    )
+    changes = yaml.safe_load((ROOT / "config" / "nav2_costmap.yaml").read_text())
+    layer = merged(base, changes)["local_costmap"]["local_costmap"]["ros__parameters"]["voxel_layer"]
+    assert layer["z_voxels"] == 16
+    assert layer["scan"] == {"a": 1}
+    assert set(layer["observation_sources"].split()) == {"scan", "stdnet"} <= set(layer)

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from stdnet_core.data.sensors.holes import Holes
 from stdnet_core.data.sensors.presets import preset
 from stdnet_core.errors import ConfigError
 from stdnet_core.model import PRESETS, ModelConfig, RecurrentConfig
+from stdnet_core.shipped import config_folder
 from stdnet_core.training.recurrent_loss import RecurrentLossConfig
 
 _MULTIPLE = 16
@@ -365,16 +365,10 @@ def find_config(path: str | Path) -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    folders = [
-        Path(__file__).resolve().parents[2] / "config" / "train",
-        Path(sys.prefix) / "share" / "stdnet_ros" / "config" / "train",
-    ]
-    for folder in folders:
-        candidate = folder / f"{path.name.removesuffix('.yaml')}.yaml"
-        if candidate.is_file() and path.parent in (Path("."), Path("config/train")):
-            return candidate
-    names = sorted({f.stem for folder in folders for f in folder.glob("*.yaml")})
-    shipped = f" (shipped: {', '.join(names)})" if names else ""
+    shipped_files = {f.stem: f for f in sorted((config_folder() or Path()).glob("train/*.yaml"))}
+    if path.parent in (Path("."), Path("config/train")) and path.name.removesuffix(".yaml") in shipped_files:
+        return shipped_files[path.name.removesuffix(".yaml")]
+    shipped = f" (shipped: {', '.join(shipped_files)})" if shipped_files else ""
     raise ConfigError(f"there is no configuration file {str(path)!r}{shipped}")
 
 

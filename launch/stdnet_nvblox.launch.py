@@ -1,0 +1,64 @@
+"""The node and nvblox, which maps the node's depth: ``ros2 launch stdnet_ros stdnet_nvblox.launch.py``.
+
+Takes all arguments of stdnet.launch.py; see docs/integrations.md."""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import Node
+
+from stdnet_ros.integration_launch import require_package, topics
+
+_SHARE = Path(get_package_share_directory("stdnet_ros"))
+
+
+def _check(context):
+    require_package("nvblox_ros", "it is part of Isaac ROS: apt install ros-$ROS_DISTRO-isaac-ros-nvblox")
+
+
+def _nvblox(context):
+    arguments = context.launch_configurations
+    topic = topics(arguments)
+    return [
+        Node(
+            package="nvblox_ros",
+            executable="nvblox_node",
+            name="nvblox_node",
+            output="screen",
+            parameters=[
+                {
+                    "global_frame": arguments["global_frame"],
+                    "voxel_size": float(arguments["voxel_size"]),
+                    "num_cameras": 1,
+                    "use_color": True,
+                    "use_lidar": False,
+                    "input_qos": "SENSOR_DATA",
+                    "use_sim_time": arguments["use_sim_time"] == "true",
+                }
+            ],
+            remappings=[
+                ("camera_0/depth/image", topic.depth),
+                ("camera_0/depth/camera_info", topic.depth_info),
+                ("camera_0/color/image", topic.color),
+                ("camera_0/color/camera_info", topic.color_info),
+            ],
+        )
+    ]
+
+
+def generate_launch_description():
+    """The node's launch file, then nvblox."""
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument(
+                "global_frame", default_value="odom", description="Frame of the map; tf must lead from it to the camera"
+            ),
+            DeclareLaunchArgument("voxel_size", default_value="0.05", description="Edge of a voxel in metres"),
+            OpaqueFunction(function=_check),
+            IncludeLaunchDescription(PythonLaunchDescriptionSource(str(_SHARE / "launch" / "stdnet.launch.py"))),
+            OpaqueFunction(function=_nvblox),
+        ]
+    )
