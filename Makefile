@@ -11,12 +11,12 @@ SCALE  ?= 8
 OUTPUT ?= demo_output
 MINUTES ?= 30
 WORKERS ?= 2
-EXTRAS := ros,bags,train,report,export,dev
+EXTRAS := ros,bags,train,report,export,docs,dev
 # An index with the torch build you want, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu (see README)
 TORCH_INDEX ?=
 PIP_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help setup demo test coverage lint format colcon soak benchmark accuracy gpu clean
+.PHONY: help setup demo test docs coverage lint format colcon soak benchmark accuracy gpu clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ $(VENV)/.installed: setup.py constraints.txt
 demo: setup ## upsample a stream over ROS 2, leave pictures and metrics in $(OUTPUT)
 	$(BIN)/python -m stdnet_ros.demo --output $(OUTPUT) --scale $(SCALE) $(if $(INPUT),--input '$(INPUT)') $(DEMO_ARGS)
 
-test: setup lint ## run all tests, in WORKERS (2) processes
+test: setup lint docs ## run all tests, in WORKERS (2) processes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
 coverage: setup ## branch coverage of the tests, in the processes that they start as well
@@ -42,6 +42,9 @@ coverage: setup ## branch coverage of the tests, in the processes that they star
 lint: setup ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: setup ## build the documentation site in site/; open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
 
 format: setup ## apply style
 	$(BIN)/ruff check --fix .
@@ -63,4 +66,4 @@ gpu: ## check, measure and train on a GPU for 9 minutes; GPU_ARGS=--dry-run rehe
 	bash scripts/gpu_session.sh $(GPU_ARGS)
 
 clean: ## remove what the targets made, except .venv
-	rm -rf build install log demo_output soak_output benchmark_output gpu_session .gpu_env .pytest_cache .ruff_cache .coverage* *.egg-info
+	rm -rf build install log demo_output soak_output benchmark_output gpu_session site .gpu_env .pytest_cache .ruff_cache .coverage* *.egg-info

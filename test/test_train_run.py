@@ -204,7 +204,7 @@ def test_a_disk_that_is_full_is_one_error_that_says_what_is_safe(what: str, clip
 
 
 def test_time_allowed_ends_the_run_and_a_finished_run_can_be_extended(clips: Path, tmp_path: Path) -> None:
-    result = run(small_config(clips, "optim.steps=100000", "optim.horizon=time"), tmp_path / "timed", minutes=0.01)
+    result = run(small_config(clips, "optim.steps=100000", "optim.horizon=time"), tmp_path / "timed", minutes=0.05)
     assert not result.finished
     assert not result.interrupted
     rates = [line["lr"] for line in read_log(tmp_path / "timed" / "log.jsonl") if "lr" in line]

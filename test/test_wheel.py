@@ -29,20 +29,22 @@ def installed(tmp_path_factory):
     for name in FILES:
         shutil.copy(ROOT / name, folder / "source" / name)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    # Neither the sources nor what was installed of them may be found, or pip would take the wheel for installed.
+    hidden = ("PYTHONPATH", "AMENT_PREFIX_PATH", "VIRTUAL_ENV")
+    environment = {k: v for k, v in os.environ.items() if k not in hidden} | {"OMP_NUM_THREADS": "1"}
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(folder / "source")]
-    subprocess.run(build, check=True)
+    subprocess.run(build, check=True, cwd=folder, env=environment)
     (wheel,) = folder.glob("*.whl")
     shutil.rmtree(folder / "source")
     venv.create(folder / "env", symlinks=True, with_pip=False)
     python = folder / "env" / "bin" / "python"
-    subprocess.run([*pip, "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)], check=True)
+    install = [*pip, "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(install, check=True, cwd=folder, env=environment)
     (site,) = (folder / "env").glob("lib/python*/site-packages")
     here = Path(sysconfig.get_path("purelib"))
     (site / "dependencies.pth").write_text(f"{here}\n")
     for hook in here.glob("ros_wheels*.pth"):
         shutil.copy(hook, site)
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "AMENT_PREFIX_PATH", "VIRTUAL_ENV")}
-    environment["OMP_NUM_THREADS"] = "1"
     work = folder / "work"
     work.mkdir()
 
