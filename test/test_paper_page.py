@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from stdnet_core.training.module import loss_config, model_config
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\|[^|]*\|[^|]*\| `(stdnet_core/[\w/]+\.py)` \| ([^|]+) \|$", PAGE, re.MULTILINE)
-COMMANDS = re.findall(r"python -m (stdnet_core\.\w+)([^`\n]*)", PAGE)
+COMMANDS = re.findall(r"python -m (stdnet_core\.\w+)([^`\n]*)", re.sub(r"\\\n\s*", "", PAGE))
 
 
 def test_every_equation_has_its_place():
@@ -68,7 +69,9 @@ def test_options_of_analyze_are_known(rest):
 
 @pytest.mark.parametrize("rest", sorted({rest for module, rest in COMMANDS if module == "stdnet_core.ablate"}))
 def test_options_of_ablate_are_known(rest, tmp_path):
-    args = ablate._parser().parse_intermixed_args(rest.replace("data.root=TARTANAIR", f"data.root={tmp_path}").split())
+    args = ablate._parser().parse_intermixed_args(
+        shlex.split(rest.replace("data.root=TARTANAIR", f"data.root={tmp_path}"))
+    )
     for name in ablate.VARIANTS:
         assert ablate._config(args, name).optim.steps == args.steps
 
