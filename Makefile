@@ -11,6 +11,7 @@ SCALE  ?= 8
 OUTPUT ?= demo_output
 MINUTES ?= 30
 WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 EXTRAS := ros,bags,train,report,export,docs,dev
 # An index with the torch build you want, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu (see README)
 TORCH_INDEX ?=
@@ -34,10 +35,10 @@ demo: setup ## upsample a stream over ROS 2, leave pictures and metrics in $(OUT
 	$(BIN)/python -m stdnet_ros.demo --output $(OUTPUT) --scale $(SCALE) $(if $(INPUT),--input '$(INPUT)') $(DEMO_ARGS)
 
 test: setup lint docs ## run all tests, in WORKERS (2) processes
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
+	$(PYTEST) $(TEST_ARGS)
 
 coverage: setup ## branch coverage of the tests, in the processes that they start as well
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(TEST_ARGS)
+	$(PYTEST) --cov --cov-report=term:skip-covered $(TEST_ARGS)
 
 lint: setup ## check style
 	$(BIN)/ruff check .

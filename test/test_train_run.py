@@ -223,9 +223,10 @@ def test_time_in_all_is_counted_over_the_calls(clips: Path, tmp_path: Path) -> N
     def rates() -> list[float]:
         return [line["lr"] for line in read_log(tmp_path / "run" / "log.jsonl") if "lr" in line]
 
-    assert run(config, tmp_path / "run", minutes=0.02).finished is False
+    # The state has the time of the last step, which may be some way from the end of the time allowed (1.5 s).
+    assert run(config, tmp_path / "run", minutes=0.025).finished is False
     first, used = len(rates()), run_state.read(state).seconds
-    assert used > 0.9  # what the state tells is the time at its last step
+    assert used >= 1.2
     total = 2 * used / 60
     result = run(config, tmp_path / "run", minutes_in_all=total)
     assert result.finished

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from ros_fixtures import ROOT, rclpy  # noqa: F401 (isolates the ROS graph before rclpy is imported)
 
+pytestmark = pytest.mark.slow
 SOURCES = ("stdnet_core", "stdnet_ros", "launch", "config", "resource")
 FILES = ("setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in", "package.xml", "README.md", "LICENSE")
 
@@ -82,6 +83,7 @@ def test_the_node_answers_a_camera_with_the_shipped_network(installed):
     installed("stdnet_demo", "--output", "demo", "--frames", "4", "--rate", "auto")
     metrics = json.loads((installed.folder / "work" / "demo" / "metrics.json").read_text())
     assert metrics["input"]["frames"] == 4
+    assert metrics["node"]["method"] == "stdnet"
     assert (installed.folder / "work" / "demo" / "cloud.ply").stat().st_size > 10_000
 
 

@@ -365,10 +365,11 @@ def find_config(path: str | Path) -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    shipped_files = {f.stem: f for f in sorted((config_folder() or Path()).glob("train/*.yaml"))}
-    if path.parent in (Path("."), Path("config/train")) and path.name.removesuffix(".yaml") in shipped_files:
-        return shipped_files[path.name.removesuffix(".yaml")]
-    shipped = f" (shipped: {', '.join(shipped_files)})" if shipped_files else ""
+    folder, name = config_folder(), path.name.removesuffix(".yaml")
+    files = {file.stem: file for file in sorted(folder.glob("train/*.yaml"))} if folder else {}
+    if name in files and path.parent in (Path("."), Path("config/train")):
+        return files[name]
+    shipped = f" (shipped: {', '.join(files)})" if files else ""
     raise ConfigError(f"there is no configuration file {str(path)!r}{shipped}")
 
 
