@@ -123,7 +123,7 @@ class StdnetNode(LifecycleNode):
         self.failure: str | None = None
         """Why the last configuration or activation failed."""
         self._refusals = 0
-        self._refusal = ""
+        self._refusal = ("", "")  # cause and sentence of the last one
         self._qos_problems: dict[str, str] = {}
         self._subscriptions_in_use: list[Subscription] = []
         self._latched: set[str] = set()
@@ -348,9 +348,10 @@ class StdnetNode(LifecycleNode):
         def incompatible(event) -> None:
             name = self.resolve_topic_name(topic)
             self._qos_problems[name] = f"{event.total_count} publishers with incompatible QoS"
-            self.get_logger().warning(
+            self._warn(
+                f"qos {name}",
                 f"a publisher on {name} offers incompatible QoS; nothing is received from it. Set the parameters "
-                f"qos_overrides.{name}.subscription.* to what it offers (ros2 topic info -v {name})"
+                f"qos_overrides.{name}.subscription.* to what it offers (ros2 topic info -v {name})",
             )
 
         subscription = self.create_subscription(
@@ -459,7 +460,7 @@ class StdnetNode(LifecycleNode):
         else:
             cause, text = "inference_error", f"inference failed: {type(error).__name__}: {error}"
         self._statistics.drop(cause)
-        self._refusal = text
+        self._refusal = cause, text
         self._refusals += 1
         self._warn(cause, text)
 
@@ -570,9 +571,9 @@ class StdnetNode(LifecycleNode):
         snapshot = self.snapshot()
         self._subscribe_to_latched_infos()
         self._tell_of_subscribers()
-        level, summary = self.health()
-        if level and summary != self.failure:
-            self._warn("health", summary)
+        level, summary, cause = self._condition()
+        if cause:
+            self._warn(cause, summary)
         details: dict[str, Any] = {"enabled": self._enabled}
         if self._pipeline is not None:
             details.update(self._pipeline.state())
@@ -619,38 +620,45 @@ class StdnetNode(LifecycleNode):
 
     def health(self) -> tuple[int, str]:
         """Diagnostic level (0 OK, 1 WARN, 2 ERROR) and one sentence."""
+        return self._condition()[:2]
+
+    def _condition(self) -> tuple[int, str, str]:
+        """Level, sentence and, of a warning, its cause: the key of :meth:`_warn` where the cause has a line of its own,
+        so that the log says each cause once."""
         if self.failure is not None:
-            return 2, self.failure
+            return 2, self.failure, ""
         if self._pipeline is None:
-            return 0, "not configured"
+            return 0, "not configured", ""
         if not self._active:
-            return 0, "inactive"
+            return 0, "inactive", ""
         if not self._enabled:
-            return 0, "disabled by the enable service"
+            return 0, "disabled by the enable service", ""
         silent = [time.monotonic() - seen > SILENCE_SECONDS for seen in self._last_seen]
         heard = [info is not None for info in self.infos] + [not is_silent for is_silent in silent]
         topics = [subscription.topic_name for subscription in self._subscriptions_in_use[:4]]  # camera_infos, images
         deaf = [topic for topic, hears in zip(topics, heard, strict=True) if topic in self._qos_problems and not hears]
         if deaf:
-            return 1, f"incompatible QoS on {', '.join(deaf)}"
+            return 1, f"incompatible QoS on {', '.join(deaf)}", f"qos {deaf[0]}"
         if any(silent):
-            return 1, f"nothing received on {' and '.join(itertools.compress(topics[2:], silent))}"
+            return 1, f"nothing received on {' and '.join(itertools.compress(topics[2:], silent))}", "silent"
         if not self.has_subscribers():
-            return 0, "nobody subscribes: idle"
+            return 0, "nobody subscribes: idle", ""
         waited = time.monotonic() - self._last_pair > SILENCE_SECONDS
         if min(self._unpaired) >= (UNPAIRED if waited else SURELY_UNPAIRED):
-            return 1, f"nothing can be paired: {self._synchronizer.trouble()}"
+            return 1, f"nothing can be paired: {self._synchronizer.trouble()}", "unpaired"
         if self._refusals >= REFUSALS:
-            return 1, f"the last {self._refusals} frames were refused: {self._refusal}"
+            cause, text = self._refusal
+            return 1, f"the last {self._refusals} frames were refused: {text}", cause
         if self._pipeline.fallback:
-            return 1, self._pipeline.fallback
+            return 1, self._pipeline.fallback, "fallback"
         if self._pipeline.doubt:
-            return 1, self._pipeline.doubt
+            return 1, self._pipeline.doubt, "depth unit"
         if self._pipeline.empty >= EMPTY:
-            return 1, f"the last {self._pipeline.empty} depth images hold no measurement: the sensor is blind or off"
+            empty = f"the last {self._pipeline.empty} depth images hold no measurement: the sensor is blind or off"
+            return 1, empty, "empty"
         if self.infos[COLOR] is None and time.monotonic() - self._activated > SILENCE_SECONDS:
-            return 1, "no camera_info for the colour image: no points"
-        return 0, "running"
+            return 1, "no camera_info for the colour image: no points", "no camera_info"
+        return 0, "running", ""
 
 
 def _reason(error: Exception) -> str:

@@ -436,6 +436,61 @@ def test_a_missing_gpu_is_a_warning_not_a_failure():
         assert "cuda:3" in text
 
 
+def of_another_unit(graph):
+    graph.connect()
+    return lambda index: graph.send(1.0 + index / 20, metres=2000.0)
+
+
+def refused(graph):
+    graph.connect()
+    return lambda index: graph.send(1.0 + index / 20, depth_frame="elsewhere")
+
+
+def without_camera_info(graph):
+    graph.connect(info=False)
+    return lambda index: graph.send(1.0 + index / 20)
+
+
+def of_other_qos(graph):
+    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    graph.partner.create_publisher(Image, "color/image", best_effort)
+    return lambda index: None
+
+
+@pytest.mark.parametrize(
+    ("begin", "words", "arguments"),
+    [
+        (of_another_unit, "depth is stored as", {}),
+        (refused, "elsewhere", {}),
+        (without_camera_info, "camera_info", {}),
+        (of_other_qos, "incompatible QoS", {"qos_overrides./color/image.subscription.reliability": "reliable"}),
+    ],
+)
+def test_a_cause_is_said_in_one_line_of_the_log(begin, words, arguments, capfd):
+    """It has a line of its own, and the diagnostics, which have it too, do not say it again beside that."""
+    with running_graph(factory=nearest, **arguments) as graph:
+        told = []
+
+        def on_diagnostics(message):
+            if message.status[0].level == b"\x01" and words in message.status[0].message:
+                told.append(message)
+
+        graph.partner.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
+        graph.listen()
+        send = begin(graph)
+        began = time.monotonic()
+        # Within the 5 s that a line is not said again: twice in the diagnostics.
+        for index in range(90):
+            if len(told) >= 2:
+                break
+            send(index)
+            time.sleep(0.05)
+        assert len(told) >= 2
+        assert time.monotonic() - began < 5.0
+    lines = [line for line in capfd.readouterr().err.splitlines() if "[WARN]" in line and "[stdnet]" in line]
+    assert [words in line for line in lines] == [True], lines
+
+
 def test_killed_started_again_and_interrupted_twice():
     """Those who knew the first node are served by the second, which then ends cleanly under two Ctrl-C."""
     with running_graph(factory=nearest, name="watcher", autostart=False, start=False) as graph:
