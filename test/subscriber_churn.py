@@ -271,9 +271,8 @@ class Churn:
         diagnosed = [(at - self._start, known) for at, known in self.observer.diagnosed if at >= self._start]
         self.seen.diagnostics = [at for at, _ in diagnosed]
         self.seen.subscribers = diagnosed
-        self.seen.stalls = [
-            (round(a, 1), round(b - a, 1)) for a, b in itertools.pairwise(self.seen.diagnostics) if b - a > GAP_LIMIT
-        ]
+        times = [0.0, *self.seen.diagnostics, self._length]
+        self.seen.stalls = [(round(a, 1), round(b - a, 1)) for a, b in itertools.pairwise(times) if b - a > GAP_LIMIT]
         self._stamps = sent["stamps"]
         self._late = summary([1000 * late for late in sent["late"]])
 
@@ -291,11 +290,8 @@ class Churn:
         counted = counters(diagnostics)
         totals = counted["totals"]
         got = {stamp for stamp, _ in self.observer.arrivals["depth"]}
-        gaps = {
-            "diagnostics": np.diff(seen.diagnostics),
-            "depth": np.diff([at for at, _ in seen.arrivals]),
-        }
-        longest = {name: float(values.max()) if len(values) else self._length for name, values in gaps.items()}
+        times = {"diagnostics": seen.diagnostics, "depth": [at for at, _ in seen.arrivals]}
+        longest = {name: float(np.diff([0.0, *at, self._length]).max()) for name, at in times.items()}
         samples = np.array([row for row in seen.memory if row[0] >= self._length / 3]).reshape(-1, 3)
         failures = unbalanced(totals, counted["drops"])
         failures += [f"{gap:.1f} s without {name}" for name, gap in longest.items() if gap > GAP_LIMIT]

@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from test_rvl import encode
 
+from stdnet_core.data.bag_file import BagFile
 from stdnet_core.data.rosbag import BagSequence
 from stdnet_core.data.sources import open_source, split_options
 from stdnet_core.errors import DataError
@@ -153,6 +155,23 @@ def test_frames_are_paired_by_header_stamp_whatever_was_logged_when(tmp_path):
     np.testing.assert_array_equal(clip.depth[1, 0].numpy(), depth_image(2).astype(np.float32) / np.float32(1000))
     with pytest.raises(DataError, match="no frames of /rgb and /depth within 1 ms"):
         BagSequence(bag.path, max_difference=0.001)
+
+
+def test_no_image_is_decoded_again_for_what_was_seen_in_it(tmp_path, monkeypatch):
+    """Topics are chosen, described and checked by one image of each."""
+    path = write_camera_bag(tmp_path / "run")
+    decoded = []
+    genuine = BagFile.decode
+
+    def decode(self, raw):
+        decoded.append((raw.topic, raw.logged))
+        return genuine(self, raw)
+
+    monkeypatch.setattr(BagFile, "decode", decode)
+    monkeypatch.setattr(BagSequence, "_leave_out_damaged_begin", lambda self: None)  # it reads pairs, not topics
+    BagSequence(path)
+    images = Counter(topic for topic, _ in decoded if "image" in topic)
+    assert images == {"/cam/color/image_raw": 1, "/cam/depth/image_raw": 1}, decoded
 
 
 def test_topics_are_told_by_content_and_name(tmp_path):

@@ -8,8 +8,8 @@ nothing tells apart, the user is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from typing import Any
 
@@ -53,6 +53,36 @@ _AVOIDED = (
 
 
 @dataclass(frozen=True)
+class FirstImage:
+    """An image topic's first message that can be read.
+
+    Attributes:
+        topic: its name.
+        position: how many messages of the topic come before it.
+        message: decoded.
+        image: colour (h, w, 3) uint8, or depth (h, w) as it is stored.
+        plausible: whether the values of depth can be depths.
+    """
+
+    topic: str
+    position: int
+    message: Any
+    image: np.ndarray
+    plausible: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        height, width = self.image.shape[:2]
+        return height, width
+
+    @property
+    def frame(self) -> str:
+        """The frame that the image is seen from."""
+        return self.message.header.frame_id
+
+
+@dataclass(frozen=True)
 class BagTopics:
     """The topics that are read; None for what the bag does not have.
 
@@ -60,6 +90,7 @@ class BagTopics:
         color, depth: images of both kinds, raw or compressed.
         color_info, depth_info: their camera_infos.
         reference: depth at the colour image's size to compare with; None when ``depth`` itself is the truth.
+        first: the images of colour and depth that they were chosen by, so that nobody has to decode those again.
     """
 
     color: str
@@ -67,21 +98,12 @@ class BagTopics:
     color_info: str | None = None
     depth_info: str | None = None
     reference: str | None = None
+    first: tuple[FirstImage, FirstImage] | None = field(default=None, repr=False, compare=False)
 
     def named(self) -> dict[str, str]:
         """Those that are there, by what they are."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """An image topic and its first readable message: (height, width), frame and, of depth, whether values fit."""
-
-    topic: str
-    message: Any
-    size: tuple[int, int]
-    frame: str
-    plausible: bool
+        names = [f.name for f in fields(self) if f.name != "first"]
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 def find_topics(bag: BagFile, wanted: Mapping[str, str | None], units: DepthUnits | None = None) -> BagTopics:
@@ -115,22 +137,32 @@ def find_topics(bag: BagFile, wanted: Mapping[str, str | None], units: DepthUnit
         wanted.get("color_info") or _sibling(color.topic, infos),
         wanted.get("depth_info") or _sibling(depth.topic, infos),
         wanted.get("reference"),
+        (color, depth),
     )
 
 
-def first_readable(bag: BagFile, topic: str, read: Any) -> tuple[Any, Any]:
-    """The first message of a topic that can be read, and what ``read`` made of it.
+def first_stored_depths(bag: BagFile, first: FirstImage, count: int) -> Iterator[np.ndarray]:
+    """Depth images (h, w) of a topic that can be read, as they are stored: the first one, and those that follow it
+    among the first ``count`` messages."""
+    yield first.image
+    for raw in islice(bag.messages([first.topic]), first.position + 1, count):
+        try:
+            yield stored_depth(bag.decode(raw), first.topic)
+        except (DataError, FrameError):
+            continue
+
+
+def _first_readable(bag: BagFile, topic: str, read: Callable[[Any], tuple[np.ndarray, bool]]) -> FirstImage:
+    """The first message of a topic that can be read, with the image and its plausibility that ``read`` made of it.
 
     Raises:
         DataError: none of the first ones can; says what is wrong with the very first.
     """
     wrong: Exception | None = None
-    for count, raw in enumerate(bag.messages([topic])):
-        if count == _TRIED:
-            break
+    for position, raw in enumerate(islice(bag.messages([topic]), _TRIED)):
         try:
             message = bag.decode(raw)
-            return message, read(message)
+            return FirstImage(topic, position, message, *read(message))
         except (DataError, FrameError) as error:
             wrong = wrong or error
     if wrong is None:
@@ -139,46 +171,39 @@ def first_readable(bag: BagFile, topic: str, read: Any) -> tuple[Any, Any]:
     raise DataError(text if text.startswith(str(bag.path)) else f"{bag.path}: {text}") from wrong
 
 
-def first_stored_depths(bag: BagFile, topic: str, count: int) -> Iterator[np.ndarray]:
-    """Those of the first ``count`` depth images (h, w) of a topic that can be read, as they are stored."""
-    for raw in islice(bag.messages([topic]), count):
-        try:
-            yield stored_depth(bag.decode(raw), topic)
-        except (DataError, FrameError):
-            continue
-
-
 def _look(
     bag: BagFile, wanted: Mapping[str, str | None], units: DepthUnits
-) -> tuple[list[_Seen], dict[str, DataError]]:
+) -> tuple[list[FirstImage], dict[str, DataError]]:
     """The image topics that can be read, and what is wrong with the others."""
-    seen: list[_Seen] = []
+    seen: list[FirstImage] = []
     unread: dict[str, DataError] = {}
     for topic, kind in bag.topics.items():
         if kind not in IMAGE_TYPES:
             continue
 
-        def read(message: Any, topic: str = topic) -> tuple[tuple[int, int], bool]:
+        def read(message: Any, topic: str = topic) -> tuple[np.ndarray, bool]:
             unknown = getattr(message, "encoding", COLOR_ENCODINGS[0]) not in COLOR_ENCODINGS
             depth = is_depth(message) or (unknown and "depth" in topic.lower())
             if not depth or topic == wanted.get("color"):
-                return color_of(message, topic).shape[:2], True
+                return color_of(message, topic), True
             stored = stored_depth(message, topic)
             impression = look_at(stored, units)
-            return stored.shape, impression is not None and (impression.given or impression.plausible)
+            return stored, impression is not None and (impression.given or impression.plausible)
 
         try:
-            message, (size, plausible) = first_readable(bag, topic, read)
+            seen.append(_first_readable(bag, topic, read))
         except DataError as error:
             unread[topic] = error
-            continue
-        seen.append(_Seen(topic, message, size, message.header.frame_id, plausible))
     return seen, unread
 
 
 def _given(
-    bag: BagFile, wanted: Mapping[str, str | None], role: str, candidates: list[_Seen], unread: Mapping[str, DataError]
-) -> list[_Seen]:
+    bag: BagFile,
+    wanted: Mapping[str, str | None],
+    role: str,
+    candidates: list[FirstImage],
+    unread: Mapping[str, DataError],
+) -> list[FirstImage]:
     """The candidates for a role: the topic that was given alone, if one was."""
     topic = wanted.get(role)
     kind = "colour" if role == "color" else "depth"
@@ -204,7 +229,7 @@ def _given(
     )
 
 
-def _best(bag: BagFile, colors: list[_Seen], depths: list[_Seen]) -> tuple[_Seen, _Seen]:
+def _best(bag: BagFile, colors: list[FirstImage], depths: list[FirstImage]) -> tuple[FirstImage, FirstImage]:
     pairs = sorted(((_rank(c, d), c, d) for c in colors for d in depths), key=lambda p: (p[0], p[1].topic, p[2].topic))
     rank, color, depth = pairs[0]
     equal = [(c, d) for other, c, d in pairs[1:] if other == rank]
@@ -218,7 +243,7 @@ def _best(bag: BagFile, colors: list[_Seen], depths: list[_Seen]) -> tuple[_Seen
     return color, depth
 
 
-def _rank(color: _Seen, depth: _Seen) -> tuple:
+def _rank(color: FirstImage, depth: FirstImage) -> tuple:
     """The lower the likelier."""
     names = {"color": color.topic.lower(), "depth": depth.topic.lower()}
     avoided = sum(any(word in name for word in _AVOIDED) for name in names.values())
@@ -250,7 +275,7 @@ def _alike(first: str, second: str) -> int:
     return parts.index(False) if False in parts else len(parts)
 
 
-def _other_camera(first: _Seen, second: _Seen) -> bool:
+def _other_camera(first: FirstImage, second: FirstImage) -> bool:
     """Whether two topics are of different cameras: of different frames, or, where those are the same, differently named
     from the first part on."""
     return not frames_agree(first.frame, second.frame) or _alike(first.topic, second.topic) <= 1
@@ -275,7 +300,6 @@ def _contents(bag: BagFile) -> str:
 def describe(bag: BagFile, topics: BagTopics) -> str:
     """The choice as a sentence."""
     parts = []
-    for role, topic in (("colour", topics.color), ("depth", topics.depth)):
-        _, form = first_readable(bag, topic, encoding_of)
-        parts.append(f"{role} {topic} ({printable(form, 60)})")
+    for role, first in zip(("colour", "depth"), topics.first or (), strict=False):
+        parts.append(f"{role} {first.topic} ({printable(encoding_of(first.message), 60)})")
     return f"{bag.path}: " + ", ".join(parts)

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from stdnet_core.data.bag_file import BagFile
-from stdnet_core.data.bag_topics import describe, find_topics, first_readable, first_stored_depths
+from stdnet_core.data.bag_topics import describe, find_topics, first_stored_depths
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.file_sequence import intrinsic_matrix, is_smaller_version
 from stdnet_core.data.rgbd_sequence import frame_indices
 from stdnet_core.data.stamp_matching import match_nearest, stamps_say_nothing
 from stdnet_core.depth_units import DepthUnits, check_units
 from stdnet_core.errors import DataError
-from stdnet_core.ros_images import FrameError, color_of, depth_of, frames_agree, printable, stored_depth
+from stdnet_core.ros_images import FrameError, color_of, depth_of, frames_agree, printable
 
 MAX_DIFFERENCE_S = 0.02
 """Largest difference between the stamps of a colour and a depth frame that belong together."""
@@ -93,14 +93,12 @@ class BagSequence:
         topics = find_topics(bag, {"color": color_topic, "depth": depth_topic}, self._units)
         self.color_topic, self.depth_topic = topics.color, topics.depth
         self.notes = [*bag.notes, describe(bag, topics)]
-        color_message, color = first_readable(bag, topics.color, lambda message: color_of(message, topics.color))
-        depth_message, depth = first_readable(bag, topics.depth, lambda message: stored_depth(message, topics.depth))
-        self.frame_size = color.shape[0], color.shape[1]
-        self._depth_size = depth.shape
-        self.lr_scale = None if depth.shape == self.frame_size else self.frame_size[0] / depth.shape[0]
-        self._check_registered(color_message.header.frame_id, depth_message.header.frame_id, registered)
-        first = first_stored_depths(bag, topics.depth, _LOOKED_AT)
-        self.notes += check_units(first, self._units, f"{path}: {topics.depth}")
+        color, depth = topics.first
+        self.frame_size = color.size
+        self._depth_size = depth.size
+        self.lr_scale = None if depth.size == color.size else color.size[0] / depth.size[0]
+        self._check_registered(color.frame, depth.frame, registered)
+        self.notes += check_units(first_stored_depths(bag, depth, _LOOKED_AT), self._units, f"{path}: {topics.depth}")
         self.intrinsics = self._camera(bag, topics.color_info)
         self._pairs = self._pair(bag, max_difference, by_record)
         self._leave_out_damaged_begin()

@@ -15,7 +15,7 @@ from stdnet_core.data.sensors.arguments import add_sensor_arguments, ratio_argum
 from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.data.stamp_matching import stamps_say_nothing
 from stdnet_core.depth_units import DepthUnits, check_units
-from stdnet_core.errors import ConfigError, DataError
+from stdnet_core.errors import ConfigError
 from stdnet_core.report.recording_report import recording_verdict
 from stdnet_core.report.writer import table_text
 from stdnet_ros.bag_evaluation.bag import Bag
@@ -170,13 +170,11 @@ def _task(bag: Bag, topics: BagTopics, args: argparse.Namespace) -> Task:
     }
     settings, values = make_settings(args.params_file, changes)
     units = depth_units(settings)
-    bag.notes += check_units(first_stored_depths(bag, topics.depth, _LOOKED_AT), units, f"{bag.path}: {topics.depth}")
+    _, depth = topics.first
+    bag.notes += check_units(first_stored_depths(bag, depth, _LOOKED_AT), units, f"{bag.path}: {topics.depth}")
     sensor = sensor_from(args)
     if not args.by_itself and isinstance(sensor.measurement, Dtof) and sensor.measurement.range_m is None:
-        first = next(first_stored_depths(bag, topics.depth, _LOOKED_AT), None)
-        if first is None:
-            raise DataError(f"{bag.path}: none of the first messages on {topics.depth} can be read")
-        covering = range_for(units.metres(first, invalid=np.nan))
+        covering = range_for(units.metres(depth.image, invalid=np.nan))
         sensor = sensor.with_values({"dtof.range_m": covering, "dtof.clip_beyond_range": False})
     protocol = Protocol(
         scale=args.scale or 8,
