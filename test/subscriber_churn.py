@@ -18,16 +18,14 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stdnet_core.cli import require, run_cli
 from stdnet_core.errors import ConfigError, StdnetError
@@ -36,6 +34,7 @@ from stdnet_ros.benchmark.statistics import counters, durations, slope, summary,
 from stdnet_ros.processes import Child, Children, options
 from stdnet_ros.soak import memory
 
+_ROOT = Path(__file__).resolve().parents[1]
 GAP_LIMIT = 4.0
 """Seconds without diagnostics, which come once a second, or without a depth image."""
 STOP_LIMIT = 2.0
@@ -60,10 +59,11 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument("--method", default="bilinear", help="of the node (default bilinear, which keeps up everywhere)")
     cli.add_argument(
         "--transport",
-        choices=("profile", "builtin", "udp"),
-        default="profile",
-        help="config/fastdds.xml, Fast DDS's own choice, or UDP alone",
+        default="config/fastdds.xml",
+        help="of all: a Fast DDS profile, or what goes into FASTDDS_BUILTIN_TRANSPORTS (DEFAULT, UDPv4, LARGE_DATA); "
+        "default config/fastdds.xml",
     )
+    cli.add_argument("--subscriber-transport", help="of those that come and go, if another one")
     cli.add_argument("--seed", type=int, default=0)
     cli.add_argument("--output", type=Path, default=Path("churn_output"), help="folder for results and logs")
     cli.add_argument("--stacks", action="store_true", help="write the node's stacks (gdb) when diagnostics stay away")
@@ -151,14 +151,15 @@ class Churn:
 
     Args:
         args: of :func:`parser`.
-        children: starts the processes.
+        children: starts the node and its camera.
+        crowd: starts those that come and go.
         work: folder for what the camera notes.
     """
 
-    def __init__(self, args: argparse.Namespace, children: Children, work: Path) -> None:
+    def __init__(self, args: argparse.Namespace, children: Children, crowd: Children, work: Path) -> None:
         from stdnet_ros.benchmark.topics import DEPTH_OUT
 
-        self._args, self._children = args, children
+        self._args, self._crowd = args, crowd
         self._sent = work / "sent.json"
         self._chance = random.Random(args.seed)
         self._living: list[tuple[Child, float, bool]] = []
@@ -236,7 +237,7 @@ class Churn:
             least, more = divmod(args.subscribers, args.processes)
             share = least + (self._started % args.processes < more)
             arguments = options(subscribe=share, seed=self._started)
-            child = self._children.start(f"subscriber_{self._started}", "subscriber_churn", arguments)
+            child = self._crowd.start(f"subscriber_{self._started}", "subscriber_churn", arguments)
             killed = int((self._started + 1) * args.killed) > int(self._started * args.killed)
             self._living.append((child, now + self._chance.uniform(*args.life), killed))
             self._started += 1
@@ -399,21 +400,30 @@ def churn(args: argparse.Namespace) -> dict:
         raise StdnetError(f"cannot write to {args.output} ({error}); choose another folder with --output") from error
     with tempfile.TemporaryDirectory(prefix="stdnet_churn_") as work:
         variables = environment(Path(work))
-        variables["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parent), variables["PYTHONPATH"]])
-        if args.transport != "profile":
-            variables.pop("FASTDDS_DEFAULT_PROFILES_FILE")
-            os.environ.pop("FASTDDS_DEFAULT_PROFILES_FILE", None)
-        if args.transport == "udp":
-            variables["FASTDDS_BUILTIN_TRANSPORTS"] = "UDPv4"
+        variables["PYTHONPATH"] = os.pathsep.join([str(_ROOT / "test"), variables["PYTHONPATH"]])
         os.environ.update(variables)
-        with Children(args.output, variables) as children:
+        _use_transport(os.environ, args.transport)
+        _use_transport(variables, args.subscriber_transport or args.transport)
+        with Children(args.output, os.environ) as children, Children(args.output, variables) as crowd:
             rclpy.init()
             try:
-                report = Churn(args, children, Path(work)).run()
+                report = Churn(args, children, crowd, Path(work)).run()
             finally:
                 rclpy.try_shutdown()
     (args.output / "churn.json").write_text(json.dumps(report, indent=1) + "\n")
     return report
+
+
+def _use_transport(variables: MutableMapping[str, str], transport: str) -> None:
+    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS"):
+        variables.pop(name, None)
+    if transport.endswith(".xml"):
+        path = Path(transport) if Path(transport).exists() else _ROOT / transport
+        if not path.exists():
+            raise ConfigError(f"--transport {transport}: there is no such file")
+        variables["FASTDDS_DEFAULT_PROFILES_FILE"] = str(path.resolve())
+    else:
+        variables["FASTDDS_BUILTIN_TRANSPORTS"] = transport
 
 
 def main() -> int:

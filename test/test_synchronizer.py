@@ -231,6 +231,54 @@ def test_what_waits_is_bounded_by_its_size():
     assert synchronizer.waiting() == (20, 0)
 
 
+@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("by_size", [False, True])
+def test_of_a_full_queue_the_oldest_message_goes(kind, by_size):
+    """Not the newest, and none of the other stream, whose partner may still come."""
+    synchronizer = kind(wait=60.0 if by_size else 0.1)
+    assert synchronizer.add(DEPTH, 200 * MS, Message(200 * MS)) == []
+    for stamp in (0, 40 * MS, 80 * MS, 120 * MS):  # three of the sizes may wait, and 100 ms
+        assert synchronizer.add(COLOR, stamp, Message(stamp), MAX_BYTES // 3 if by_size else 0) == []
+    assert synchronizer.drops == Counter(color_no_partner=1)
+    assert synchronizer.waiting() == (3, 1)
+    assert play(synchronizer, [(COLOR, 200 * MS)]) == [(200 * MS, 200 * MS)]
+
+
+def test_what_a_full_queue_dropped_has_no_partner_and_what_it_kept_has():
+    synchronizer = NearestSynchronizer(wait=0.1)
+    events = [(COLOR, 0), (COLOR, 40 * MS), (COLOR, 80 * MS), (COLOR, 120 * MS)]
+    events += [(DEPTH, 0), (DEPTH, 40 * MS), (DEPTH, 80 * MS), (DEPTH, 120 * MS)]
+    assert play(synchronizer, events) == [(stamp, stamp) for stamp in (40 * MS, 80 * MS, 120 * MS)]
+    assert synchronizer.drops == Counter(color_no_partner=1, depth_no_partner=1)
+
+
+def test_a_full_queue_gives_its_oldest_message_the_partner_that_is_there():
+    """A nearer one might still have come: nothing is known of depth's period yet."""
+    synchronizer = NearestSynchronizer(slop=0.02, wait=0.1)
+    assert play(synchronizer, [(DEPTH, 0), (COLOR, 10 * MS), (COLOR, 50 * MS), (COLOR, 90 * MS)]) == []
+    assert play(synchronizer, [(COLOR, 130 * MS)]) == [(10 * MS, 0)]
+    assert not synchronizer.drops
+
+
+def test_a_full_queue_does_not_hurry_the_messages_behind_its_oldest_one():
+    synchronizer = NearestSynchronizer(slop=0.02, wait=0.1)
+    events = [(COLOR, 0), (COLOR, 40 * MS), (DEPTH, 30 * MS), (COLOR, 80 * MS), (COLOR, 120 * MS)]
+    assert play(synchronizer, events) == []
+    assert synchronizer.drops == Counter(color_no_partner=1)
+    assert play(synchronizer, [(DEPTH, 41 * MS)]) == [(40 * MS, 41 * MS)]
+    assert synchronizer.drops == Counter(color_no_partner=1, depth_no_partner=1)
+
+
+def test_an_overtaken_message_that_a_full_queue_drops_is_out_of_order():
+    synchronizer = NearestSynchronizer(wait=0.1)
+    assert play(synchronizer, [(COLOR, stamp * MS) for stamp in (40, 0, 80, 120, 160)]) == []
+    assert synchronizer.drops == Counter(color_out_of_order=1, color_no_partner=1)
+    assert play(synchronizer, [(DEPTH, stamp * MS) for stamp in (80, 120)]) == [
+        (80 * MS, 80 * MS),
+        (120 * MS, 120 * MS),
+    ]
+
+
 def test_neighbours_in_swapped_order_are_paired():
     """Of each two colour images the second comes first, as over a lossy network."""
     synchronizer = NearestSynchronizer()
