@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
         "default config/fastdds.xml",
     )
     cli.add_argument("--subscriber-transport", help="of those that come and go, if another one")
+    cli.add_argument("--reliable-inputs", action="store_true", help="the node asks for reliable images")
     cli.add_argument("--seed", type=int, default=0)
     cli.add_argument("--output", type=Path, default=Path("churn_output"), help="folder for results and logs")
     cli.add_argument("--stacks", action="store_true", help="write the node's stacks (gdb) when diagnostics stay away")
@@ -157,7 +158,7 @@ class Churn:
     """
 
     def __init__(self, args: argparse.Namespace, children: Children, crowd: Children, work: Path) -> None:
-        from stdnet_ros.benchmark.topics import DEPTH_OUT
+        from stdnet_ros.benchmark.topics import DEPTH_OUT, NAMESPACE
 
         self._args, self._crowd = args, crowd
         self._sent = work / "sent.json"
@@ -166,7 +167,11 @@ class Churn:
         self._leaving: list[tuple[Child, float]] = []
         self._started = 0
         self.seen = Seen()
-        self.node = children.start("node", "stdnet_ros.node", node_arguments({"method": args.method}))
+        parameters = {"method": args.method}
+        if args.reliable_inputs:
+            inputs = (f"{NAMESPACE}/{name}/image" for name in ("color", "depth"))
+            parameters |= {f"qos_overrides.{name}.subscription.reliability": "reliable" for name in inputs}
+        self.node = children.start("node", "stdnet_ros.node", node_arguments(parameters))
         self.observer = make_observer()
         self.camera = children.start(
             "camera",
