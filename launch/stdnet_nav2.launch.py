@@ -7,23 +7,14 @@ from pathlib import Path
 
 import yaml
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
-from stdnet_ros.integration_launch import merged, require_package, topics
-
-_SHARE = Path(get_package_share_directory("stdnet_ros"))
-_INSTALL = "on Debian and Ubuntu: apt install ros-$ROS_DISTRO-nav2-bringup"
+from stdnet_ros.integration_launch import beside_the_node, merged, topics
 
 
-def _check(context):
-    require_package("nav2_bringup", _INSTALL)
-
-
-def _nav2(context):
-    arguments = context.launch_configurations
-    bringup = Path(require_package("nav2_bringup", _INSTALL))
+def _nav2(arguments, shares):
+    bringup = shares["nav2_bringup"]
     base = yaml.safe_load(Path(arguments["nav2_params_file"] or bringup / "params" / "nav2_params.yaml").read_text())
     changes = yaml.safe_load(Path(arguments["costmap_file"]).read_text())
     layer = changes["local_costmap"]["local_costmap"]["ros__parameters"]["voxel_layer"]
@@ -45,18 +36,15 @@ def _nav2(context):
 
 def generate_launch_description():
     """The node's launch file, then Nav2's."""
-    return LaunchDescription(
-        [
-            DeclareLaunchArgument(
-                "nav2_params_file", default_value="", description="Your Nav2 parameters. Empty: those of nav2_bringup"
-            ),
-            DeclareLaunchArgument(
-                "costmap_file",
-                default_value=str(_SHARE / "config" / "nav2_costmap.yaml"),
-                description="Parameters merged into them: the cloud as a source of the local costmap",
-            ),
-            OpaqueFunction(function=_check),
-            IncludeLaunchDescription(PythonLaunchDescriptionSource(str(_SHARE / "launch" / "stdnet.launch.py"))),
-            OpaqueFunction(function=_nav2),
-        ]
-    )
+    arguments = [
+        DeclareLaunchArgument(
+            "nav2_params_file", default_value="", description="Your Nav2 parameters. Empty: those of nav2_bringup"
+        ),
+        DeclareLaunchArgument(
+            "costmap_file",
+            default_value=str(Path(get_package_share_directory("stdnet_ros")) / "config" / "nav2_costmap.yaml"),
+            description="Parameters merged into them: the cloud as a source of the local costmap",
+        ),
+    ]
+    how = "on Debian and Ubuntu: apt install ros-$ROS_DISTRO-nav2-bringup"
+    return beside_the_node(_nav2, arguments, ["nav2_bringup"], how)

@@ -2,25 +2,13 @@
 
 Takes all arguments of stdnet.launch.py; see docs/integrations.md."""
 
-from pathlib import Path
-
-from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
-from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.actions import DeclareLaunchArgument
 from launch_ros.actions import Node
 
-from stdnet_ros.integration_launch import require_package, topics
-
-_SHARE = Path(get_package_share_directory("stdnet_ros"))
+from stdnet_ros.integration_launch import beside_the_node, topics
 
 
-def _check(context):
-    require_package("nvblox_ros", "it is part of Isaac ROS: apt install ros-$ROS_DISTRO-isaac-ros-nvblox")
-
-
-def _nvblox(context):
-    arguments = context.launch_configurations
+def _nvblox(arguments, _):
     topic = topics(arguments)
     return [
         Node(
@@ -51,14 +39,11 @@ def _nvblox(context):
 
 def generate_launch_description():
     """The node's launch file, then nvblox."""
-    return LaunchDescription(
-        [
-            DeclareLaunchArgument(
-                "global_frame", default_value="odom", description="Frame of the map; tf must lead from it to the camera"
-            ),
-            DeclareLaunchArgument("voxel_size", default_value="0.05", description="Edge of a voxel in metres"),
-            OpaqueFunction(function=_check),
-            IncludeLaunchDescription(PythonLaunchDescriptionSource(str(_SHARE / "launch" / "stdnet.launch.py"))),
-            OpaqueFunction(function=_nvblox),
-        ]
-    )
+    arguments = [
+        DeclareLaunchArgument(
+            "global_frame", default_value="odom", description="Frame of the map; tf must lead from it to the camera"
+        ),
+        DeclareLaunchArgument("voxel_size", default_value="0.05", description="Edge of a voxel in metres"),
+    ]
+    how = "it is part of Isaac ROS: apt install ros-$ROS_DISTRO-isaac-ros-nvblox"
+    return beside_the_node(_nvblox, arguments, ["nvblox_ros"], how)

@@ -2,26 +2,13 @@
 
 Takes all arguments of stdnet.launch.py; see docs/integrations.md."""
 
-from pathlib import Path
-
-from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
-from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.actions import DeclareLaunchArgument
 from launch_ros.actions import Node
 
-from stdnet_ros.integration_launch import require_package, topics
-
-_SHARE = Path(get_package_share_directory("stdnet_ros"))
+from stdnet_ros.integration_launch import beside_the_node, topics
 
 
-def _check(context):
-    for package in ("rtabmap_sync", "rtabmap_odom", "rtabmap_slam"):
-        require_package(package, "on Debian and Ubuntu: apt install ros-$ROS_DISTRO-rtabmap-ros")
-
-
-def _rtabmap(context):
-    arguments = context.launch_configurations
+def _rtabmap(arguments, _):
     topic = topics(arguments)
     use_sim_time = arguments["use_sim_time"] == "true"
     mapping = {"frame_id": arguments["frame_id"], "subscribe_rgbd": True, "use_sim_time": use_sim_time}
@@ -54,19 +41,16 @@ def _rtabmap(context):
 
 def generate_launch_description():
     """The node's launch file, then RTAB-Map's nodes."""
-    return LaunchDescription(
-        [
-            DeclareLaunchArgument(
-                "frame_id", default_value="base_link", description="Frame of the robot; tf must lead to the camera"
-            ),
-            DeclareLaunchArgument(
-                "visual_odometry",
-                default_value="true",
-                description="true: odometry from colour and depth; false: the robot publishes odom",
-                choices=["true", "false"],
-            ),
-            OpaqueFunction(function=_check),
-            IncludeLaunchDescription(PythonLaunchDescriptionSource(str(_SHARE / "launch" / "stdnet.launch.py"))),
-            OpaqueFunction(function=_rtabmap),
-        ]
-    )
+    arguments = [
+        DeclareLaunchArgument(
+            "frame_id", default_value="base_link", description="Frame of the robot; tf must lead to the camera"
+        ),
+        DeclareLaunchArgument(
+            "visual_odometry",
+            default_value="true",
+            description="true: odometry from colour and depth; false: the robot publishes odom",
+            choices=["true", "false"],
+        ),
+    ]
+    how = "on Debian and Ubuntu: apt install ros-$ROS_DISTRO-rtabmap-ros"
+    return beside_the_node(_rtabmap, arguments, ["rtabmap_sync", "rtabmap_odom", "rtabmap_slam"], how)

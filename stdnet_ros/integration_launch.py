@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from stdnet_ros.cameras import CAMERAS
@@ -34,6 +35,44 @@ def topics(arguments: Mapping[str, str]) -> Topics:
         f"{node}/depth/image",
         f"{node}/depth/camera_info",
         f"{node}/points",
+    )
+
+
+def beside_the_node(
+    start: Callable[[Mapping[str, str], Mapping[str, Path]], list[Any]],
+    arguments: Sequence[Any],
+    packages: Sequence[str],
+    how: str,
+) -> Any:
+    """A LaunchDescription of the node (stdnet.launch.py) and of what ``start`` adds.
+
+    Args:
+        start: makes its actions from the values of all launch arguments and the packages' share folders by name.
+        arguments: those that it declares beside the node's.
+        packages: ROS packages that it needs; one that is missing is an error before anything starts.
+        how: they are installed.
+    """
+    from ament_index_python.packages import get_package_share_directory
+    from launch import LaunchDescription
+    from launch.actions import IncludeLaunchDescription, OpaqueFunction
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    shares: dict[str, Path] = {}
+
+    def check(context: Any) -> None:
+        shares.update({name: Path(require_package(name, how)) for name in packages})
+
+    def begin(context: Any) -> list[Any]:
+        return start(context.launch_configurations, shares)
+
+    node = Path(get_package_share_directory("stdnet_ros")) / "launch" / "stdnet.launch.py"
+    return LaunchDescription(
+        [
+            *arguments,
+            OpaqueFunction(function=check),
+            IncludeLaunchDescription(PythonLaunchDescriptionSource(str(node))),
+            OpaqueFunction(function=begin),
+        ]
     )
 
 

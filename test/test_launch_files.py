@@ -154,6 +154,52 @@ def test_a_missing_package_is_named_with_its_installation(monkeypatch, tmp_path)
         require_package("nav2_bringup", "apt install x")
 
 
+@pytest.mark.parametrize(
+    ("name", "packages", "started"),
+    [
+        ("nav2", ["nav2_bringup"], ["IncludeLaunchDescription"]),
+        ("nvblox", ["nvblox_ros"], ["Node"]),
+        ("rtabmap", ["rtabmap_sync", "rtabmap_odom", "rtabmap_slam"], ["Node", "Node", "Node"]),
+    ],
+)
+def test_an_integration_starts_the_node_and_what_it_needs(name, packages, started, monkeypatch, tmp_path):
+    """With the genuine launch system: missing packages come before the node, and the other package after it."""
+    pytest.importorskip("launch_ros", reason="comes with a ROS distribution")
+    from launch import LaunchContext
+    from launch.actions import DeclareLaunchArgument
+    from launch.launch_description_sources import get_launch_description_from_python_launch_file
+
+    index = tmp_path / "share" / "ament_index" / "resource_index" / "packages"
+    index.mkdir(parents=True)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    for package in ("stdnet_ros", *packages):
+        (tmp_path / "share" / package).mkdir()
+    for folder in ("config", "launch"):
+        (tmp_path / "share" / "stdnet_ros" / folder).symlink_to(ROOT / folder)
+    (index / "stdnet_ros").touch()
+    nav2 = tmp_path / "share" / packages[0] / "params" / "nav2_params.yaml"
+    nav2.parent.mkdir()
+    nav2.write_text("controller_server: {}")
+    descriptions = [
+        get_launch_description_from_python_launch_file(str(ROOT / "launch" / f"{file}.launch.py"))
+        for file in ("stdnet", f"stdnet_{name}")
+    ]
+    context = LaunchContext()
+    for entity in (entity for description in descriptions for entity in description.entities):
+        if isinstance(entity, DeclareLaunchArgument):
+            assert len(entity.description) > 5, entity.name
+            entity.execute(context)
+    check, node, begin = descriptions[1].entities[-3:]
+    with pytest.raises(RuntimeError, match=f"{packages[0]} is not installed.*ros-"):
+        check.execute(context)
+    for package in packages:
+        (index / package).touch()
+    assert check.execute(context) is None
+    node.launch_description_source.get_launch_description(context)
+    assert node.launch_description_source.location.endswith("launch/stdnet.launch.py")
+    assert [type(action).__name__ for action in begin.execute(context)] == started
+
+
 def test_the_costmap_keeps_what_it_had():
     base = yaml.safe_load(
         "local_costmap: {local_costmap: {ros__parameters: {voxel_layer: {z_voxels: 16, scan: {a: 1}}}}}"
