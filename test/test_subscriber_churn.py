@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).with_name("subscriber_churn.py")
 
 def test_the_node_serves_others_after_subscribers_were_killed(tmp_path: Path) -> None:
     """A few of them, over UDP: what Fast DDS's shared memory does after kills is in docs/troubleshooting.md."""
-    options = ["--subscribers", "6", "--processes", "3", "--life", "1", "2", "--killed", "1", "--seconds", "9"]
+    options = ["--subscribers", "6", "--processes", "3", "--life", "1", "2", "--killed", "1", "--seconds", "7"]
     options += ["--width", "160", "--height", "120", "--transport", "UDPv4", "--reliable-inputs"]
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *options, "--output", str(tmp_path)], capture_output=True, text=True, timeout=120
