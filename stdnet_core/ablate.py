@@ -23,10 +23,11 @@ from stdnet_core.cli import names_argument, positive_int, require, run_cli
 from stdnet_core.data.sensors.arguments import add_sensor_arguments, describe, ratio_argument
 from stdnet_core.errors import ConfigError
 from stdnet_core.evaluate import TEST_SOURCE, plain_json
-from stdnet_core.evaluation import Runner, evaluate_sequence
+from stdnet_core.evaluation.methods import Runner
+from stdnet_core.evaluation.scoring import mean_figures
+from stdnet_core.evaluation.sequence import evaluate_sequence
 from stdnet_core.inference import MAX_LATENCY
 from stdnet_core.report.versions import versions
-from stdnet_core.scoring import mean_figures
 from stdnet_core.training.config import TrainConfig, is_recurrent, load_config, public_configuration
 
 FILE_NAME = "ablation.json"

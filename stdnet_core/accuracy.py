@@ -26,15 +26,16 @@ from typing import Any
 
 import numpy as np
 
-from stdnet_core import checkpoints, judge
+from stdnet_core import checkpoints
 from stdnet_core.cli import positive_int, print_notes, require, run_cli
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors.cell import JUDGED, STANDING, Cell
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import ConfigError, DataError
 from stdnet_core.evaluate import plain_json
+from stdnet_core.evaluation import judge
+from stdnet_core.evaluation.judge import ALONE, FILTER, Group, Judge, Row, Task
 from stdnet_core.inference import DepthUpsampler
-from stdnet_core.judge import ALONE, FILTER, Group, Judge, Row, Task
 from stdnet_core.report.versions import versions
 
 PROCEDURAL = "synthetic:2000001,3,240x320,8"

@@ -18,7 +18,7 @@ from stdnet_core.cli import names_argument, positive_int, require, run_cli
 from stdnet_core.data.sensors.arguments import add_sensor_arguments, describe, ratio_argument
 from stdnet_core.errors import ConfigError
 from stdnet_core.evaluate import TEST_SOURCE, plain_json
-from stdnet_core.evaluation import CLASSICAL
+from stdnet_core.evaluation.methods import CLASSICAL
 from stdnet_core.inference import MAX_LATENCY
 from stdnet_core.model import PRESETS
 from stdnet_core.report.versions import versions

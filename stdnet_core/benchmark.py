@@ -28,9 +28,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from stdnet_core import __version__, checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.cli import positive_int, require, run_cli
-from stdnet_core.devices import PRECISIONS, Placement, place
 from stdnet_core.errors import ConfigError
 from stdnet_core.inference import DepthUpsampler
+from stdnet_core.inference.devices import PRECISIONS, Placement, place
 from stdnet_core.model import PRESETS, ModelConfig, RecurrentConfig, RecurrentNet, STDNet, build
 from stdnet_core.model.low_resolution import LowResolutionDepth
 from stdnet_core.model.stage import Stage, blend
@@ -383,8 +383,8 @@ def _offline(case: Case) -> tuple:
 def _onnx(case: Case, threads: int | None) -> tuple:
     import tempfile
 
-    from stdnet_core.export import ExportSize, export_onnx
-    from stdnet_core.onnx_engine import OnnxEngine
+    from stdnet_core.export.streaming import ExportSize, export_onnx
+    from stdnet_core.inference.onnx_engine import OnnxEngine
 
     require("onnxruntime", extra="export")
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ each sequence gets a report: one HTML file with pictures, curves and a video, an
 
 With --self it judges recordings without truth by themselves, at the resolution they have: patches of measured depth are
 hidden and compared with what comes out there; flicker of standing parts, depth edges against colour's, holes filled and
-the change of measured pixels are told (stdnet_core.recording)."""
+the change of measured pixels are told (stdnet_core.evaluation.recording)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ import numpy as np
 
 from stdnet_core import checkpoints
 from stdnet_core.cli import add_unit_arguments, names_argument, positive_int, print_notes, require, run_cli
-from stdnet_core.data.rgbd_sequence import RgbdSequence
+from stdnet_core.data.protocol import PROTOCOL_RANGES, LowResolution
+from stdnet_core.data.rgbd_sequence import RgbdSequence, unique_names
 from stdnet_core.data.sensors import Sensor
 from stdnet_core.data.sensors.arguments import (
     add_sensor_arguments,
@@ -38,28 +39,17 @@ from stdnet_core.data.sensors.arguments import (
 from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.data.sources import Sequences, open_source, parse_source
 from stdnet_core.errors import ConfigError, DataError, InputError
-from stdnet_core.evaluation import (
-    CLASSICAL,
-    FORGETFUL,
-    METHODS,
-    PROTOCOL_RANGES,
-    EvaluationFrame,
-    LowResolution,
-    Method,
-    Runner,
-    SequenceResult,
-    evaluate_sequence,
-    unique_names,
-)
-from stdnet_core.fill import nan_where_invalid
+from stdnet_core.evaluation.methods import CLASSICAL, FORGETFUL, METHODS, Method, Runner
+from stdnet_core.evaluation.recording import JudgedFrame, RecordingScore, judge_recording
+from stdnet_core.evaluation.scoring import ScoredFrame, mean_figures
+from stdnet_core.evaluation.sequence import EvaluationFrame, SequenceResult, evaluate_sequence
+from stdnet_core.evaluation.stored_predictions import StoredPredictions, open_predictions
 from stdnet_core.inference import MAX_LATENCY, DepthUpsampler
-from stdnet_core.recording import JudgedFrame, RecordingScore, judge_recording
+from stdnet_core.inference.fill import nan_where_invalid
 from stdnet_core.report.evaluation_report import EvaluationReport, check_installed, write_index
 from stdnet_core.report.panels import Tile, compose, frame_tiles
 from stdnet_core.report.recording_report import COLUMNS, recording_summary
 from stdnet_core.report.writer import Table, table_text
-from stdnet_core.scoring import ScoredFrame, mean_figures
-from stdnet_core.stored_predictions import StoredPredictions, open_predictions
 
 TEST_SOURCE = "synthetic:2000001,4,240x320,24"
 """Evaluated without ``--data``: rendered scenes whose seeds no training or validation of this project uses."""

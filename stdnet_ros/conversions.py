@@ -1,7 +1,7 @@
 """Arrays to image messages.
 
 Depth follows REP-118: 32FC1 metres with NaN where invalid (REP-117), or 16UC1 millimetres with 0. The way back is in
-:mod:`stdnet_core.ros_images`, since recordings are read without ROS too."""
+:mod:`stdnet_core.data.bags.ros_images`, since recordings are read without ROS too."""
 
 from __future__ import annotations
 

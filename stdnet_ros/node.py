@@ -34,9 +34,9 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
+from stdnet_core.data.bags.ros_images import FrameError
 from stdnet_core.errors import StdnetError
 from stdnet_core.memory import GIVE_BACK_SECONDS, give_back_holes, keep_freed_memory
-from stdnet_core.ros_images import FrameError
 from stdnet_ros import conversions, parameters
 from stdnet_ros.camera_info import CameraInfoError
 from stdnet_ros.diagnostics import NodeStatistics, Throttle, diagnostic_array

@@ -16,9 +16,16 @@ from typing import Any, Protocol
 import numpy as np
 from sensor_msgs.msg import CameraInfo
 
+from stdnet_core.data.bags.ros_images import (
+    FrameError,
+    color_of,
+    frames_agree,
+    printable,
+    same_field_of_view,
+    stored_depth,
+)
 from stdnet_core.depth_units import look_at
 from stdnet_core.errors import StdnetError
-from stdnet_core.ros_images import FrameError, color_of, frames_agree, printable, same_field_of_view, stored_depth
 from stdnet_ros import registration
 from stdnet_ros.camera_info import CameraInfoError, Intrinsics, fit_to_image, pinhole
 from stdnet_ros.parameters import depth_units

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from std_msgs.msg import Header
 
-from stdnet_core.ros_images import FrameError
+from stdnet_core.data.bags.ros_images import FrameError
 
 _ENCAPSULATION = 4
 _PLAIN = {0x0000: ">", 0x0001: "<", 0x0006: ">", 0x0007: "<"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from stdnet_core.ros_images import printable
+from stdnet_core.data.bags.ros_images import printable
 from stdnet_ros.camera_info import Intrinsics
 
 

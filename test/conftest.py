@@ -37,4 +37,4 @@ def _seeded() -> None:
 @pytest.fixture(autouse=True)
 def _float32_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """``precision: auto`` means the same on every machine: float32, also where the CPU computes bfloat16."""
-    monkeypatch.setattr("stdnet_core.devices.cpu_computes_bf16", lambda: False)
+    monkeypatch.setattr("stdnet_core.inference.devices.cpu_computes_bf16", lambda: False)

@@ -15,9 +15,11 @@ import torch
 from train_fixtures import SMALL, sources, write_clip
 
 from stdnet_core import ablate, checkpoints
+from stdnet_core.data.protocol import LowResolution, sensor_range
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import ConfigError
-from stdnet_core.evaluation import LowResolution, Runner, evaluate_sequence, sensor_range
+from stdnet_core.evaluation.methods import Runner
+from stdnet_core.evaluation.sequence import evaluate_sequence
 from stdnet_core.report.figures import ablation_points
 from stdnet_core.training import state as run_state
 from stdnet_core.training.keeper import Keeper, read_log

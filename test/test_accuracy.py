@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from stdnet_core import ModelConfig, STDNet, accuracy, checkpoints, judge, librealsense
+from stdnet_core import ModelConfig, STDNet, accuracy, checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.rgbd_folder import write_folder
@@ -23,8 +23,9 @@ from stdnet_core.data.sensors.cell import JUDGED, STANDING, Cell
 from stdnet_core.data.sensors.presets import PRESETS
 from stdnet_core.data.synthetic import render_clip
 from stdnet_core.errors import ConfigError, DataError
-from stdnet_core.evaluation import EvaluationFrame
-from stdnet_core.judge import ALONE, Group, Task
+from stdnet_core.evaluation import judge, librealsense
+from stdnet_core.evaluation.judge import ALONE, Group, Task
+from stdnet_core.evaluation.sequence import EvaluationFrame
 
 SMALL = ["--frames", "3", "--size", "64x96", "--clips", "2"]
 CELLS = ["--cell", "exact@1,realsense_d435@1", "--cell", "area@8"]
@@ -279,7 +280,9 @@ def test_librealsense_runs_its_filters():
 def test_every_frame_s_own_figures_are_those_of_the_frame_alone():
     clip = render_clip(3, 3, 48, 64)
     frames: list[EvaluationFrame] = []
-    from stdnet_core.evaluation import LowResolution, Runner, evaluate_sequence
+    from stdnet_core.data.protocol import LowResolution
+    from stdnet_core.evaluation.methods import Runner
+    from stdnet_core.evaluation.sequence import evaluate_sequence
 
     low = LowResolution(4, sensor=PRESETS["area"].sensor)
     outputs = []
@@ -298,7 +301,7 @@ def test_every_frame_s_own_figures_are_those_of_the_frame_alone():
 
 
 def test_a_forgetful_runner_begins_anew_with_every_frame():
-    from stdnet_core.evaluation import Runner
+    from stdnet_core.evaluation.methods import Runner
     from stdnet_core.inference import DepthUpsampler
 
     clip: RgbdClip = judge.standing(render_clip(1, 1, 64, 96), 4)

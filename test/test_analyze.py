@@ -15,13 +15,15 @@ from sensitive_model import sensitive_model
 
 from stdnet_core import analyze, checkpoints
 from stdnet_core.analyses.methods import cell_window
+from stdnet_core.analyses.probe import displacement, observe, principal_components
 from stdnet_core.analyses.scenes import Part
 from stdnet_core.checkpoints import CheckpointInfo
+from stdnet_core.data.protocol import LowResolution, sensor_range
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import ConfigError, DataError, InputError
-from stdnet_core.evaluation import EvaluationFrame, LowResolution, Runner, read_frames, run_together, sensor_range
+from stdnet_core.evaluation.methods import Runner, run_together
+from stdnet_core.evaluation.sequence import EvaluationFrame, read_frames
 from stdnet_core.model import ModelConfig, STDNet
-from stdnet_core.probe import displacement, observe, principal_components
 from stdnet_core.report.analysis import ERROR_EDGES_M
 from stdnet_core.report.figures import Bubble, bubbles
 from stdnet_core.report.long_tail import LongTail, differences, tail_counts

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from ros_fixtures import rclpy  # noqa: F401 (isolates the ROS graph before rclpy is imported)
 
-from stdnet_core.data.bag_topics import find_topics
+from stdnet_core.data.bags.topics import find_topics
 from stdnet_core.errors import ConfigError, DataError, InputError
 from stdnet_ros.bag_evaluation import command, evaluation
 from stdnet_ros.bag_evaluation.bag import Bag

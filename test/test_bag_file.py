@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_data_rosbag import ROS1, ROS2, Bag, color_image, depth_image, write_camera_bag
 
-from stdnet_core.data.bag_file import BagFile, recordings
-from stdnet_core.data.bag_topics import find_topics
+from stdnet_core.data.bags.bag_file import BagFile, recordings
+from stdnet_core.data.bags.topics import find_topics
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import DataError
 

@@ -13,8 +13,8 @@ from sensitive_model import sensitive_model
 from stdnet_core import ModelConfig, STDNet, benchmark, checkpoints
 from stdnet_core.benchmark import Case, Measurement, MovingScene, measure, naive_depth, naive_window, with_speedups
 from stdnet_core.checkpoints import CheckpointInfo
-from stdnet_core.devices import place
 from stdnet_core.errors import ConfigError
+from stdnet_core.inference.devices import place
 
 
 def small_case(precision: str = "fp32", **changes) -> Case:

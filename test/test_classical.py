@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from stdnet_core.classical import bicubic, bilinear, cell_size, joint_bilateral, nearest
 from stdnet_core.errors import InputError
+from stdnet_core.inference.classical import bicubic, bilinear, cell_size, joint_bilateral, nearest
 
 
 def joint_bilateral_of_pixel(rgb, depth, scale, y, x, radius, sigma_spatial, sigma_range):

@@ -12,9 +12,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from test_rvl import encode
 
-from stdnet_core import ros_images
+from stdnet_core.data.bags import ros_images
+from stdnet_core.data.bags.ros_images import FrameError
 from stdnet_core.depth_units import DepthUnits
-from stdnet_core.ros_images import FrameError
 from stdnet_ros import conversions
 
 

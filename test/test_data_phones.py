@@ -14,9 +14,9 @@ import torch
 
 from stdnet_core.data.color_video import ColorVideo
 from stdnet_core.data.exr import read_exr
+from stdnet_core.data.prediction_input import from_video
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import DataError
-from stdnet_core.prediction_input import from_video
 
 HEIGHT, WIDTH = 48, 64
 LOW = 12, 16

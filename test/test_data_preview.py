@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from stdnet_core.data import preview
+from stdnet_core import preview
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import DataError
+from stdnet_core.report import contact_sheet
 
 HEIGHT, WIDTH = 16, 24
 
@@ -129,8 +130,8 @@ def test_place_that_cannot_be_written(tmp_path, monkeypatch, name):
 
 def test_labels_keep_the_frame_number():
     clip = open_source("synthetic:1,1,16x24,1")[0].clip(0, 1)
-    wide = preview.frame_strip(clip, clip.depth, (0, 5), "frame 7", 200)
-    long = preview.frame_strip(clip, clip.depth, (0, 5), "a/very/long/name" * 9 + "frame 7", 200)
+    wide = contact_sheet.frame_strip(clip, clip.depth, (0, 5), "frame 7", 200)
+    long = contact_sheet.frame_strip(clip, clip.depth, (0, 5), "a/very/long/name" * 9 + "frame 7", 200)
     letters = [(strip[:20, :200].max(2) > 150).any(0) for strip in (wide, long)]
     assert letters[0].sum() > 20
     assert letters[1].nonzero()[0].max() > letters[0].nonzero()[0].max()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_rvl import encode
 
-from stdnet_core.data.rosbag import BagSequence
+from stdnet_core.data.bags.sequence import BagSequence
 from stdnet_core.data.sources import open_source, split_options
 from stdnet_core.errors import DataError
 

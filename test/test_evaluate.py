@@ -17,18 +17,22 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stdnet_core import checkpoints, evaluate, metrics
+from stdnet_core import checkpoints, evaluate
 from stdnet_core.data.clip import RgbdClip
+from stdnet_core.data.protocol import LowResolution
+from stdnet_core.data.rgbd_sequence import unique_names
 from stdnet_core.data.sensors import sensor, simulate
 from stdnet_core.errors import ConfigError, DataError, InputError
-from stdnet_core.evaluation import LowResolution, Runner, evaluate_sequence, read_frames, unique_names
-from stdnet_core.fill import fill_invalid
-from stdnet_core.flow import estimate_flow
+from stdnet_core.evaluation import metrics
+from stdnet_core.evaluation.methods import Runner
+from stdnet_core.evaluation.scoring import ScoredFrame, VideoScore, mean_figures
+from stdnet_core.evaluation.sequence import evaluate_sequence, read_frames
 from stdnet_core.inference import DepthUpsampler
+from stdnet_core.inference.fill import fill_invalid
+from stdnet_core.inference.normalization import clip_depth_range
 from stdnet_core.model import ModelConfig, STDNet
-from stdnet_core.normalization import clip_depth_range
+from stdnet_core.optical_flow import estimate_flow
 from stdnet_core.report.evaluation_report import EvaluationReport
-from stdnet_core.scoring import ScoredFrame, VideoScore, mean_figures
 
 SENSOR = sensor("dtof_paper").with_values({"dtof.range_m": 6.0})
 GOLDEN = Path(__file__).parent / "golden"
@@ -464,7 +468,7 @@ def test_a_released_checkpoint_at_another_scale_is_warned_about_everywhere(tarta
 def test_device_and_precision_are_said_and_do_not_depend_on_the_machine(
     tartanair, tmp_path, capsys, monkeypatch, arguments, precision, line
 ):
-    monkeypatch.setattr("stdnet_core.devices.cpu_computes_bf16", lambda: True)
+    monkeypatch.setattr("stdnet_core.inference.devices.cpu_computes_bf16", lambda: True)
     page = tmp_path / "page"
     data = ("--data", f"tartanair:{tartanair}", "--limit", 1, "--max-frames", 1)
     report = run(tmp_path, *data, *arguments, "--report", page)

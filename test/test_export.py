@@ -15,9 +15,16 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from stdnet_core import export  # noqa: E402
-from stdnet_core.export import ExportSize, export_onnx, largest_difference, random_frames, source_frames  # noqa: E402
-from stdnet_core.onnx_engine import OnnxEngine, tail_path  # noqa: E402
+from stdnet_core.export import __main__ as export  # noqa: E402
+from stdnet_core.export.onnx_file import OPSET  # noqa: E402
+from stdnet_core.export.streaming import (  # noqa: E402
+    ExportSize,
+    export_onnx,
+    largest_difference,
+    random_frames,
+    source_frames,
+)
+from stdnet_core.inference.onnx_engine import OnnxEngine, tail_path  # noqa: E402
 
 SIZE = ExportSize(24, 32, 8)
 STANDARD_OPERATORS = {"", "ai.onnx"}
@@ -76,7 +83,7 @@ def test_file_has_standard_operators_fixed_sizes_and_nothing_outside(causal):
     model, path = causal
     graph = onnx.load(path)
     onnx.checker.check_model(graph)
-    assert [(o.domain, o.version) for o in graph.opset_import if o.domain in STANDARD_OPERATORS] == [("", export.OPSET)]
+    assert [(o.domain, o.version) for o in graph.opset_import if o.domain in STANDARD_OPERATORS] == [("", OPSET)]
     assert {node.domain for node in graph.graph.node} <= STANDARD_OPERATORS
     assert "GridSample" in {node.op_type for node in graph.graph.node}
     assert all(d.dim_value > 0 for i in graph.graph.input for d in i.type.tensor_type.shape.dim)

@@ -9,10 +9,10 @@ import torch
 from stdnet_core import checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.data.sensors import delivered_size
-from stdnet_core.devices import Placement
-from stdnet_core.engine import RecurrentTorchEngine
 from stdnet_core.errors import CheckpointError, ConfigError, InputError
 from stdnet_core.inference import DepthUpsampler
+from stdnet_core.inference.devices import Placement
+from stdnet_core.inference.engine import RecurrentTorchEngine
 from stdnet_core.model import RecurrentConfig, RecurrentNet
 from stdnet_core.model.recurrent import RecurrentState
 from stdnet_core.optical_flow import FlowEstimator
@@ -21,15 +21,15 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from stdnet_core import export  # noqa: E402
-from stdnet_core.onnx_engine import OnnxEngine, RecurrentOnnxEngine, open_engine  # noqa: E402
-from stdnet_core.recurrent_export import (  # noqa: E402
+from stdnet_core.export import __main__ as export  # noqa: E402
+from stdnet_core.export.recurrent import (  # noqa: E402
     RecurrentExportSize,
     export_recurrent,
     largest_relative_differences,
     random_frames,
     source_frames,
 )
+from stdnet_core.inference.onnx_engine import OnnxEngine, RecurrentOnnxEngine, open_engine  # noqa: E402
 
 SIZES = [RecurrentExportSize(64, 96, 1), RecurrentExportSize(60, 90, 8)]
 
@@ -273,12 +273,12 @@ def test_command_line_exports_and_checks(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         export.main([checkpoint, "--scale", "0.5", "--output", str(path)])
     assert "no number from 1 on" in capsys.readouterr().err
-    monkeypatch.setattr("stdnet_core.recurrent_export.export_recurrent", lambda *_: path)
+    monkeypatch.setattr("stdnet_core.export.recurrent.export_recurrent", lambda *_: path)
     model.fine_head.bias.data[-16:] += 1  # the error's scale alone
     checkpoints.save(checkpoint, model, info_of(model))
     with pytest.raises(CheckpointError, match="holds another model"):
         export.main([checkpoint, "--size", "32x48", "--scale", "2.5", "--output", str(path)])
-    monkeypatch.setattr("stdnet_core.recurrent_export.model_fingerprint", lambda _: None)
+    monkeypatch.setattr("stdnet_core.export.recurrent.model_fingerprint", lambda _: None)
     with pytest.raises(CheckpointError, match="error_scale of .* differs from PyTorch by .* on random frames"):
         export.main([checkpoint, "--size", "32x48", "--scale", "2.5", "--output", str(path)])
 

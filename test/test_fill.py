@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stdnet_core.errors import InputError
-from stdnet_core.fill import fill_invalid, measured_here, measured_nearby, nearest_valid, valid_depth
+from stdnet_core.inference.fill import fill_invalid, measured_here, measured_nearby, nearest_valid, valid_depth
 
 
 def holey(shape, share, seed=0):

@@ -12,11 +12,11 @@ import torch
 
 from stdnet_core import checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
-from stdnet_core.confidence import flying_pixels
-from stdnet_core.devices import place
 from stdnet_core.errors import CheckpointError, ConfigError, InputError
-from stdnet_core.frames import DepthRange, Geometry, check_rgb, pad_colour, to_metres
 from stdnet_core.inference import DepthUpsampler
+from stdnet_core.inference.confidence import flying_pixels
+from stdnet_core.inference.devices import place
+from stdnet_core.inference.frames import DepthRange, Geometry, check_rgb, pad_colour, to_metres
 from stdnet_core.model import ModelConfig, STDNet
 
 NARROW = dict(
@@ -542,7 +542,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("computes_bf16", "automatic"), [(False, "fp32"), (True, "bf16")])
 def test_devices_and_precisions_on_the_cpu(computes_bf16, automatic, monkeypatch):
-    monkeypatch.setattr("stdnet_core.devices.cpu_computes_bf16", lambda: computes_bf16)
+    monkeypatch.setattr("stdnet_core.inference.devices.cpu_computes_bf16", lambda: computes_bf16)
     assert place("cpu", "auto").precision == automatic
     assert place("cpu", "fp32").precision == "fp32"
     assert place("cpu", "bf16").dtype == torch.bfloat16

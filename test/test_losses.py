@@ -11,9 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from stdnet_core.errors import ConfigError, InputError
-from stdnet_core.losses import SCALE_FLOOR, LossConfig, STDNetLoss, laplace_nll
 from stdnet_core.model import ModelConfig, STDNet
 from stdnet_core.model.stdnet import StageDifferences, STDNetOutput
+from stdnet_core.training.losses import SCALE_FLOOR, LossConfig, STDNetLoss, laplace_nll
 
 CHANNELS = 4
 ONLY_RECONSTRUCTION = LossConfig(regularization_weight=0.0)

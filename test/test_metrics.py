@@ -9,13 +9,13 @@ import pytest
 import torch
 import torch.multiprocessing as multiprocessing
 
-from stdnet_core import metric_functions as functions
-from stdnet_core import metrics
 from stdnet_core.errors import InputError
-from stdnet_core.metric_functions import Pooled
+from stdnet_core.evaluation import metric_functions as functions
+from stdnet_core.evaluation import metrics
+from stdnet_core.evaluation.metric_functions import Pooled
+from stdnet_core.evaluation.scoring import ScoredFrame, VideoScore
+from stdnet_core.evaluation.splatting import forward_warp
 from stdnet_core.report.colorize import colorize_confidence, colorize_depth, colorize_error
-from stdnet_core.scoring import ScoredFrame, VideoScore
-from stdnet_core.splatting import forward_warp
 
 
 def random_clip(seed=0, batch=2, frames=3, height=9, width=11):

@@ -49,7 +49,9 @@ def test_files_are_there():
 
 @pytest.mark.parametrize("module", sorted({module for module, _ in COMMANDS}))
 def test_commands_are_there(module):
-    assert callable(importlib.import_module(module).main)
+    found = importlib.import_module(module)
+    program = importlib.import_module(f"{module}.__main__") if hasattr(found, "__path__") else found
+    assert callable(program.main)
 
 
 def test_figures_of_analyze_and_ablate_are_all_on_the_page():

@@ -14,7 +14,7 @@ from ros_fixtures import camera_info
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from stdnet_core.ros_images import same_field_of_view
+from stdnet_core.data.bags.ros_images import same_field_of_view
 from stdnet_ros import registration
 from stdnet_ros.camera_info import CameraInfoError, Intrinsics, fit_to_image, pinhole, viewing_rays
 from stdnet_ros.conversions import give_data

@@ -47,6 +47,12 @@ def extras():
     return {ast.literal_eval(key) for key in setup_keyword("extras_require").keys}
 
 
+def program_of(module):
+    """What ``python -m module`` runs: the module, or the one that a package has for it."""
+    found = importlib.import_module(module)
+    return importlib.import_module(f"{module}.__main__") if hasattr(found, "__path__") else found
+
+
 def parse_as_the_program_does(module, arguments, monkeypatch):
     """Call the program's main with its own parser, and stop where it has accepted the arguments."""
     for name in ("parse_args", "parse_intermixed_args"):
@@ -56,7 +62,7 @@ def parse_as_the_program_does(module, arguments, monkeypatch):
             raise Parsed(original(self, args, namespace))
 
         monkeypatch.setattr(argparse.ArgumentParser, name, parse)
-    main = importlib.import_module(module).main
+    main = program_of(module).main
     with pytest.raises(Parsed):
         main(arguments)
 

@@ -16,9 +16,9 @@ from stdnet_core.data.rgbd_folder import write_folder
 from stdnet_core.data.sensors import sensor, simulate
 from stdnet_core.data.synthetic import render_clip
 from stdnet_core.errors import ConfigError, InputError
-from stdnet_core.evaluation import Runner
-from stdnet_core.judge import ClipSequence, standing
-from stdnet_core.recording import (
+from stdnet_core.evaluation.judge import ClipSequence, standing
+from stdnet_core.evaluation.methods import Runner
+from stdnet_core.evaluation.recording import (
     AS_RECORDED,
     Cells,
     RecordedFrame,

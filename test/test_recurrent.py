@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stdnet_core import checkpoints, classical
+from stdnet_core import checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.data.sensors import delivered_size
 from stdnet_core.data.synthetic import render_clip
 from stdnet_core.errors import CheckpointError, ConfigError, InputError
-from stdnet_core.inference import DepthUpsampler
+from stdnet_core.inference import DepthUpsampler, classical
 from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, network_config
 from stdnet_core.model.recurrent.geometry import CellGeometry, fill, masked_mean, take
 from stdnet_core.optical_flow import FlowEstimator

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from ros_fixtures import ROOT, Header, SingleThreadedExecutor, running_graph, stamp_message, wait_for
 
-from stdnet_core.ros_images import color_from_image, depth_of
+from stdnet_core.data.bags.ros_images import color_from_image, depth_of
 from stdnet_ros import soak
 from stdnet_ros.benchmark import __main__ as benchmark
 from stdnet_ros.benchmark.bare_node import PassThrough

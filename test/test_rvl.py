@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stdnet_core.rvl import decode_rvl
+from stdnet_core.data.bags.rvl import decode_rvl
 
 
 def encode(pixels: np.ndarray) -> bytes:

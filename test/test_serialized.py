@@ -10,7 +10,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from stdnet_core.ros_images import FrameError
+from stdnet_core.data.bags.ros_images import FrameError
 from stdnet_ros.serialized import read_compressed_image, read_image
 
 

@@ -14,7 +14,7 @@ from stdnet_core import DepthUpsampler, ModelConfig, STDNet, checkpoints
 from stdnet_core import cli as cli_module
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import StdnetError
-from stdnet_core.evaluation import EvaluationFrame, SequenceResult
+from stdnet_core.evaluation.sequence import EvaluationFrame, SequenceResult
 from stdnet_core.model import RecurrentNet
 from stdnet_core.short_repr import short_repr
 

@@ -13,7 +13,7 @@ from test_evaluate import images, moving_box
 
 from stdnet_core import evaluate, predict
 from stdnet_core.errors import ConfigError, DataError
-from stdnet_core.scoring import ScoredFrame, VideoScore
+from stdnet_core.evaluation.scoring import ScoredFrame, VideoScore
 
 FRAMES = 5
 NAMES = ("office/Hard/P000", "office/Hard/P001")

@@ -14,11 +14,11 @@ from train_fixtures import write_clip
 
 from stdnet_core import checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
-from stdnet_core.confidence import within_tolerance
 from stdnet_core.data.sensors import sensor
 from stdnet_core.data.sensors.cell import JUDGED
 from stdnet_core.data.sensors.variation import smoothed, varied
 from stdnet_core.errors import ConfigError
+from stdnet_core.inference.confidence import within_tolerance
 from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, STDNet
 from stdnet_core.model.recurrent import RecurrentOutput
 from stdnet_core.training import state as run_state

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from train_fixtures import small_config, write_clip
 
+from stdnet_core.evaluation.scoring import cell_score
 from stdnet_core.model import STDNetOutput
-from stdnet_core.scoring import cell_score
 from stdnet_core.training.validation import Validator, away_from_edges
 
 CPU = torch.device("cpu")

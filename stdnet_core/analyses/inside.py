@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stdnet_core.analyses.probe import StageFeatures, displacement, observe, principal_components
 from stdnet_core.analyses.scenes import (
     Drawn,
     Network,
@@ -23,15 +24,15 @@ from stdnet_core.analyses.scenes import (
     root_mean_of,
     scale_warnings,
 )
-from stdnet_core.devices import place
 from stdnet_core.errors import ConfigError, InputError
-from stdnet_core.evaluation import EvaluationFrame, Runner
-from stdnet_core.fill import fill_invalid, nan_where_invalid
-from stdnet_core.metric_functions import LONG_TAIL
+from stdnet_core.evaluation.methods import Runner
+from stdnet_core.evaluation.metric_functions import LONG_TAIL
+from stdnet_core.evaluation.sequence import EvaluationFrame
+from stdnet_core.inference.devices import place
+from stdnet_core.inference.fill import fill_invalid, nan_where_invalid
+from stdnet_core.inference.normalization import clip_depth_range
 from stdnet_core.model import STDNetOutput
 from stdnet_core.model.low_resolution import WORKING_STRIDE
-from stdnet_core.normalization import clip_depth_range
-from stdnet_core.probe import StageFeatures, displacement, observe, principal_components
 from stdnet_core.report import figures
 from stdnet_core.report.colorize import colorize_depth, colorize_error
 from stdnet_core.report.figures import Map

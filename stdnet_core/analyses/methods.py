@@ -31,12 +31,14 @@ from stdnet_core.analyses.scenes import (
     with_predictions,
 )
 from stdnet_core.checkpoints import CheckpointInfo
-from stdnet_core.devices import place
 from stdnet_core.errors import ConfigError, DataError
-from stdnet_core.evaluation import EvaluationFrame, Method, Runner, evaluate_sequence, notices_of
-from stdnet_core.fill import nan_where_invalid
-from stdnet_core.frames import Geometry
-from stdnet_core.metric_functions import LONG_TAIL
+from stdnet_core.evaluation.methods import Method, Runner, notices_of
+from stdnet_core.evaluation.metric_functions import LONG_TAIL
+from stdnet_core.evaluation.scoring import mean_figures
+from stdnet_core.evaluation.sequence import EvaluationFrame, evaluate_sequence
+from stdnet_core.inference.devices import place
+from stdnet_core.inference.fill import nan_where_invalid
+from stdnet_core.inference.frames import Geometry
 from stdnet_core.model import ModelConfig, RecurrentNet, build
 from stdnet_core.model.low_resolution import WORKING_STRIDE
 from stdnet_core.report import figures
@@ -44,7 +46,6 @@ from stdnet_core.report.analysis import ERROR_EDGES_M, REGIONS, Analysis, Analys
 from stdnet_core.report.figures import Bubble
 from stdnet_core.report.long_tail import LongTail, tail_table
 from stdnet_core.report.panels import Tile, compose, depth_limits, error_limit, frame_tiles
-from stdnet_core.scoring import mean_figures
 
 SHIPPED = "live"
 """The network that is shown where none is named."""

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from stdnet_core.cli import require
-from stdnet_core.metric_functions import LONG_TAIL
+from stdnet_core.evaluation.metric_functions import LONG_TAIL
 from stdnet_core.report.analysis import ERROR_EDGES_M, REGIONS, BinnedErrors, XtSlice
 from stdnet_core.report.colorize import colorize_depth
 from stdnet_core.report.panels import depth_limits
@@ -239,7 +239,8 @@ def ratio_matrix(rows: Sequence[Any], methods: Sequence[str]) -> bytes:
     """Heat map of ratios to the best rival: a line for each cell of the judge, RMSE and MAE of each method beside it.
 
     Args:
-        rows: of :func:`stdnet_core.judge.rows_of`; those without a rival's error have no ratio and are left out.
+        rows: of :func:`stdnet_core.evaluation.judge.rows_of`; those without a rival's error have no ratio and are left
+            out.
         methods: names.
     """
 

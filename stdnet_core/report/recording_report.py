@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from stdnet_core.fill import nan_where_invalid
-from stdnet_core.recording import AS_RECORDED, JudgedFrame, RecordingScore
+from stdnet_core.evaluation.recording import AS_RECORDED, JudgedFrame, RecordingScore
+from stdnet_core.inference.fill import nan_where_invalid
 from stdnet_core.report.analysis import AnalysisFrame
 from stdnet_core.report.writer import Column, Section, Table, Verdict
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from stdnet_core.cli import add_unit_arguments, require
-from stdnet_core.data.bag_topics import BagTopics, find_topics, first_stored_depths
+from stdnet_core.data.bags.topics import BagTopics, find_topics, first_stored_depths
 from stdnet_core.data.sensors.arguments import add_sensor_arguments, ratio_argument, sensor_from
 from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.data.stamp_matching import stamps_say_nothing

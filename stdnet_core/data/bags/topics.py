@@ -15,10 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from stdnet_core.data.bag_file import CAMERA_INFO_TYPE, IMAGE_TYPES, BagFile
-from stdnet_core.depth_units import DepthUnits, look_at
-from stdnet_core.errors import DataError
-from stdnet_core.ros_images import (
+from stdnet_core.data.bags.bag_file import CAMERA_INFO_TYPE, IMAGE_TYPES, BagFile
+from stdnet_core.data.bags.ros_images import (
     COLOR_ENCODINGS,
     FrameError,
     color_of,
@@ -29,6 +27,8 @@ from stdnet_core.ros_images import (
     same_field_of_view,
     stored_depth,
 )
+from stdnet_core.depth_units import DepthUnits, look_at
+from stdnet_core.errors import DataError
 
 _VIDEO_PACKETS = ("/FFMPEGPacket", "/CompressedVideo", "theora_image_transport/msg/Packet")
 _TRIED = 10

@@ -13,8 +13,8 @@ import numpy as np
 
 from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import InputError
-from stdnet_core.fill import valid_depth
-from stdnet_core.normalization import FIRST_FRAME_HEADROOM
+from stdnet_core.inference.fill import valid_depth
+from stdnet_core.inference.normalization import FIRST_FRAME_HEADROOM
 
 EDGE_CONTRAST = 0.05
 """Share of the depth by which neighbouring cells of one surface may differ; beyond it they are not mixed."""
@@ -233,7 +233,7 @@ class DepthRange:
 
     Args:
         fixed: metres, or None: 1.25 times the largest depth of the window's first frame, as
-            :func:`stdnet_core.normalization.clip_depth_range` says of a whole clip.
+            :func:`stdnet_core.inference.normalization.clip_depth_range` says of a whole clip.
     """
 
     LOWEST, HIGHEST = 0.5, 1.5  # largest depth of a frame, in largest depths of the first

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stdnet_core.errors import InputError
-from stdnet_core.fill import fill_invalid, valid_depth
+from stdnet_core.inference.fill import fill_invalid, valid_depth
 
 SIGMA_SPATIAL = 0.6
 """Default spatial sigma in low-resolution cells."""

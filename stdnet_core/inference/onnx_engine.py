@@ -11,9 +11,9 @@ import numpy as np
 
 from stdnet_core.checkpoints import CheckpointInfo, info_from_metadata
 from stdnet_core.cli import require
-from stdnet_core.engine import EngineOutput, as_bytes
 from stdnet_core.errors import CheckpointError, ConfigError, InputError
-from stdnet_core.frames import pad_colour
+from stdnet_core.inference.engine import EngineOutput, as_bytes
+from stdnet_core.inference.frames import pad_colour
 from stdnet_core.optical_flow import FlowEstimator
 
 FORMAT = "stdnet-onnx-1"
@@ -125,7 +125,7 @@ class ExportedFile:
         if found in (FORMAT, RECURRENT_FORMAT):
             raise CheckpointError(
                 f"{self.path} holds another kind of network (format {found!r}, expected {formats[0]!r}); open it with "
-                "stdnet_core.onnx_engine.open_engine, which takes both"
+                "stdnet_core.inference.onnx_engine.open_engine, which takes both"
             )
         raise CheckpointError(
             f"{self.path} is an ONNX file but not one of this project's models (format {found!r}, "
@@ -212,7 +212,7 @@ class OnnxEngine(_ExportedStep):
         self._state = self._file.start()
 
     def step(self, rgb: np.ndarray, depth_lr: np.ndarray) -> EngineOutput | None:
-        """Take the next frame; see :class:`stdnet_core.engine.Engine`.
+        """Take the next frame; see :class:`stdnet_core.inference.engine.Engine`.
 
         Raises:
             InputError: sizes other than the exported ones, or values that are not finite. The state is unharmed.
@@ -267,7 +267,7 @@ class OnnxEngine(_ExportedStep):
 
 
 class RecurrentOnnxEngine(_ExportedStep):
-    """An exported recurrent network; see :class:`stdnet_core.engine.RecurrentEngine`.
+    """An exported recurrent network; see :class:`stdnet_core.inference.engine.RecurrentEngine`.
 
     Arguments and errors as those of :class:`OnnxEngine`.
 

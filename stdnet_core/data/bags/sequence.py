@@ -1,6 +1,6 @@
 """Recorded ROS bags (ROS 2 mcap and sqlite3, ROS 1) as sequences of frames, read without ROS.
 
-Topics are chosen by :mod:`stdnet_core.data.bag_topics`, or given as in ``bag:/run?color=/cam/rgb&depth=/tof``. Frames
+Topics are chosen by :mod:`stdnet_core.data.bags.topics`, or given as in ``bag:/run?color=/cam/rgb&depth=/tof``. Frames
 are paired by nearest header stamp; where a topic's header stamps say nothing, because a driver left them 0, by the
 recorder's times. Opening reads the bag once, for its stamps; images are decoded when asked for."""
 
@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stdnet_core.data.bag_file import BagFile
-from stdnet_core.data.bag_topics import describe, find_topics, first_readable, first_stored_depths
+from stdnet_core.data.bags.bag_file import BagFile
+from stdnet_core.data.bags.ros_images import FrameError, color_of, depth_of, frames_agree, printable, stored_depth
+from stdnet_core.data.bags.topics import describe, find_topics, first_readable, first_stored_depths
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.file_sequence import intrinsic_matrix, is_smaller_version
 from stdnet_core.data.rgbd_sequence import frame_indices
 from stdnet_core.data.stamp_matching import match_nearest, stamps_say_nothing
 from stdnet_core.depth_units import DepthUnits, check_units
 from stdnet_core.errors import DataError
-from stdnet_core.ros_images import FrameError, color_of, depth_of, frames_agree, printable, stored_depth
 
 MAX_DIFFERENCE_S = 0.02
 """Largest difference between the stamps of a colour and a depth frame that belong together."""

@@ -16,11 +16,11 @@ import numpy as np
 
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.errors import DataError, InputError
-from stdnet_core.evaluation import Runner, notices_of, run_together
-from stdnet_core.fill import nan_where_invalid, valid_depth
+from stdnet_core.evaluation.methods import Runner, notices_of, run_together
 from stdnet_core.filtering.noise import DISTANCE_EDGES_M, NoiseCurve
-from stdnet_core.flow import estimate_flow
-from stdnet_core.frames import Geometry
+from stdnet_core.inference.fill import nan_where_invalid, valid_depth
+from stdnet_core.inference.frames import Geometry
+from stdnet_core.optical_flow import estimate_flow
 from stdnet_core.short_repr import short_repr
 
 AS_RECORDED = "as recorded"

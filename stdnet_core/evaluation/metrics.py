@@ -1,7 +1,7 @@
 """Metrics that pool over clips, sequences and ranks, as torchmetrics classes (extra ``train``).
 
 Every figure is pooled over the pixels of a sequence, whichever clips and ranks they come in, and then averaged over
-the sequences, as in the paper's tables. What is summed is defined in :mod:`stdnet_core.metric_functions`."""
+the sequences, as in the paper's tables. What is summed is defined in :mod:`stdnet_core.evaluation.metric_functions`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from stdnet_core import metric_functions as functions
 from stdnet_core.cli import require
 from stdnet_core.errors import InputError
-from stdnet_core.metric_functions import Pooled
+from stdnet_core.evaluation import metric_functions as functions
+from stdnet_core.evaluation.metric_functions import Pooled
 
 _torchmetrics = require("torchmetrics", extra="train")
 

@@ -15,11 +15,11 @@ from stdnet_core.data.color_video import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from stdnet_core.data.color_video import open_video
 from stdnet_core.data.file_sequence import FIRST_STAMP, numbered_files
 from stdnet_core.data.image_files import BY_TYPE, DEPTH_SUFFIXES, read_depth, read_stored_depth
+from stdnet_core.data.protocol import sensor_range
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors import DepthCamera, sensor
 from stdnet_core.depth_units import DepthUnits, check_units
 from stdnet_core.errors import DataError
-from stdnet_core.evaluation import sensor_range
 from stdnet_core.short_repr import short_repr
 
 _CHUNK = 8  # frames read at once

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from stdnet_core.devices import Placement
-from stdnet_core.frames import pad_colour
+from stdnet_core.inference.devices import Placement
+from stdnet_core.inference.frames import pad_colour
 from stdnet_core.model import RecurrentNet, STDNet
 from stdnet_core.model.recurrent import RecurrentState, padded_size
 from stdnet_core.optical_flow import FlowEstimator

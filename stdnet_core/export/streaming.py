@@ -1,22 +1,15 @@
-"""Exports the streaming network: ``python -m stdnet_core.export CHECKPOINT --size 320x240 --output model.onnx``.
+"""Exports the streaming network of the paper.
 
 The file holds one step of the stream: frame number, colour, depth and the state in; depth and the next state out. It
 consists of standard operators (opset 18; the deformable convolution is GridSample and MatMul) and of fixed sizes. With
-a latency there is a second file, ``model.tail.onnx``, that gives the last frames when a stream ends. What is written is
-run with ONNX Runtime and compared with PyTorch before the command says that it is done. Recurrent networks are exported
-by :mod:`stdnet_core.recurrent_export`. See docs/export.md."""
+a latency there is a second file, ``model.tail.onnx``, that gives the last frames when a stream ends. Recurrent networks
+are exported by :mod:`stdnet_core.export.recurrent`."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
-import io
-import json
-import logging
-import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,19 +21,18 @@ from torch import Tensor, nn
 
 from stdnet_core import checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
-from stdnet_core.cli import positive_int, require, run_cli
 from stdnet_core.errors import CheckpointError, ConfigError
-from stdnet_core.fill import fill_invalid
+from stdnet_core.export.onnx_file import OPSET, export_metadata, prepare_output, write_onnx
+from stdnet_core.inference.fill import fill_invalid
+from stdnet_core.inference.normalization import FIRST_FRAME_HEADROOM
+from stdnet_core.inference.onnx_engine import FORMAT, NEXT_PREFIX, STATE_PREFIX, OnnxEngine, tail_path
 from stdnet_core.model import STDNet
 from stdnet_core.model.low_resolution import WORKING_STRIDE
-from stdnet_core.normalization import FIRST_FRAME_HEADROOM
-from stdnet_core.onnx_engine import FORMAT, NEXT_PREFIX, STATE_PREFIX, OnnxEngine, tail_path
 from stdnet_core.streaming import StreamingSTDNet
 from stdnet_core.streaming.execution import StepResult
 from stdnet_core.streaming.fixed_step import FixedStep, FixedTail
 from stdnet_core.streaming.stream import model_fingerprint
 
-OPSET = 18
 TOLERANCE = 1e-3
 """Largest difference to PyTorch, in units of the depth range, that an export may show."""
 
@@ -145,89 +137,6 @@ def export_onnx(model: STDNet, info: CheckpointInfo, path: str | Path, size: Exp
     return path
 
 
-def prepare_output(path: str | Path) -> Path:
-    """The path to write to, with its folder made and the packages for the export there.
-
-    Raises:
-        ConfigError: it does not end in ``.onnx``.
-        StdnetError: a package for the export is missing.
-    """
-    path = Path(path)
-    if path.suffix != ".onnx":
-        raise ConfigError(f"the output {path} must end in .onnx")
-    for package in ("onnx", "onnxscript"):
-        require(package, extra="export")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def export_metadata(model: nn.Module, info: CheckpointInfo, file_format: str, latency: int = 0) -> dict[str, str]:
-    """What every exported file says about its network; all but the format and the fingerprint are JSON."""
-    values = {
-        "config": info.config.to_dict(),
-        "scales": list(info.scales),
-        "depth_range": info.depth_range,
-        "provenance": info.provenance,
-        "metrics": info.metrics,
-        "latency": latency,
-    }
-    texts = {key: json.dumps(value) for key, value in values.items()}
-    return {"format": file_format, "fingerprint": model_fingerprint(model), **texts}
-
-
-def write_onnx(
-    path: Path,
-    graph: nn.Module,
-    arguments: tuple,
-    inputs: list[str],
-    outputs: list[str],
-    metadata: dict[str, str],
-    *,
-    translations: dict[Callable, Callable] | None = None,
-    grad: bool = False,
-) -> None:
-    """Trace a module and write it; the file appears whole or not at all.
-
-    Args:
-        path: of the file, in a folder that exists.
-        arguments: of the module, tensors of the sizes that the file is for.
-        inputs, outputs: names in the file.
-        translations: ONNX of PyTorch operators that its exporter does not know.
-        grad: trace as in training, for modules that cut the image into bands when no gradients are wanted.
-    """
-    with warnings.catch_warnings(), _quiet(), torch.set_grad_enabled(grad):
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            graph.eval(),
-            arguments,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=inputs,
-            output_names=outputs,
-            verbose=False,
-            custom_translation_table=translations,
-        )
-    for node in program.model.graph:
-        node.metadata_props.clear()  # source lines of every operator: larger than the weights of a small model
-    program.model.metadata_props.update(metadata)
-    temporary = path.with_name(path.name + ".partial")
-    program.save(str(temporary), external_data=False)
-    temporary.replace(path)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and its remarks on packages that it could also support to itself."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 def largest_difference(
     model: STDNet, path: str | Path, frames: Iterable[tuple[np.ndarray, np.ndarray]], latency: int
 ) -> float:
@@ -273,8 +182,8 @@ def source_frames(
         source: ``KIND:PATH`` as for ``stdnet_core.predict``.
         depth_range: metres, or None for 1.25 times the largest depth of the first frame.
     """
+    from stdnet_core.data.prediction_input import from_sequence
     from stdnet_core.data.sources import open_source
-    from stdnet_core.prediction_input import from_sequence
 
     metres = depth_range
     for frame in islice(from_sequence(open_source(source)[0], size.scale), count):
@@ -286,15 +195,13 @@ def source_frames(
         yield rgb.astype(np.float32) / 255, filled / np.float32(metres)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; ``arguments`` default to those of the process."""
-    args = _parser().parse_args(arguments)
-    model, info = checkpoints.load(args.checkpoint)
-    if info.recurrent:
-        from stdnet_core.recurrent_export import run
+def run(model: STDNet, info: CheckpointInfo, args: argparse.Namespace) -> None:
+    """What ``python -m stdnet_core.export`` does for a network of the paper.
 
-        run(model, info, args)
-        return
+    Raises:
+        ConfigError: a size or another setting that it cannot have.
+        CheckpointError: what was written differs from PyTorch.
+    """
     if args.scale is not None and args.scale != int(args.scale):
         raise ConfigError(f"scale is {args.scale:g}; STDNet takes whole ones, multiples of {WORKING_STRIDE}")
     size = ExportSize(args.size[1], args.size[0], int(args.scale or info.scales[-1]))
@@ -314,46 +221,3 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"largest difference to PyTorch on {name}: {difference:.2e} of the depth range")
         if not difference <= TOLERANCE:
             raise CheckpointError(f"{path} differs from PyTorch by {difference:.2e} on {name}; do not use it")
-
-
-def _size(text: str) -> tuple[int, int]:
-    try:
-        width, height = (int(n) for n in text.lower().split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT") from None
-    return width, height
-
-
-def _scale(text: str) -> float:
-    try:
-        scale = float(text)
-    except ValueError:
-        scale = 0.0
-    if not 1 <= scale < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return scale
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m stdnet_core.export", description="Export the streaming network as an ONNX file and check it."
-    )
-    parser.add_argument("checkpoint", help="a .safetensors file or the name of a shipped checkpoint")
-    parser.add_argument("--format", choices=["onnx"], default="onnx", help="file format (default: %(default)s)")
-    parser.add_argument("--size", type=_size, default=(320, 240), help="colour, WIDTHxHEIGHT (default: 320x240)")
-    parser.add_argument(
-        "--scale",
-        type=_scale,
-        help="upsampling factor; any number from 1 on for recurrent networks (default: the checkpoint's largest, or 1)",
-    )
-    parser.add_argument("--latency", type=int, default=0, help="frames to wait for, 0 to 8 (default: %(default)s)")
-    parser.add_argument("--output", type=Path, required=True, help="file to write, ending in .onnx")
-    parser.add_argument("--frames", help="also check on recorded frames: KIND:PATH as for stdnet_core.predict")
-    parser.add_argument(
-        "--check-frames", type=positive_int, default=6, help="frames to check after the first (default: 6)"
-    )
-    return parser
-
-
-if __name__ == "__main__":
-    run_cli(main)

@@ -19,17 +19,21 @@ import cv2
 import numpy as np
 import torch
 
-from stdnet_core import checkpoints, classical
+from stdnet_core import checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
-from stdnet_core.confidence import (
+from stdnet_core.errors import CheckpointError, ConfigError, InputError
+from stdnet_core.filtering import GuidedTemporalFilter
+from stdnet_core.filtering.upsampling import upsample
+from stdnet_core.inference import classical
+from stdnet_core.inference.confidence import (
     cell_confidence,
     filter_confidence,
     flying_pixels,
     stage_confidence,
     within_tolerance,
 )
-from stdnet_core.devices import Placement, place
-from stdnet_core.engine import (
+from stdnet_core.inference.devices import Placement, place
+from stdnet_core.inference.engine import (
     Engine,
     EngineOutput,
     RecurrentEngine,
@@ -39,14 +43,11 @@ from stdnet_core.engine import (
     tensor,
     unit_range,
 )
-from stdnet_core.errors import CheckpointError, ConfigError, InputError
-from stdnet_core.fill import fill_invalid, measured_here, measured_nearby, measured_within
-from stdnet_core.filtering import GuidedTemporalFilter
-from stdnet_core.filtering.upsampling import upsample
-from stdnet_core.frames import DepthRange, Geometry, cells_fit, check_rgb, pad_colour, to_metres
+from stdnet_core.inference.fill import fill_invalid, measured_here, measured_nearby, measured_within
+from stdnet_core.inference.frames import DepthRange, Geometry, cells_fit, check_rgb, pad_colour, to_metres
+from stdnet_core.inference.onnx_engine import OnnxEngine, RecurrentOnnxEngine, open_engine
 from stdnet_core.memory import keep_freed_memory
 from stdnet_core.model import RecurrentNet, STDNet
-from stdnet_core.onnx_engine import OnnxEngine, RecurrentOnnxEngine, open_engine
 from stdnet_core.short_repr import short_repr
 
 METHODS = ("auto", "stdnet", "guided_temporal", "joint_bilateral", "bilinear", "nearest", "bicubic")

@@ -14,9 +14,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from stdnet_core.data.bags.rvl import decode_rvl
 from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import InputError
-from stdnet_core.rvl import decode_rvl
 
 MAX_PIXELS = 64_000_000
 """Images larger than this are taken for damaged headers rather than allocated."""

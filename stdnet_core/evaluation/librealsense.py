@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from stdnet_core.cli import require
-from stdnet_core.fill import fill_invalid
-from stdnet_core.frames import Geometry, to_metres
 from stdnet_core.inference import UpsampledDepth
+from stdnet_core.inference.fill import fill_invalid
+from stdnet_core.inference.frames import Geometry, to_metres
 
 _MILLIMETRE = 0.001
 _BASELINE_MM = 50.0  # RealSense D435; it scales disparities, which only the filters' thresholds see

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stdnet_core import metric_functions as functions
-from stdnet_core.confidence import tolerance
 from stdnet_core.errors import InputError
-from stdnet_core.metric_functions import Pooled, WarpedPair
+from stdnet_core.evaluation import metric_functions as functions
+from stdnet_core.evaluation.metric_functions import Pooled, WarpedPair
+from stdnet_core.evaluation.splatting import forward_warp
+from stdnet_core.inference.confidence import tolerance
 from stdnet_core.short_repr import short_repr
-from stdnet_core.splatting import forward_warp
 
 FAULTLESS_CM = 0.01
 """Where the best rival's error is smaller, there is nothing to be better than, and no ratio is told."""

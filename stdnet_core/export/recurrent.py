@@ -20,15 +20,15 @@ from torch import Tensor, nn
 
 from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.data.sensors import delivered_size
-from stdnet_core.devices import Placement
-from stdnet_core.engine import RecurrentTorchEngine
 from stdnet_core.errors import CheckpointError, ConfigError
-from stdnet_core.export import OPSET, export_metadata, prepare_output, write_onnx
-from stdnet_core.frames import Geometry
+from stdnet_core.export.onnx_file import OPSET, export_metadata, prepare_output, write_onnx
+from stdnet_core.inference.devices import Placement
+from stdnet_core.inference.engine import RecurrentTorchEngine
+from stdnet_core.inference.frames import Geometry
+from stdnet_core.inference.onnx_engine import NEXT_PREFIX, RECURRENT_FORMAT, STATE_PREFIX, RecurrentOnnxEngine
 from stdnet_core.model import RecurrentNet
 from stdnet_core.model.recurrent import RecurrentState, padded_size
 from stdnet_core.model.recurrent.geometry import STRIDE
-from stdnet_core.onnx_engine import NEXT_PREFIX, RECURRENT_FORMAT, STATE_PREFIX, RecurrentOnnxEngine
 from stdnet_core.streaming.stream import model_fingerprint
 
 TOLERANCES = {"depth": 1e-3, "error_scale": 1e-2}
@@ -182,8 +182,8 @@ def source_frames(source: str, size: RecurrentExportSize, count: int) -> Iterato
     Args:
         source: ``KIND:PATH`` as for ``stdnet_core.predict``.
     """
+    from stdnet_core.data.prediction_input import from_sequence
     from stdnet_core.data.sources import open_source
-    from stdnet_core.prediction_input import from_sequence
 
     scale = size.scale if size.scale > 1 else None
     for frame in islice(from_sequence(open_source(source)[0], scale), count):

@@ -1,5 +1,5 @@
 """What the depth of a video is judged by, as pure functions (torch alone; the stateful classes are in
-:mod:`stdnet_core.metrics`).
+:mod:`stdnet_core.evaluation.metrics`).
 
 Depth is in metres in and every figure is in centimetres out. Each function returns sums and counts, one per clip
 (:class:`Pooled`), so that clips pool into sequences as if they had been one: add them up, then take
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stdnet_core.splatting import forward_warp
+from stdnet_core.evaluation.splatting import forward_warp
 
 CENTIMETRES = 100.0
 DELTA1_RATIO = 1.25

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from stdnet_core.filtering import Filtered
-from stdnet_core.frames import Geometry
+from stdnet_core.inference.frames import Geometry
 
 TOLERANCE_M = 0.02
 TOLERANCE_SHARE = 0.02

@@ -15,15 +15,18 @@ from typing import Any
 
 import torch
 
-from stdnet_core import checkpoints, librealsense
+from stdnet_core import checkpoints
 from stdnet_core.data.augmentation import stand_still
 from stdnet_core.data.clip import RgbdClip
+from stdnet_core.data.protocol import LowResolution
 from stdnet_core.data.rgbd_sequence import RgbdSequence, frame_indices
 from stdnet_core.data.sensors.cell import Cell, scene_gain
 from stdnet_core.errors import ConfigError
-from stdnet_core.evaluation import CLASSICAL, LowResolution, Runner, evaluate_sequence
+from stdnet_core.evaluation import librealsense
+from stdnet_core.evaluation.methods import CLASSICAL, Runner
+from stdnet_core.evaluation.scoring import FAULTLESS_CM
+from stdnet_core.evaluation.sequence import evaluate_sequence
 from stdnet_core.inference import MAX_LATENCY, DepthUpsampler
-from stdnet_core.scoring import FAULTLESS_CM
 
 RIVALS = ("nearest", "bilinear", "joint_bilateral", "librealsense")
 """What a user has without this project. At x1 ``nearest`` is the raw input with its holes filled."""
@@ -332,7 +335,7 @@ class Summary:
     Attributes:
         mean: figure -> geometric mean of its ratio to the best rival, over all rows.
         worst: figure -> the largest ratio, and where it is.
-        confidence: by how much confidence is off (:data:`stdnet_core.scoring.FIGURES`), mean over the rows.
+        confidence: by how much confidence is off (:data:`stdnet_core.evaluation.scoring.FIGURES`), mean over the rows.
     """
 
     mean: dict[str, float]

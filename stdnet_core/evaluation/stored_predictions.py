@@ -20,11 +20,11 @@ import numpy as np
 from stdnet_core.data.file_sequence import numbered_files
 from stdnet_core.data.image_files import DEPTH_SUFFIXES, read_depth
 from stdnet_core.errors import DataError
-from stdnet_core.evaluation import Said
+from stdnet_core.evaluation.methods import Said
 
 
 class StoredPredictions:
-    """A method of :func:`stdnet_core.evaluation.run_together` that reads what it has to say.
+    """A method of :func:`stdnet_core.evaluation.methods.run_together` that reads what it has to say.
 
     Args:
         files: of one sequence, one a frame, in order.
