@@ -15,7 +15,7 @@ from test_rvl import encode
 from stdnet_core.data.bags import ros_images
 from stdnet_core.data.bags.ros_images import FrameError
 from stdnet_core.depth_units import DepthUnits
-from stdnet_ros import conversions
+from stdnet_ros.messages import conversions
 
 
 def _picture(height: int = 12, width: int = 16) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from stdnet_core import DepthUpsampler, benchmark, checkpoints, convert, evaluate, predict
 from stdnet_core.cli import run_cli
 from stdnet_core.errors import CheckpointError
-from stdnet_ros.pipeline import make_upsampler
+from stdnet_ros.node.pipeline import make_upsampler
 
 RELEASED = Path(__file__).parent / "golden" / "stdnet_c16.pt"
 

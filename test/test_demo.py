@@ -23,7 +23,7 @@ from stdnet_ros.demo import __main__ as demo
 from stdnet_ros.demo.scoring import ErrorSums, _window, cloud_arrays
 from stdnet_ros.demo.stream import open_stream, write_stream
 from stdnet_ros.demo.topics import camera_info
-from stdnet_ros.point_cloud import organized_cloud
+from stdnet_ros.messages.point_cloud import organized_cloud
 from stdnet_ros.processes import Children, options, ros_environment
 from stdnet_ros.resources import config_file
 

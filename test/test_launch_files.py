@@ -13,10 +13,10 @@ import rclpy
 import yaml
 from ros_fixtures import ROOT, NearestUpsampler
 
-from stdnet_ros import parameters
 from stdnet_ros.cameras import CAMERAS
 from stdnet_ros.integration_launch import merged, require_package, topics
-from stdnet_ros.node import StdnetNode
+from stdnet_ros.node import parameters
+from stdnet_ros.node.node import StdnetNode
 
 SPECS = {spec.name: spec for spec in parameters.PARAMETERS}
 LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.py"))
@@ -48,7 +48,7 @@ def test_parameter_file_is_accepted_and_has_no_unknown_names():
 
 def test_parameter_page_is_up_to_date():
     page = (ROOT / "docs" / "parameters.md").read_text()
-    assert page == parameters.markdown(), "run: python -m stdnet_ros.parameters --write docs/parameters.md"
+    assert page == parameters.markdown(), "run: python -m stdnet_ros.node.parameters --write docs/parameters.md"
     for name in SPECS:
         assert f"`{name}`" in page
 

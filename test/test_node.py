@@ -24,11 +24,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
-from stdnet_ros import node as node_module
-from stdnet_ros import parameters
-from stdnet_ros.node import UNKNOWN_RECEPTION
-from stdnet_ros.serialized import read_image
-from stdnet_ros.synchronizer import COLOR, DEPTH
+from stdnet_ros.messages.serialized import read_image
+from stdnet_ros.node import node as node_module
+from stdnet_ros.node import parameters
+from stdnet_ros.node.node import UNKNOWN_RECEPTION
+from stdnet_ros.synchronization.synchronizer import COLOR, DEPTH
 
 
 def stand_in(**arguments):
@@ -147,7 +147,7 @@ def test_the_executable_helps_without_ros_and_says_what_is_missing(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
 
     def run(*arguments):
-        command = [sys.executable, "-m", "stdnet_ros.node_command", *arguments]
+        command = [sys.executable, "-m", "stdnet_ros.node.command", *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
     helped, started = run("--help"), run()
@@ -398,7 +398,7 @@ def test_frames_older_than_max_age_are_dropped_by_simulated_time():
 
 
 def test_topics_follow_namespace_and_remapping():
-    from stdnet_ros.node import StdnetNode
+    from stdnet_ros.node.node import StdnetNode
 
     context = rclpy.Context()
     rclpy.init(context=context)

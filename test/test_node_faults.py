@@ -28,7 +28,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from stdnet_core.errors import CheckpointError
-from stdnet_ros.node import main
+from stdnet_ros.node.node import main
 
 RELIABLE_INPUT = {
     f"qos_overrides./{topic}.subscription.{policy}": value

@@ -15,12 +15,12 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from stdnet_core.data.bags.ros_images import same_field_of_view
-from stdnet_ros import registration
-from stdnet_ros.camera_info import CameraInfoError, Intrinsics, fit_to_image, pinhole, viewing_rays
-from stdnet_ros.conversions import give_data
-from stdnet_ros.info_messages import CameraInfoReader, CameraInfoWriter
-from stdnet_ros.point_cloud import CloudMemory, organized_cloud
-from stdnet_ros.registration import Extrinsics
+from stdnet_ros.messages import registration
+from stdnet_ros.messages.camera_info import CameraInfoError, Intrinsics, fit_to_image, pinhole, viewing_rays
+from stdnet_ros.messages.conversions import give_data
+from stdnet_ros.messages.info_messages import CameraInfoReader, CameraInfoWriter
+from stdnet_ros.messages.point_cloud import CloudMemory, organized_cloud
+from stdnet_ros.messages.registration import Extrinsics
 
 
 def read(cloud) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ros_fixtures import ROOT, rclpy  # noqa: F401 (isolates the ROS graph before rclpy is imported)
 
-from stdnet_ros.parameters import PARAMETERS
+from stdnet_ros.node.parameters import PARAMETERS
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.M | re.S)
@@ -28,7 +28,7 @@ COMMANDS = [
 EXECUTABLES = {
     "evaluate_bag": "stdnet_ros.bag_evaluation.command",
     "stdnet_demo": "stdnet_ros.demo.__main__",
-    "stdnet_node": "stdnet_ros.node_command",
+    "stdnet_node": "stdnet_ros.node.command",
 }
 OTHERS = {"python3", ".", "mkdir", "ln", "cd", "colcon", "rosdep", "touch"}
 

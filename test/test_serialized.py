@@ -11,7 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from stdnet_core.data.bags.ros_images import FrameError
-from stdnet_ros.serialized import read_compressed_image, read_image
+from stdnet_ros.messages.serialized import read_compressed_image, read_image
 
 
 def _header(frame: str) -> Header:

@@ -46,7 +46,7 @@ def test_the_process_ends_in_time_with_status_0(body: str, least: float, number:
 
 
 def test_a_process_that_is_not_prepared_leaves_as_python_does() -> None:
-    from stdnet_ros import stopping
+    from stdnet_ros.node import stopping
 
     with pytest.raises(SystemExit) as ended:
         stopping.leave(2)

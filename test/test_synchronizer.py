@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from stdnet_ros.synchronizer import (
+from stdnet_ros.synchronization.synchronizer import (
     COLOR,
     DEPTH,
     MAX_BYTES,

@@ -1,4 +1,4 @@
-"""When the temporal window is cleared (stdnet_ros.window)."""
+"""When the temporal window is cleared (stdnet_ros.node.window)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import ros_fixtures  # noqa: F401  (isolates ROS before the package is imported)
 
-from stdnet_ros.camera_info import Intrinsics
-from stdnet_ros.window import FrameSignature, WindowGuard
+from stdnet_ros.messages.camera_info import Intrinsics
+from stdnet_ros.node.window import FrameSignature, WindowGuard
 
 SECOND = 1_000_000_000
 CAMERA = Intrinsics(500.0, 500.0, 320.0, 240.0, 640, 480)

@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from stdnet_ros.worker import InferenceWorker
+from stdnet_ros.node.worker import InferenceWorker
 
 
 class Bench:

@@ -22,7 +22,7 @@ from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.bag_evaluation.evaluation import Task, run_deterministic, write_results
 from stdnet_ros.bag_evaluation.frames import Protocol
 from stdnet_ros.bag_evaluation.settings import make_settings
-from stdnet_ros.parameters import depth_units
+from stdnet_ros.node.parameters import depth_units
 from stdnet_ros.simulated_sensor import range_for
 
 _SENSOR = "dtof_paper"

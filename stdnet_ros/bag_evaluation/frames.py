@@ -22,11 +22,11 @@ from stdnet_core.data.bags.topics import BagTopics
 from stdnet_core.data.sensors import DepthCamera, Sensor, sensor
 from stdnet_core.errors import DataError, InputError
 from stdnet_core.evaluation.recording import hidden_patches
-from stdnet_ros import conversions
 from stdnet_ros.bag_evaluation.bag import Bag
-from stdnet_ros.camera_info import CameraInfoError, fit_to_image
-from stdnet_ros.parameters import depth_units
-from stdnet_ros.synchronizer import COLOR, DEPTH, Pair, make_synchronizer
+from stdnet_ros.messages import conversions
+from stdnet_ros.messages.camera_info import CameraInfoError, fit_to_image
+from stdnet_ros.node.parameters import depth_units
+from stdnet_ros.synchronization.synchronizer import COLOR, DEPTH, Pair, make_synchronizer
 
 _WAITING = 64
 

@@ -1,9 +1,11 @@
 """ROS image messages as arrays, without ROS.
 
 Takes any object with the fields of sensor_msgs Image or CompressedImage: messages of rclpy, of the ``rosbags`` package,
-or of :mod:`stdnet_ros.serialized`. Depth comes out as float32 metres with NaN where invalid (REP-117, REP-118), colour
-as RGB, uint8. Every message is distrusted: its size, step, encoding, byte order and payload are checked before memory
-is allocated for it, and what is wrong is said in a :class:`FrameError` that carries the counter it belongs to."""
+or of :mod:`stdnet_ros.messages.serialized`. The other direction needs ROS: :mod:`stdnet_ros.messages.conversions`.
+
+Depth comes out as float32 metres with NaN where invalid (REP-117, REP-118), colour as RGB, uint8. Every message is
+distrusted: its size, step, encoding, byte order and payload are checked before memory is allocated for it, and what is
+wrong is said in a :class:`FrameError` that carries the counter it belongs to."""
 
 from __future__ import annotations
 

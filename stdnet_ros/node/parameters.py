@@ -1,7 +1,7 @@
 """The node's parameters: one table that declares, validates and documents them.
 
-``python -m stdnet_ros.parameters`` prints docs/parameters.md from the table; ``--check FILE`` says whether a file is up
-to date. The table itself needs no ROS."""
+``python -m stdnet_ros.node.parameters`` prints docs/parameters.md from the table; ``--check FILE`` says whether a file
+is up to date. The table itself needs no ROS."""
 
 from __future__ import annotations
 
@@ -332,7 +332,7 @@ def markdown() -> str:
     lines = [
         "# Parameters",
         "",
-        "Written by `python -m stdnet_ros.parameters --write docs/parameters.md`; do not edit by hand.",
+        "Written by `python -m stdnet_ros.node.parameters --write docs/parameters.md`; do not edit by hand.",
         "",
         "*Run time* says whether a parameter may change while the node is configured. The others take effect on the",
         "next configure; until then a change is refused with the reason. A whole number is taken for a double.",
@@ -369,7 +369,9 @@ def main() -> int:
         arguments.write.write_text(markdown())
     elif arguments.check:
         if not arguments.check.is_file() or arguments.check.read_text() != markdown():
-            print(f"{arguments.check} is out of date; run: python -m stdnet_ros.parameters --write {arguments.check}")
+            print(
+                f"{arguments.check} is out of date; run: python -m stdnet_ros.node.parameters --write {arguments.check}"
+            )
             return 1
     else:
         print(markdown())

@@ -1,13 +1,14 @@
 """The live node: colour and low-resolution depth in, depth at the colour image's resolution out.
 
-A thin lifecycle node: it owns topics, parameters and services. Pairing is in :mod:`stdnet_ros.synchronizer`, everything
-that touches the model in :mod:`stdnet_ros.pipeline` on the thread of :mod:`stdnet_ros.worker`.
+A thin lifecycle node: it owns topics, parameters and services. Pairing is in
+:mod:`stdnet_ros.synchronization.synchronizer`, everything that touches the model in :mod:`stdnet_ros.node.pipeline` on
+the thread of :mod:`stdnet_ros.node.worker`.
 
 Run it with ``ros2 run stdnet_ros stdnet_node`` or ``python -m stdnet_ros.node --ros-args -p model:=...``."""
 
 from __future__ import annotations
 
-from stdnet_ros import stopping
+from stdnet_ros.node import stopping
 
 if __name__ == "__main__":
     stopping.prepare()  # before the other imports, which take seconds
@@ -37,17 +38,18 @@ from std_srvs.srv import SetBool, Trigger
 from stdnet_core.data.bags.ros_images import FrameError
 from stdnet_core.errors import StdnetError
 from stdnet_core.memory import GIVE_BACK_SECONDS, give_back_holes, keep_freed_memory
-from stdnet_ros import conversions, parameters
-from stdnet_ros.camera_info import CameraInfoError
-from stdnet_ros.diagnostics import NodeStatistics, Throttle, diagnostic_array
-from stdnet_ros.info_messages import CameraInfoReader, CameraInfoWriter
-from stdnet_ros.node_help import help_is_wanted, help_text
-from stdnet_ros.pipeline import Pipeline, Reporter, Request, UpsampledFrame, make_upsampler
-from stdnet_ros.point_cloud import CloudMemory, organized_cloud
-from stdnet_ros.serialized import read_compressed_image, read_image
-from stdnet_ros.synchronizer import COLOR, DEPTH, STREAM_NAMES, make_synchronizer
-from stdnet_ros.transforms import make_transform_lookup
-from stdnet_ros.worker import InferenceWorker
+from stdnet_ros.messages import conversions
+from stdnet_ros.messages.camera_info import CameraInfoError
+from stdnet_ros.messages.info_messages import CameraInfoReader, CameraInfoWriter
+from stdnet_ros.messages.point_cloud import CloudMemory, organized_cloud
+from stdnet_ros.messages.serialized import read_compressed_image, read_image
+from stdnet_ros.messages.transforms import make_transform_lookup
+from stdnet_ros.node import parameters
+from stdnet_ros.node.diagnostics import NodeStatistics, Throttle, diagnostic_array
+from stdnet_ros.node.help import help_is_wanted, help_text
+from stdnet_ros.node.pipeline import Pipeline, Reporter, Request, UpsampledFrame, make_upsampler
+from stdnet_ros.node.worker import InferenceWorker
+from stdnet_ros.synchronization.synchronizer import COLOR, DEPTH, STREAM_NAMES, make_synchronizer
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -556,7 +558,7 @@ class StdnetNode(LifecycleNode):
         return self._worker is None or self._worker.idle
 
     def snapshot(self) -> dict:
-        """What has been counted and measured so far (see :mod:`stdnet_ros.diagnostics`), and what still ``waiting``."""
+        """What was counted and measured so far (see :mod:`stdnet_ros.node.diagnostics`), and what still ``waiting``."""
         snapshot = self._statistics.snapshot()
         color, depth = (0, 0) if self._synchronizer is None else self._synchronizer.waiting()
         window = 0 if self._pipeline is None else self._pipeline.waiting
@@ -711,7 +713,3 @@ def main(arguments: list[str] | None = None, *, upsampler_factory=make_upsampler
         if rclpy.ok():
             rclpy.shutdown()
     stopping.leave(status)
-
-
-if __name__ == "__main__":
-    main()

@@ -26,12 +26,12 @@ from stdnet_core.data.bags.ros_images import (
 )
 from stdnet_core.depth_units import look_at
 from stdnet_core.errors import StdnetError
-from stdnet_ros import registration
-from stdnet_ros.camera_info import CameraInfoError, Intrinsics, fit_to_image, pinhole
-from stdnet_ros.parameters import depth_units
-from stdnet_ros.registration import Extrinsics
-from stdnet_ros.synchronizer import Pair
-from stdnet_ros.window import FrameSignature, WindowGuard
+from stdnet_ros.messages import registration
+from stdnet_ros.messages.camera_info import CameraInfoError, Intrinsics, fit_to_image, pinhole
+from stdnet_ros.messages.registration import Extrinsics
+from stdnet_ros.node.parameters import depth_units
+from stdnet_ros.node.window import FrameSignature, WindowGuard
+from stdnet_ros.synchronization.synchronizer import Pair
 
 
 class Upsampler(Protocol):

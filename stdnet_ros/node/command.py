@@ -4,8 +4,8 @@ ROS, and where ROS is missing a remedy."""
 from __future__ import annotations
 
 from stdnet_core.cli import require, run_cli
-from stdnet_ros import stopping
-from stdnet_ros.node_help import help_is_wanted, help_text
+from stdnet_ros.node import stopping
+from stdnet_ros.node.help import help_is_wanted, help_text
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def _run() -> None:
         print(help_text(), end="")
         return
     require("rclpy", extra="ros")
-    from stdnet_ros import node
+    from stdnet_ros.node import node
 
     node.main()
 

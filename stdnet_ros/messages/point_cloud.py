@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 
-from stdnet_ros.camera_info import viewing_rays
-from stdnet_ros.conversions import give_data
+from stdnet_ros.messages.camera_info import viewing_rays
+from stdnet_ros.messages.conversions import give_data
 
 _WITHOUT_ALPHA = np.frombuffer(b"\xff\xff\xff\x00", np.uint32)[0]
 

@@ -8,7 +8,7 @@ import struct
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo
 
-from stdnet_ros.camera_info import CameraInfoError
+from stdnet_ros.messages.camera_info import CameraInfoError
 
 
 class CameraInfoReader:

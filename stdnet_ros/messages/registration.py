@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stdnet_ros.camera_info import Intrinsics
+from stdnet_ros.messages.camera_info import Intrinsics
 
 
 @dataclass(frozen=True)

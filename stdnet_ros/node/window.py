@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from stdnet_core.data.bags.ros_images import printable
-from stdnet_ros.camera_info import Intrinsics
+from stdnet_ros.messages.camera_info import Intrinsics
 
 
 @dataclass(frozen=True)

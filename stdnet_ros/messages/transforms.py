@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stdnet_ros.registration import Extrinsics
+from stdnet_ros.messages.registration import Extrinsics
 
 Lookup = Callable[[str, str, int], Extrinsics | None]
 

@@ -6,7 +6,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from stdnet_ros.parameters import PARAMETERS
+from stdnet_ros.node.parameters import PARAMETERS
 
 _HEAD = """\
 usage: stdnet_node [--ros-args [-r FROM:=TO ...] [-p NAME:=VALUE ...] [--params-file FILE]]
