@@ -172,7 +172,7 @@ def test_figures(path: Path) -> dict[str, Any]:
 def steps(sizes: Sizes, work: Path) -> Iterator[Step]:
     """Checks and benchmark, the most telling first."""
     about = work / "environment.json"
-    code = "import json, sys; from stdnet_core.benchmark import machine; json.dump(machine(), open(sys.argv[1], 'w'))"
+    code = "import json, sys; from stdnet_core.benchmark.measure import machine as m; json.dump(m(), open(sys.argv[1], 'w'))"
     yield Step("environment", "checks", ["-c", code, str(about)], 30, lambda: _read_json(about))
     files = [
         str(path.relative_to(REPOSITORY))

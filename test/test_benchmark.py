@@ -10,8 +10,11 @@ import pytest
 import torch
 from sensitive_model import sensitive_model
 
-from stdnet_core import ModelConfig, STDNet, benchmark, checkpoints
-from stdnet_core.benchmark import Case, Measurement, MovingScene, measure, naive_depth, naive_window, with_speedups
+from stdnet_core import ModelConfig, STDNet, StreamingSTDNet, checkpoints
+from stdnet_core.benchmark import __main__ as benchmark
+from stdnet_core.benchmark.measure import Case, Measurement, MovingScene, measure, relative_error
+from stdnet_core.benchmark.naive import naive_calls, naive_depth, naive_window
+from stdnet_core.benchmark.tables import table, with_operations, with_speedups
 from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.errors import ConfigError
 from stdnet_core.inference.devices import place
@@ -55,7 +58,7 @@ def test_calls_of_the_naive_way_are_those_that_it_makes():
     frames = [case.scene[t] for t in range(17)]
     naive_depth(case.model, *(torch.cat(x) for x in zip(*frames, strict=True)))
     assert len(calls) == 248
-    assert benchmark.naive_calls(case.model.config) == 248
+    assert naive_calls(case.model.config) == 248
 
 
 def test_scene_moves_and_is_sampled_at_cell_centres():
@@ -89,7 +92,7 @@ def test_operations_are_those_of_the_convolutions():
         taps = math.prod(module.kernel_size) * module.in_channels
         total += 2 * taps * output.numel()
 
-    stream = benchmark.StreamingSTDNet(case.model)
+    stream = StreamingSTDNet(case.model)
     for t in range(4):
         stream.step(*case.scene[t])
     for module in case.model.modules():
@@ -101,8 +104,8 @@ def test_operations_are_those_of_the_convolutions():
 
 
 def test_half_precision_error_is_small_and_zero_for_float32():
-    assert benchmark.relative_error(small_case()) == 0
-    assert 0 < benchmark.relative_error(small_case("bf16")) < 0.1
+    assert relative_error(small_case()) == 0
+    assert 0 < relative_error(small_case("bf16")) < 0.1
 
 
 def line(
@@ -116,7 +119,7 @@ def line(
 def test_a_graph_has_the_operations_of_the_eager_stream_at_its_latency():
     rows = [line("latency0", 10.0, gflop=3.0), line("latency8", 10.0, gflop=7.0)]
     rows += [line("latency0", 2.0, engine="cuda-graph"), line("latency4", 2.0, engine="compiled")]
-    result = benchmark.with_operations(rows, {("cpu", "fp32"): 6000.0})
+    result = with_operations(rows, {("cpu", "fp32"): 6000.0})
     assert [r.gflop for r in result] == [3.0, 7.0, 3.0, None]
     assert result[2].peak_share == pytest.approx(3.0 / 2e-3 / 6000)
     assert result[:2] == rows[:2]
@@ -125,11 +128,13 @@ def test_a_graph_has_the_operations_of_the_eager_stream_at_its_latency():
 def test_speedups_compare_like_with_like():
     rows = with_speedups([line("naive", 100.0), line("latency0", 20.0), line("latency0", 5.0, "48x32")])
     assert [r.speedup for r in rows] == [1.0, 5.0, None]
-    assert "| 5.0 |" in benchmark.table(rows)
+    assert "| 5.0 |" in table(rows)
 
 
 def test_command_line_writes_table_figures_and_picture(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(benchmark, "_PEAK_SIZES", {"cpu": 128, "cuda": 128})  # bf16 is emulated on many a CPU
+    monkeypatch.setattr(
+        "stdnet_core.benchmark.measure._PEAK_SIZES", {"cpu": 128, "cuda": 128}
+    )  # bf16 is emulated on many a CPU
     case = small_case(passes=("forward",), stages=1)
     checkpoints.save(tmp_path / "net.safetensors", case.model, case.info)
     arguments = ["--checkpoints", str(tmp_path / "net.safetensors"), "--presets", "", "--sizes", "24x16"]
@@ -149,12 +154,12 @@ def test_command_line_writes_table_figures_and_picture(tmp_path, capsys, monkeyp
 
 
 def test_a_line_that_fails_is_noted_and_the_next_one_measured(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "_PEAK_SIZES", {"cpu": 128})
+    monkeypatch.setattr("stdnet_core.benchmark.measure._PEAK_SIZES", {"cpu": 128})
 
     def offline(case):
         raise RuntimeError("out of memory\nmore")
 
-    monkeypatch.setattr(benchmark, "_offline", offline)
+    monkeypatch.setattr("stdnet_core.benchmark.measure._offline", offline)
     case = small_case(stages=1)
     checkpoints.save(tmp_path / "net.safetensors", case.model, case.info)
     arguments = ["--checkpoints", str(tmp_path / "net.safetensors"), "--presets", "", "--sizes", "24x16", "--quiet"]
@@ -183,7 +188,7 @@ def test_table_of_states_agrees_with_a_stream(capsys):
     assert [[cell.strip() for cell in row[:3]] for row in rows] == [
         [name, "64x32", precision] for name in ("tiny", "tiny_causal") for precision in ("fp32", "half")
     ]
-    stream = benchmark.StreamingSTDNet(STDNet(ModelConfig.preset("tiny")), latency=4)
+    stream = StreamingSTDNet(STDNet(ModelConfig.preset("tiny")), latency=4)
     stream.step(torch.rand(1, 3, 32, 64), torch.rand(1, 1, 4, 8))
     assert rows[0][3 + 4].strip() == f"{stream.state_bytes() / 1e6:.1f}"
 

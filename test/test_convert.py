@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from stdnet_core import DepthUpsampler, benchmark, checkpoints, convert, evaluate, predict
+from stdnet_core import DepthUpsampler, checkpoints, convert, evaluate, predict
+from stdnet_core.benchmark import __main__ as benchmark
 from stdnet_core.cli import run_cli
 from stdnet_core.errors import CheckpointError
 from stdnet_ros.node.pipeline import make_upsampler
@@ -64,7 +65,7 @@ def test_the_node_and_every_command_take_it(converted, tmp_path, monkeypatch):
     predict.main([*out, "--checkpoint", str(converted), "--device", "cpu", "--precision", "fp32"])
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["method"], summary["checkpoint"]) == ("stdnet", "x8")
-    monkeypatch.setattr(benchmark, "_PEAK_SIZES", {"cpu": 64, "cuda": 64})
+    monkeypatch.setattr("stdnet_core.benchmark.measure._PEAK_SIZES", {"cpu": 64, "cuda": 64})
     measured = ["--checkpoints", str(converted), "--presets", "", "--sizes", "24x16", "--modes", "latency0"]
     measured += ["--devices", "cpu", "--precisions", "fp32", "--frames", "2", "--quiet"]
     benchmark.main([*measured, "--json", str(tmp_path / "speed.json")])
