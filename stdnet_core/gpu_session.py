@@ -172,11 +172,12 @@ def test_figures(path: Path) -> dict[str, Any]:
 def steps(sizes: Sizes, work: Path) -> Iterator[Step]:
     """Checks and benchmark, the most telling first."""
     about = work / "environment.json"
-    code = "import json, sys; from stdnet_core.benchmark.measure import machine as m; json.dump(m(), open(sys.argv[1], 'w'))"
+    code = "import json, sys; from stdnet_core.benchmark import measure; "
+    code += "json.dump(measure.machine(), open(sys.argv[1], 'w'))"
     yield Step("environment", "checks", ["-c", code, str(about)], 30, lambda: _read_json(about))
     files = [
         str(path.relative_to(REPOSITORY))
-        for path in sorted((REPOSITORY / "test").glob("test_*.py"))
+        for path in sorted((REPOSITORY / "test").rglob("test_*.py"))
         if "pytest.mark.cuda" in path.read_text(encoding="utf-8")
     ]
     junit = work / "tests.xml"

@@ -6,8 +6,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
+
+# Tests borrow scenes and writers of files from each other by name, wherever they lie.
+sys.path += sorted(str(folder) for folder in Path(__file__).parent.rglob("*") if any(folder.glob("test_*.py")))
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -360,7 +360,7 @@ def test_the_command_line_names_a_sensor(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_the_page_has_the_table_of_the_presets() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "sensors.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "sensors.md").read_text()
     assert markdown() in page, "write it anew with: python -m stdnet_core.data.sensors"
     assert all(preset.source and preset.about for preset in PRESETS.values())
 

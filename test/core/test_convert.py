@@ -16,7 +16,7 @@ from stdnet_core.cli import run_cli
 from stdnet_core.errors import CheckpointError
 from stdnet_ros.node.pipeline import make_upsampler
 
-RELEASED = Path(__file__).parent / "golden" / "stdnet_c16.pt"
+RELEASED = Path(__file__).parents[1] / "golden" / "stdnet_c16.pt"
 
 
 @pytest.fixture(scope="module")

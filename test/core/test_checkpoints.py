@@ -274,7 +274,7 @@ def test_released_files_that_are_none_are_refused_whatever_is_in_them(saved, tmp
     ],
 )
 def test_released_weights_that_no_training_leaves(change, match, tmp_path):
-    state = torch.load(Path(__file__).parent / "golden" / "stdnet_c16.pt", weights_only=True)["state_dict"]
+    state = torch.load(Path(__file__).parents[1] / "golden" / "stdnet_c16.pt", weights_only=True)["state_dict"]
     name = next(k for k in state if k.endswith("hg_2.0.weight"))
     torch.save({**state, name: change(state[name])}, tmp_path / "w.pth")
     began = time.process_time()

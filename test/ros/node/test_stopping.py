@@ -32,7 +32,7 @@ def test_the_process_ends_in_time_with_status_0(body: str, least: float, number:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).resolve().parents[1],
+        cwd=Path(__file__).resolve().parents[3],
     )
     try:
         assert child.stdout.readline() == "ready\n"

@@ -13,7 +13,7 @@ from stdnet_core import ablate, analyze
 from stdnet_core.training.config import load_config
 from stdnet_core.training.module import loss_config, model_config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\|[^|]*\|[^|]*\| `(stdnet_core/[\w/]+\.py)` \| ([^|]+) \|$", PAGE, re.MULTILINE)
 COMMANDS = re.findall(r"python -m (stdnet_core\.\w+)([^`\n]*)", re.sub(r"\\\n\s*", "", PAGE))

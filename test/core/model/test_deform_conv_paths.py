@@ -132,7 +132,7 @@ def test_triton_kernel_in_the_interpreter():
         "    actual = deform_conv3x3_triton(x, offset, mask, weight, bias)\n"
         "    torch.testing.assert_close(actual, deform_conv3x3(x, offset, mask, weight, bias), atol=1e-4, rtol=1e-4)\n"
     )
-    repository = str(Path(__file__).resolve().parents[1])
+    repository = str(Path(__file__).resolve().parents[3])
     path = os.pathsep.join([repository, *filter(None, [os.environ.get("PYTHONPATH")])])
     subprocess.run(
         [sys.executable, "-c", program],

@@ -436,7 +436,7 @@ def test_ctrl_c_during_a_replay_leaves_what_came_back(bag, tmp_path):
             [sys.executable, "-m", "stdnet_ros.evaluate_bag", *command_line],
             stdout=log,
             stderr=subprocess.STDOUT,
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[3],
             start_new_session=True,
         )
     try:

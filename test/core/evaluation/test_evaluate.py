@@ -35,7 +35,7 @@ from stdnet_core.optical_flow import estimate_flow
 from stdnet_core.report.evaluation_report import EvaluationReport
 
 SENSOR = sensor("dtof_paper").with_values({"dtof.range_m": 6.0})
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 SMALL = ModelConfig(
     channels=4,
     head_channels=4,

@@ -17,7 +17,7 @@ from stdnet_core.errors import ConfigError
 from stdnet_core.gpu_session import GROUPS, RESULTS, Session, Sizes, Step, take_over
 from stdnet_core.training import compact
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def session(folder: Path, seconds: float = 60.0, **changes) -> Session:

@@ -18,7 +18,7 @@ from stdnet_core.evaluation.sequence import EvaluationFrame, SequenceResult
 from stdnet_core.model import RecurrentNet
 from stdnet_core.short_repr import short_repr
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_results_and_the_upsampler():

@@ -19,7 +19,7 @@ from stdnet_core.model.low_resolution import LowResolutionDepth, infer_scale
 from stdnet_core.model.propagation import propagate, temporal_differences
 from stdnet_core.model.spatial_difference import filter_3x3, spatial_difference
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 CASES = ("x8_t6", "x4_t3", "x16_t5", "x8_t9", "x8_t2", "x4_odd")
 TINY = dict(channels=4, head_channels=4, trunk_blocks=1, reconstruction_blocks=1, fusion_blocks=1)
 
