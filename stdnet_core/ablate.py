@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from stdnet_core.analyses.scenes import Network, network_runner, open_scenes
-from stdnet_core.cli import names_argument, positive_int, require, run_cli
+from stdnet_core.cli import names_argument, plain_json, positive_int, require, run_cli
+from stdnet_core.data.protocol import TEST_SOURCE
 from stdnet_core.data.sensors.arguments import add_sensor_arguments, describe, ratio_argument
 from stdnet_core.errors import ConfigError
-from stdnet_core.evaluate import TEST_SOURCE, plain_json
 from stdnet_core.evaluation.methods import Runner
 from stdnet_core.evaluation.scoring import mean_figures
 from stdnet_core.evaluation.sequence import evaluate_sequence

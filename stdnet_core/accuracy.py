@@ -27,12 +27,11 @@ from typing import Any
 import numpy as np
 
 from stdnet_core import checkpoints
-from stdnet_core.cli import positive_int, print_notes, require, run_cli
+from stdnet_core.cli import plain_json, positive_int, print_notes, require, run_cli
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors.cell import JUDGED, STANDING, Cell
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import ConfigError, DataError
-from stdnet_core.evaluate import plain_json
 from stdnet_core.evaluation import judge
 from stdnet_core.evaluation.judge import ALONE, FILTER, Group, Judge, Row, Task
 from stdnet_core.inference import DepthUpsampler
