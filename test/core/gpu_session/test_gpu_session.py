@@ -12,9 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from stdnet_core import gpu_session
 from stdnet_core.errors import ConfigError
-from stdnet_core.gpu_session import GROUPS, RESULTS, Session, Sizes, Step, take_over
+from stdnet_core.gpu_session import __main__ as program
+from stdnet_core.gpu_session import results as results_module
+from stdnet_core.gpu_session import session as session_module
+from stdnet_core.gpu_session import steps as steps_module
+from stdnet_core.gpu_session.results import take_over
+from stdnet_core.gpu_session.session import Session
+from stdnet_core.gpu_session.steps import GROUPS, RESULTS, Sizes, Step
 from stdnet_core.training import compact
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -22,7 +27,9 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 def session(folder: Path, seconds: float = 60.0, **changes) -> Session:
     sizes = dataclasses.replace(Sizes(), **changes)
-    return Session(folder, time.monotonic() + seconds + gpu_session._END_S, sizes, {"dry_run": True, "date": "today"})
+    return Session(
+        folder, time.monotonic() + seconds + session_module._END_S, sizes, {"dry_run": True, "date": "today"}
+    )
 
 
 def python(name: str, code: str, limit_s: float = 30.0, **fields) -> Step:
@@ -39,7 +46,7 @@ def test_dry_run_goes_through_every_step_and_is_taken_over(tmp_path):
     done = subprocess.run(dry_run, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((out / RESULTS).read_text())
-    planned = [step.name for step in gpu_session.steps(Sizes(), tmp_path)]
+    planned = [step.name for step in steps_module.steps(Sizes(), tmp_path)]
     assert list(results["steps"]) == [*planned, "slice1", "slice2"]
     assert {step["group"] for step in results["steps"].values()} == set(GROUPS)
     assert {step["outcome"] for step in results["steps"].values()} == {"done"}
@@ -73,11 +80,11 @@ def test_a_step_that_fails_hangs_or_crashes_stops_no_other(tmp_path):
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); time.sleep(99)"
     )
     began = time.monotonic()
-    gpu_session_grace, gpu_session._GRACE_S = gpu_session._GRACE_S, 0.5
+    grace, session_module._GRACE_S = session_module._GRACE_S, 0.5
     try:
         run.run(python("hangs", hangs, 3.0))
     finally:
-        gpu_session._GRACE_S = gpu_session_grace
+        session_module._GRACE_S = grace
     assert time.monotonic() - began < 15
     run.run(python("crashes", "import os; os.kill(os.getpid(), 11)"))
     run.run(python("works", "import os; print(os.environ['EXTRA'])", environment={"EXTRA": "heard"}))
@@ -108,7 +115,7 @@ def test_tests_are_counted_with_their_reasons(tmp_path):
         '<testcase classname="test.test_b" name="three"><skipped message="no CUDA device"/></testcase>'
         "</testsuite></testsuites>"
     )
-    figures = gpu_session.test_figures(tmp_path / "t.xml")
+    figures = steps_module.test_figures(tmp_path / "t.xml")
     assert (figures["passed"], figures["failed"], figures["skipped"]) == (1, 1, 1)
     assert figures["failures"] == {"test_a.two": "assert 1 == 2"}
     assert figures["reasons"] == {"test_b.three": "no CUDA device"}
@@ -172,9 +179,9 @@ def test_what_must_not_be_taken_over_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="has no line"):
         take_over(came_back(tmp_path / "real", False), tmp_path / "runs", page)
     with pytest.raises(ConfigError, match="there are no groups paint"):
-        gpu_session.main(["--groups", "checks,paint"])
+        program.main(["--groups", "checks,paint"])
 
 
 def test_the_page_of_the_docs_can_take_tables():
     text = (REPOSITORY / "docs" / "gpu.md").read_text()
-    assert text.index(gpu_session._BEGIN) < text.index(gpu_session._FINISH)
+    assert text.index(results_module._BEGIN) < text.index(results_module._FINISH)
