@@ -292,7 +292,7 @@ def summaries(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
 
 def _store(folder: Path, settings: dict[str, Any], results: dict[str, dict[str, Any]]) -> str:
     """Write the numbers, the table and the plot; returns the table."""
-    from stdnet_core.report.figures import ablation_points
+    from stdnet_core.report.paper_figures import ablation_points
 
     found = summaries(results)
     content = {"settings": settings, "results": results, "summary": found, "versions": versions()}

@@ -13,7 +13,7 @@ import numpy as np
 
 from stdnet_core.data.color_video import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from stdnet_core.data.color_video import open_video
-from stdnet_core.data.file_sequence import FIRST_STAMP, numbered_files
+from stdnet_core.data.frame_files import FIRST_STAMP, numbered_files
 from stdnet_core.data.image_files import BY_TYPE, DEPTH_SUFFIXES, read_depth, read_stored_depth
 from stdnet_core.data.protocol import sensor_range
 from stdnet_core.data.rgbd_sequence import RgbdSequence

@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from stdnet_core.data.arkitscenes import is_arkitscenes_folder, open_arkitscenes
-from stdnet_core.data.bags.bag_file import STORAGE_SUFFIXES, is_bag_name, recordings
+from stdnet_core.data.bags.bag_file import is_bag_name, recordings
 from stdnet_core.data.bags.sequence import BagSequence
+from stdnet_core.data.bags.storage import STORAGE_SUFFIXES
 from stdnet_core.data.dydtof import is_dydtof_folder, open_dydtof
 from stdnet_core.data.dynamic_replica import is_dynamic_replica_folder, open_dynamic_replica
-from stdnet_core.data.file_sequence import DepthRules, Findings, find_folders
+from stdnet_core.data.file_sequence import DepthRules
+from stdnet_core.data.frame_files import Findings, find_folders
 from stdnet_core.data.phones import (
     R3D_REMEDY,
     is_record3d_folder,

@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import cv2
 import numpy as np
 
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.errors import DataError, InputError
+from stdnet_core.evaluation.hidden_patches import hidden_patches
 from stdnet_core.evaluation.methods import Runner, notices_of, run_together
-from stdnet_core.filtering.noise import DISTANCE_EDGES_M, NoiseCurve
-from stdnet_core.inference.fill import nan_where_invalid, valid_depth
+from stdnet_core.evaluation.sensor_noise import FLOOR_M, SensorNoise
+from stdnet_core.inference.fill import nan_where_invalid
 from stdnet_core.inference.frames import Geometry
 from stdnet_core.optical_flow import estimate_flow
 from stdnet_core.short_repr import short_repr
@@ -40,47 +40,13 @@ BEYOND_NOISE = 3.0
 """Deviations of the sensor's noise beyond which a measured pixel counts as changed, and 2 mm more."""
 
 _CHUNK = 8  # frames read at once
-_TILE = 10  # hidden squares lie in tiles of a tenth of the width,
-_SIDES = (0, 8, 4, 2)  # and have a side of such a part of a tile, in turn; none in every fourth
-_TURN = 5  # of the sides from one row of tiles to the next
 _STILL_COLOUR = 4.0  # of 256 levels: mean difference over 5x5 pixels of a scene that stands still,
 _STILL_PX = 0.3  # and its optical flow
-_FLOOR_M = 0.002
-_QUANTILE, _QUANTILE_DEVIATIONS = 0.9, 1.645  # share of a normal distribution within so many deviations
-_CHANGE_EDGES = np.geomspace(1e-6, 1.0, 121)  # of relative changes of inverse depth
 _EDGE_HIGH, _EDGE_LOW = 0.03, 0.02  # relative change of depth a pixel
 _COLOUR_EDGE_HIGH, _COLOUR_EDGE_LOW = 100, 40
 _EDGE_REACH = 2  # pixels between a depth edge and the colour edge that it belongs to
 _EDGE_MARGIN = 3  # pixels without depth around which edges are not looked for
 _LEAST_STANDING = 0.01  # share of pixels
-
-
-@cache
-def hidden_patches(depth_size: tuple[int, int]) -> np.ndarray:
-    """Which depth pixels are hidden: squares of three sizes, a twentieth to an eightieth of the width, in fixed places.
-
-    Fixed, as most holes of a real camera that stands still: what is hidden was never seen there.
-
-    Args:
-        depth_size: (h, w).
-
-    Returns:
-        (h, w) bool, not to be written to; about a twelfth of the pixels.
-    """
-    height, width = depth_size
-    tile = max(4, round(width / _TILE))
-    hidden = np.zeros(depth_size, bool)
-    random = np.random.default_rng(0)
-    for i, top in enumerate(range(0, height, tile)):
-        for j, left in enumerate(range(0, width, tile)):
-            part = _SIDES[(_TURN * i + j) % len(_SIDES)]
-            down, right = random.random(2)
-            if part:
-                side = max(1, round(tile / part))
-                row, column = top + int(down * (tile - side)), left + int(right * (tile - side))
-                hidden[row : row + side, column : column + side] = True
-    hidden.setflags(write=False)
-    return hidden
 
 
 @dataclass(frozen=True)
@@ -158,7 +124,7 @@ class RecordingScore:
         names = (AS_RECORDED, *self.methods)
         self._sums = {name: {figure: [0.0, 0] for figure in FIGURES} for name in names}
         self._pixels = self._unmeasured = self._standing = self._compared = 0
-        self._noise = _SensorNoise()
+        self._noise = SensorNoise()
         self._cells: Cells | None = None
         self._last: _Last | None = None
 
@@ -281,7 +247,7 @@ class RecordingScore:
 
     def _add_measured(self, recorded: np.ndarray, seen: np.ndarray, outputs: Mapping[str, np.ndarray]) -> None:
         depth = recorded[seen].astype(np.float64)
-        allowed = BEYOND_NOISE * self._noise.deviation(depth) + _FLOOR_M
+        allowed = BEYOND_NOISE * self._noise.deviation(depth) + FLOOR_M
         for name in self.methods:
             change = np.abs(outputs[name][seen] - depth)
             known = np.isfinite(change)
@@ -292,56 +258,6 @@ class RecordingScore:
         entry = self._sums[method][figure]
         entry[0] += total
         entry[1] += count
-
-
-class _SensorNoise:
-    """Deviation of recorded depth by distance: the larger of what changes where nothing moves, and of what is rough
-    where a surface is plain (:class:`NoiseCurve`)."""
-
-    def __init__(self) -> None:
-        self._plain = NoiseCurve()
-        bins = len(DISTANCE_EDGES_M) - 1
-        self._changes = np.zeros((bins, len(_CHANGE_EDGES) + 1), np.int64)
-        self._pixels = np.zeros(bins, np.int64)
-
-    def observe(self, depth: np.ndarray) -> None:
-        """Take a frame (h, w) in metres, 0 or NaN invalid, into account."""
-        known = valid_depth(depth)
-        inverse = np.divide(1, depth, out=np.zeros(depth.shape, np.float32), where=known)
-        self._plain.observe(inverse)
-        self._pixels += np.histogram(depth[known], DISTANCE_EDGES_M)[0]
-
-    def observe_change(self, before: np.ndarray, now: np.ndarray) -> None:
-        """Take depths (n,) of pixels that stand still in two frames into account."""
-        change = np.abs(before - now) / np.minimum(before, now)
-        distance = np.clip(np.digitize(now, DISTANCE_EDGES_M) - 1, 0, len(self._changes) - 1)
-        size = np.digitize(change, _CHANGE_EDGES)
-        width = self._changes.shape[1]
-        counts = np.bincount(distance * width + size, minlength=self._changes.size)
-        self._changes += counts.reshape(self._changes.shape)
-
-    def relative(self) -> np.ndarray:
-        """Deviation as a share of depth, between :data:`DISTANCE_EDGES_M`."""
-        upper = np.append(_CHANGE_EDGES, _CHANGE_EDGES[-1])
-        total = self._changes.sum(1)
-        place = (np.cumsum(self._changes, 1) >= _QUANTILE * total[:, None]).argmax(1)
-        changes = np.where(place > 0, upper[place], 0.0) / (math.sqrt(2) * _QUANTILE_DEVIATIONS)
-        return np.maximum(np.where(total > 0, changes, 0.0), self._plain.relative)
-
-    def deviation(self, depth: np.ndarray) -> np.ndarray:
-        """Metres, of depths (n,) in metres."""
-        place = np.clip(np.digitize(depth, DISTANCE_EDGES_M) - 1, 0, len(DISTANCE_EDGES_M) - 2)
-        return self.relative()[place] * depth
-
-    def table(self) -> dict[str, float]:
-        """Range of distances -> deviation in cm in its middle, of distances with a hundredth of the pixels or more."""
-        middle = np.sqrt(DISTANCE_EDGES_M[1:] * DISTANCE_EDGES_M[:-1])
-        enough = self._pixels >= max(1, 0.01 * self._pixels.sum())
-        return {
-            f"{DISTANCE_EDGES_M[i]:.1f} to {DISTANCE_EDGES_M[i + 1]:.1f} m": 100 * float(share * middle[i])
-            for i, share in enumerate(self.relative())
-            if enough[i]
-        }
 
 
 def _standing(rgb: np.ndarray, next_rgb: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stdnet_core.data.file_sequence import numbered_files
+from stdnet_core.data.frame_files import numbered_files
 from stdnet_core.data.image_files import DEPTH_SUFFIXES, read_depth
 from stdnet_core.errors import DataError
 from stdnet_core.evaluation.methods import Said

@@ -15,9 +15,10 @@ from stdnet_core.data.sensors.arguments import simulation_sentences
 from stdnet_core.evaluation.scoring import ScoredFrame
 from stdnet_core.inference.fill import nan_where_invalid
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
+from stdnet_core.report.page import Overview, ReportData
 from stdnet_core.report.preview import PreviewVideo
 from stdnet_core.report.recording_report import REFERENCE, analysis_frame, recording_parts, with_flicker
-from stdnet_core.report.writer import Overview, ReportData, write_overview, write_report
+from stdnet_core.report.writer import write_overview, write_report
 
 if TYPE_CHECKING:
     from stdnet_core.evaluation.recording import JudgedFrame, RecordingScore

@@ -8,8 +8,8 @@ from typing import Any
 
 from stdnet_core import checkpoints
 from stdnet_core.evaluation.recording import RecordingScore
+from stdnet_core.report.page import Table, table_text
 from stdnet_core.report.recording_report import COLUMNS
-from stdnet_core.report.writer import Table, table_text
 
 FIGURE_COLUMNS = {
     "RMSE": ("rmse_cm", 1),

@@ -16,8 +16,8 @@ from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.data.stamp_matching import stamps_say_nothing
 from stdnet_core.depth_units import DepthUnits, check_units
 from stdnet_core.errors import ConfigError, DataError
+from stdnet_core.report.page import table_text
 from stdnet_core.report.recording_report import recording_verdict
-from stdnet_core.report.writer import table_text
 from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.bag_evaluation.evaluation import Task, run_deterministic, write_results
 from stdnet_ros.bag_evaluation.frames import Protocol

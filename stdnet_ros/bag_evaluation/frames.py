@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from sensor_msgs.msg import CameraInfo
 
-from stdnet_core.data.bags.bag_file import Raw
 from stdnet_core.data.bags.ros_images import color_of, depth_of, frames_agree, printable, same_field_of_view
+from stdnet_core.data.bags.storage import Raw
 from stdnet_core.data.bags.topics import BagTopics
 from stdnet_core.data.sensors import DepthCamera, Sensor, sensor
 from stdnet_core.errors import DataError, InputError
-from stdnet_core.evaluation.recording import hidden_patches
+from stdnet_core.evaluation.hidden_patches import hidden_patches
 from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.messages import conversions
 from stdnet_ros.messages.camera_info import CameraInfoError, fit_to_image

@@ -11,7 +11,7 @@ from typing import Any
 from rclpy.serialization import serialize_message
 
 from stdnet_core.cli import require
-from stdnet_core.data.bags.bag_file import Raw
+from stdnet_core.data.bags.storage import Raw
 from stdnet_core.errors import DataError
 from stdnet_ros.bag_evaluation.bag import TYPES, Bag
 from stdnet_ros.bag_evaluation.deterministic import Upsampled

@@ -20,7 +20,7 @@ from stdnet_core.data.sources import open_source
 from stdnet_core.errors import ConfigError
 from stdnet_core.evaluation.methods import Runner
 from stdnet_core.evaluation.sequence import evaluate_sequence
-from stdnet_core.report.figures import ablation_points
+from stdnet_core.report.paper_figures import ablation_points
 from stdnet_core.training import state as run_state
 from stdnet_core.training.keeper import Keeper, read_log
 

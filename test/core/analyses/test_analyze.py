@@ -25,8 +25,8 @@ from stdnet_core.evaluation.methods import Runner, run_together
 from stdnet_core.evaluation.sequence import EvaluationFrame, read_frames
 from stdnet_core.model import ModelConfig, STDNet
 from stdnet_core.report.analysis import ERROR_EDGES_M
-from stdnet_core.report.figures import Bubble, bubbles
 from stdnet_core.report.long_tail import LongTail, differences, tail_counts
+from stdnet_core.report.paper_figures import Bubble, bubbles
 
 SOURCE = "synthetic:7,2,48x64,6"
 

@@ -16,16 +16,10 @@ from stdnet_core.data.rgbd_folder import write_folder
 from stdnet_core.data.sensors import sensor, simulate
 from stdnet_core.data.synthetic import render_clip
 from stdnet_core.errors import ConfigError, InputError
+from stdnet_core.evaluation.hidden_patches import hidden_patches
 from stdnet_core.evaluation.judge import ClipSequence, standing
 from stdnet_core.evaluation.methods import Runner
-from stdnet_core.evaluation.recording import (
-    AS_RECORDED,
-    Cells,
-    RecordedFrame,
-    RecordingScore,
-    hidden_patches,
-    judge_recording,
-)
+from stdnet_core.evaluation.recording import AS_RECORDED, Cells, RecordedFrame, RecordingScore, judge_recording
 from stdnet_core.report.recording_report import recording_verdict
 
 H, W = 120, 160

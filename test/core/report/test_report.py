@@ -28,10 +28,10 @@ from stdnet_core.report.analysis import (
 )
 from stdnet_core.report.cloud import back_project, fit_plane, flatness, render_cloud, without_margins, write_ply
 from stdnet_core.report.colorize import NO_ERROR, colorize_error
+from stdnet_core.report.page import Section
 from stdnet_core.report.panels import Tile, compose, frame_tiles, scale_bars
 from stdnet_core.report.preview import PreviewVideo
 from stdnet_core.report.video import Mp4Writer, write_gif
-from stdnet_core.report.writer import Section
 
 H, W = 24, 32
 K = np.array([[40.0, 0, 15.5], [0, 40.0, 11.5], [0, 0, 1]])
