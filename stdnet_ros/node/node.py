@@ -8,11 +8,6 @@ Run it with ``ros2 run stdnet_ros stdnet_node`` or ``python -m stdnet_ros.node -
 
 from __future__ import annotations
 
-from stdnet_ros.node import stopping
-
-if __name__ == "__main__":
-    stopping.prepare()  # before the other imports, which take seconds
-
 import itertools
 import signal
 import sys
@@ -44,7 +39,7 @@ from stdnet_ros.messages.info_messages import CameraInfoReader, CameraInfoWriter
 from stdnet_ros.messages.point_cloud import CloudMemory, organized_cloud
 from stdnet_ros.messages.serialized import read_compressed_image, read_image
 from stdnet_ros.messages.transforms import make_transform_lookup
-from stdnet_ros.node import parameters
+from stdnet_ros.node import parameters, stopping
 from stdnet_ros.node.diagnostics import NodeStatistics, Throttle, diagnostic_array
 from stdnet_ros.node.help import help_is_wanted, help_text
 from stdnet_ros.node.pipeline import Pipeline, Reporter, Request, UpsampledFrame, make_upsampler

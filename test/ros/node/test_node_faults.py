@@ -469,12 +469,12 @@ def test_killed_started_again_and_interrupted_twice():
 
 
 INFERENCE_WITHOUT_END = """
-from stdnet_ros import stopping
+from stdnet_ros.node import stopping
 stopping.prepare()
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from stdnet_ros.node import main
+from stdnet_ros.node.node import main
 
 class Upsampler:
     method, info, notices, edge_filter = "endless", None, [], 0.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-BEGIN = "import ctypes, signal, time; from stdnet_ros import stopping; stopping.prepare(); "
+BEGIN = "import ctypes, signal, time; from stdnet_ros.node import stopping; stopping.prepare(); "
 READY = "print('ready', flush=True); "
 
 
