@@ -87,7 +87,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "stdnet_node = stdnet_ros.node_command:main",
+            "stdnet_node = stdnet_ros.node.command:main",
             "evaluate_bag = stdnet_ros.evaluate_bag:main",
             "stdnet_demo = stdnet_ros.demo.__main__:main",
         ],

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from stdnet_core.analyses.scenes import Network, network_runner, open_scenes
-from stdnet_core.cli import names_argument, positive_int, require, run_cli
+from stdnet_core.cli import names_argument, plain_json, positive_int, require, run_cli
+from stdnet_core.data.protocol import TEST_SOURCE
 from stdnet_core.data.sensors.arguments import add_sensor_arguments, describe, ratio_argument
 from stdnet_core.errors import ConfigError
-from stdnet_core.evaluate import TEST_SOURCE, plain_json
-from stdnet_core.evaluation import Runner, evaluate_sequence
+from stdnet_core.evaluation.methods import Runner
+from stdnet_core.evaluation.scoring import mean_figures
+from stdnet_core.evaluation.sequence import evaluate_sequence
 from stdnet_core.inference import MAX_LATENCY
 from stdnet_core.report.versions import versions
-from stdnet_core.scoring import mean_figures
 from stdnet_core.training.config import TrainConfig, is_recurrent, load_config, public_configuration
 
 FILE_NAME = "ablation.json"
@@ -291,7 +292,7 @@ def summaries(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
 
 def _store(folder: Path, settings: dict[str, Any], results: dict[str, dict[str, Any]]) -> str:
     """Write the numbers, the table and the plot; returns the table."""
-    from stdnet_core.report.figures import ablation_points
+    from stdnet_core.report.paper_figures import ablation_points
 
     found = summaries(results)
     content = {"settings": settings, "results": results, "summary": found, "versions": versions()}

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from stdnet_core.analyses import inside, methods
 from stdnet_core.analyses.scenes import Drawn
-from stdnet_core.cli import names_argument, positive_int, require, run_cli
+from stdnet_core.cli import names_argument, plain_json, positive_int, require, run_cli
+from stdnet_core.data.protocol import TEST_SOURCE
 from stdnet_core.data.sensors.arguments import add_sensor_arguments, describe, ratio_argument
 from stdnet_core.errors import ConfigError
-from stdnet_core.evaluate import TEST_SOURCE, plain_json
-from stdnet_core.evaluation import CLASSICAL
+from stdnet_core.evaluation.methods import CLASSICAL
 from stdnet_core.inference import MAX_LATENCY
 from stdnet_core.model import PRESETS
 from stdnet_core.report.versions import versions

@@ -52,7 +52,7 @@ class CheckpointInfo:
         config: the model's configuration.
         scales: upsampling factors it was trained for, ascending; none for a recurrent network, which takes any ratio.
         depth_range: metres that depths are divided by; None: each clip by its own range
-            (:func:`stdnet_core.normalization.clip_depth_range`), or a recurrent network, which takes metres.
+            (:func:`stdnet_core.inference.normalization.clip_depth_range`), or a recurrent network, which takes metres.
         provenance: how it was trained (configuration, seed, steps, data), JSON values.
         metrics: measured accuracy, JSON values.
         name: file name without its ending.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from stdnet_core.errors import StdnetError
 
@@ -113,3 +115,12 @@ def install_command(extra: str) -> str:
     if not (checkout / "setup.py").is_file():
         return f"pip install '.[{extra}]' (in a clone of this project)"
     return f"pip install -e '{checkout}[{extra}]'"
+
+
+def plain_json(value: Any) -> Any:
+    """JSON has no NaN: null stands for "nothing to measure"."""
+    if isinstance(value, dict):
+        return {key: plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

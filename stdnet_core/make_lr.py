@@ -23,13 +23,13 @@ from stdnet_core.data import dydtof, dynamic_replica, tartanair
 from stdnet_core.data.file_sequence import FileSequence
 from stdnet_core.data.image_files import DEPTH_SUFFIXES
 from stdnet_core.data.low_resolution import LowResolutionTree
+from stdnet_core.data.protocol import PROTOCOL_CLIPS, PROTOCOL_RANGES, LowResolution, sensor_range, simulated_camera
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors import delivered_size
 from stdnet_core.data.sensors.arguments import add_sensor_arguments, describe, scales_argument, sensor_from
 from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.data.sources import open_source, parse_source
 from stdnet_core.errors import ConfigError, DataError, InputError
-from stdnet_core.evaluation import PROTOCOL_CLIPS, PROTOCOL_RANGES, LowResolution, sensor_range, simulated_camera
 
 TREES: dict[str, LowResolutionTree] = {
     "tartanair": tartanair.LOW_RESOLUTION,

@@ -1,4 +1,4 @@
-"""Optical flow of colour from the frame before (OpenCV's DIS)."""
+"""Optical flow of colour (OpenCV's DIS): of a video as it comes, or of two frames of a source without its own flow."""
 
 from __future__ import annotations
 
@@ -80,3 +80,15 @@ class FlowEstimator:
             return np.zeros((2, *size), np.float32)
         flow[np.abs(flow).max(-1) < _STILL] = 0
         return np.ascontiguousarray(flow.transpose(2, 0, 1))
+
+
+def estimate_flow(rgb: np.ndarray, next_rgb: np.ndarray) -> np.ndarray:
+    """Optical flow (2, H, W) from one uint8 RGB frame (H, W, 3) to the next, by OpenCV's DIS.
+
+    A stand-in where no true flow is known; it is wrong at occlusions and on plain surfaces. Frames smaller than 16
+    pixels have none."""
+    if min(rgb.shape[:2]) < _LEAST_SIDE:
+        return np.zeros((2, *rgb.shape[:2]), np.float32)
+    grey = [cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY) for image in (rgb, next_rgb)]
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(grey[0], grey[1], None)
+    return flow.transpose(2, 0, 1)

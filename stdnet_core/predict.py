@@ -24,17 +24,17 @@ import cv2
 import numpy as np
 
 from stdnet_core.cli import add_unit_arguments, positive_int, print_notes, require, run_cli
+from stdnet_core.data.prediction_input import VIDEO_SUFFIXES, InputFrame, InputVideo, from_sequence, from_video
+from stdnet_core.data.rgbd_sequence import unique_names
 from stdnet_core.data.sources import open_source
 from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import ConfigError, DataError, InputError
-from stdnet_core.evaluation import unique_names
-from stdnet_core.fill import nan_where_invalid
+from stdnet_core.evaluation.scoring import ScoredFrame, VideoScore
 from stdnet_core.inference import MAX_LATENCY, METHODS, DepthUpsampler, UpsampledDepth
-from stdnet_core.prediction_input import VIDEO_SUFFIXES, InputFrame, InputVideo, from_sequence, from_video
+from stdnet_core.inference.fill import nan_where_invalid
 from stdnet_core.report.colorize import colorize_depth
 from stdnet_core.report.panels import compose, depth_limits, frame_tiles
 from stdnet_core.report.video import Mp4Writer
-from stdnet_core.scoring import ScoredFrame, VideoScore
 
 _DEFAULT_FPS = 15.0
 _TILE_WIDTH = 480
@@ -133,7 +133,7 @@ def predict(
     if not writer.measured:
         raise DataError(
             f"{video.name}: none of its {writer.frames} frames has a measurement of depth; look at the input with "
-            "python -m stdnet_core.data.preview"
+            "python -m stdnet_core.preview"
         )
     if video.intrinsics is not None:
         (folder / "intrinsics.txt").write_text(" ".join(f"{value:.9g}" for value in video.intrinsics) + "\n")

@@ -6,8 +6,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
+
+# Tests borrow scenes and writers of files from each other by name, wherever they lie.
+sys.path += sorted(str(folder) for folder in Path(__file__).parent.rglob("*") if any(folder.glob("test_*.py")))
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -37,4 +42,4 @@ def _seeded() -> None:
 @pytest.fixture(autouse=True)
 def _float32_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """``precision: auto`` means the same on every machine: float32, also where the CPU computes bfloat16."""
-    monkeypatch.setattr("stdnet_core.devices.cpu_computes_bf16", lambda: False)
+    monkeypatch.setattr("stdnet_core.inference.devices.cpu_computes_bf16", lambda: False)

@@ -196,7 +196,7 @@ def wait_for(condition: Callable[[], bool], timeout: float = 30.0, what: Callabl
 @contextmanager
 def running_graph(*, factory: Callable | None = None, start: bool = True, name: str = "stdnet", **values: Any):
     """A :class:`Graph` whose node has the given parameters (dots as double underscores) and is active."""
-    from stdnet_ros.node import StdnetNode
+    from stdnet_ros.node.node import StdnetNode
 
     # What a participant leaves behind in its domain may keep the services of the next one of the same name from being
     # found: they count as found once as many requests are listened to as answers are published.

@@ -1,1 +1,1 @@
-"""The paper's figures: what ``python -m stdnet_core.analyze`` draws and counts."""
+"""What the commands ``evaluate`` and ``analyze`` do: runs of the evaluation that end as pages, pictures and tables."""

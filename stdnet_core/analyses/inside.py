@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stdnet_core.analyses.probe import StageFeatures, displacement, observe, principal_components
 from stdnet_core.analyses.scenes import (
     Drawn,
     Network,
@@ -23,19 +24,19 @@ from stdnet_core.analyses.scenes import (
     root_mean_of,
     scale_warnings,
 )
-from stdnet_core.devices import place
 from stdnet_core.errors import ConfigError, InputError
-from stdnet_core.evaluation import EvaluationFrame, Runner
-from stdnet_core.fill import fill_invalid, nan_where_invalid
-from stdnet_core.metric_functions import LONG_TAIL
+from stdnet_core.evaluation.methods import Runner
+from stdnet_core.evaluation.metric_functions import LONG_TAIL
+from stdnet_core.evaluation.sequence import EvaluationFrame
+from stdnet_core.inference.devices import place
+from stdnet_core.inference.fill import fill_invalid, nan_where_invalid
+from stdnet_core.inference.normalization import clip_depth_range
 from stdnet_core.model import STDNetOutput
 from stdnet_core.model.low_resolution import WORKING_STRIDE
-from stdnet_core.normalization import clip_depth_range
-from stdnet_core.probe import StageFeatures, displacement, observe, principal_components
-from stdnet_core.report import figures
+from stdnet_core.report import drawing, paper_figures
 from stdnet_core.report.colorize import colorize_depth, colorize_error
-from stdnet_core.report.figures import Map
 from stdnet_core.report.panels import Tile, compose, depth_limits, error_limit
+from stdnet_core.report.paper_figures import Map
 
 MARGIN = 3
 """Border of the working grid that principal components are not made from."""
@@ -134,7 +135,7 @@ def features(args: argparse.Namespace) -> Drawn:
         explained = {k: round(100 * sum(v["explained"])) for k, v in of_network["features"].items()}
         print(f"{network.name}: stage {number}, three components explain {explained} %")
     numbers["warnings"] = scale_warnings(networks, args.scale)
-    return figures.encode_png(compose(tiles, columns=5, tile_width=max(240, min(400, size[1])))), numbers
+    return drawing.encode_png(compose(tiles, columns=5, tile_width=max(240, min(400, size[1])))), numbers
 
 
 def _component_picture(components: Tensor, size: tuple[int, int]) -> np.ndarray:
@@ -191,7 +192,7 @@ def offsets(args: argparse.Namespace) -> Drawn:
     if not rows:
         raise ConfigError(f"frame {look.index} has no neighbours; give another --frame or a larger --window")
     numbers["warnings"] = scale_warnings([network], args.scale)
-    return figures.map_grid(rows), numbers
+    return paper_figures.map_grid(rows), numbers
 
 
 def differences(args: argparse.Namespace) -> Drawn:
@@ -226,7 +227,7 @@ def differences(args: argparse.Namespace) -> Drawn:
         rows.append(line)
         numbers["stages"].append(of_stage)
     numbers["warnings"] = scale_warnings([network], args.scale)
-    return figures.map_grid(rows), numbers
+    return paper_figures.map_grid(rows), numbers
 
 
 def _inside_tail(values: np.ndarray, depth: np.ndarray, size: tuple[int, int]) -> dict[str, float]:

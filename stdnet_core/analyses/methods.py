@@ -31,20 +31,21 @@ from stdnet_core.analyses.scenes import (
     with_predictions,
 )
 from stdnet_core.checkpoints import CheckpointInfo
-from stdnet_core.devices import place
 from stdnet_core.errors import ConfigError, DataError
-from stdnet_core.evaluation import EvaluationFrame, Method, Runner, evaluate_sequence, notices_of
-from stdnet_core.fill import nan_where_invalid
-from stdnet_core.frames import Geometry
-from stdnet_core.metric_functions import LONG_TAIL
+from stdnet_core.evaluation.methods import Method, Runner, notices_of
+from stdnet_core.evaluation.metric_functions import LONG_TAIL
+from stdnet_core.evaluation.scoring import mean_figures
+from stdnet_core.evaluation.sequence import EvaluationFrame, evaluate_sequence
+from stdnet_core.inference.devices import place
+from stdnet_core.inference.fill import nan_where_invalid
+from stdnet_core.inference.frames import Geometry
 from stdnet_core.model import ModelConfig, RecurrentNet, build
 from stdnet_core.model.low_resolution import WORKING_STRIDE
-from stdnet_core.report import figures
+from stdnet_core.report import drawing, figures, paper_figures
 from stdnet_core.report.analysis import ERROR_EDGES_M, REGIONS, Analysis, AnalysisFrame
-from stdnet_core.report.figures import Bubble
 from stdnet_core.report.long_tail import LongTail, tail_table
 from stdnet_core.report.panels import Tile, compose, depth_limits, error_limit, frame_tiles
-from stdnet_core.scoring import mean_figures
+from stdnet_core.report.paper_figures import Bubble
 
 SHIPPED = "live"
 """The network that is shown where none is named."""
@@ -108,7 +109,7 @@ def long_tail(args: argparse.Namespace) -> Drawn:
             f"{name:17} {100 * values.tail_share:5.1f} % of the pixels differ by {100 * LONG_TAIL:g} cm or more, with "
             f"{100 * values.tail_difference:.0f} % of all difference; mean {values.mean_cm:.2f} cm"
         )
-    return figures.long_tail(rgb, truth, maps, tail.bins, kinds), numbers
+    return paper_figures.long_tail(rgb, truth, maps, tail.bins, kinds), numbers
 
 
 def _first(scenes: Sequence[Scene]) -> tuple[Scene, bool]:
@@ -214,7 +215,7 @@ def frames(args: argparse.Namespace) -> Drawn:
         "warnings": scale_warnings(networks, args.scale),
         "notices": notices_of(runners),
     }
-    return figures.encode_png(picture), numbers
+    return drawing.encode_png(picture), numbers
 
 
 def cell_window(crop: tuple[int, int, int, int] | None, frame: EvaluationFrame) -> Callable[[np.ndarray], np.ndarray]:
@@ -290,7 +291,7 @@ def complexity(args: argparse.Namespace) -> Drawn:
     for p in points:
         rmse = "no weights" if p.rmse_cm is None else f"RMSE {p.rmse_cm:.2f} cm"
         print(f"{p.name:18} {p.parameters:11,} parameters, {p.ms:8.1f} ms a frame, {rmse}")
-    return figures.bubbles(points, f"{width}x{height} x{args.scale:g} on {device} in float32"), numbers
+    return paper_figures.bubbles(points, f"{width}x{height} x{args.scale:g} on {device} in float32"), numbers
 
 
 def _milliseconds(runner: Runner, frames: Sequence[EvaluationFrame]) -> float:

@@ -15,26 +15,17 @@ from stdnet_core import checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.cli import require
 from stdnet_core.data.clip import RgbdClip
-from stdnet_core.data.rgbd_sequence import RgbdSequence
+from stdnet_core.data.protocol import PROTOCOL_CLIPS, LowResolution, sensor_range
+from stdnet_core.data.rgbd_sequence import RgbdSequence, unique_names
 from stdnet_core.data.sensors.arguments import sensor_from
 from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.data.sources import open_source, parse_source
 from stdnet_core.errors import ConfigError, DataError, InputError
-from stdnet_core.evaluation import (
-    PROTOCOL_CLIPS,
-    EvaluationFrame,
-    LowResolution,
-    Method,
-    Runner,
-    Said,
-    read_frames,
-    run_together,
-    sensor_range,
-    unique_names,
-)
+from stdnet_core.evaluation.methods import Method, Runner, Said, run_together
+from stdnet_core.evaluation.sequence import EvaluationFrame, read_frames
+from stdnet_core.evaluation.stored_predictions import open_predictions
 from stdnet_core.inference import DepthUpsampler
 from stdnet_core.model import RecurrentNet, STDNet
-from stdnet_core.stored_predictions import open_predictions
 
 Drawn = tuple[bytes, dict[str, Any]]
 """A picture as PNG, and its numbers."""

@@ -22,16 +22,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from stdnet_core.data.file_sequence import (
-    DEFAULT_RULES,
-    DepthRules,
-    Findings,
-    FrameFiles,
-    add_sequence,
-    find_folders,
-    intrinsic_matrix,
-    sequence_name,
-)
+from stdnet_core.data.file_sequence import DEFAULT_RULES, DepthRules, add_sequence, intrinsic_matrix
+from stdnet_core.data.frame_files import Findings, FrameFiles, find_folders, sequence_name
 from stdnet_core.data.image_files import what_is_wrong
 from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.stamp_matching import match_nearest

@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from stdnet_core.data.file_sequence import (
-    FileSequence,
+from stdnet_core.data.file_sequence import FileSequence
+from stdnet_core.data.frame_files import (
     Findings,
     FrameFiles,
     complete_runs,

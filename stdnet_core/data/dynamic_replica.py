@@ -17,14 +17,13 @@ from typing import Any
 
 from torch import Tensor
 
-from stdnet_core.data.file_sequence import (
-    FileSequence,
+from stdnet_core.data.file_sequence import FileSequence, intrinsic_matrix
+from stdnet_core.data.frame_files import (
     Findings,
     FrameFiles,
     complete_runs,
     find_folders,
     folders_of_split,
-    intrinsic_matrix,
     numbered_files,
     run_names,
 )

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from stdnet_core.data.clip import RgbdClip
-from stdnet_core.data.file_sequence import is_smaller_version, numbered_files
+from stdnet_core.data.file_sequence import is_smaller_version
+from stdnet_core.data.frame_files import numbered_files
 from stdnet_core.data.image_files import DEPTH_SUFFIXES, read_depth
 from stdnet_core.data.rgbd_sequence import RgbdSequence, frame_indices
 from stdnet_core.errors import DataError

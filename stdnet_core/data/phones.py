@@ -31,12 +31,10 @@ import torch
 from torch import Tensor
 
 from stdnet_core.data.color_video import VIDEO_SUFFIXES, ColorVideo, VideoFrame
-from stdnet_core.data.file_sequence import (
-    DEFAULT_RULES,
-    DepthRules,
+from stdnet_core.data.file_sequence import DEFAULT_RULES, DepthRules, add_sequence
+from stdnet_core.data.frame_files import (
     Findings,
     FrameFiles,
-    add_sequence,
     complete_runs,
     find_folders,
     numbered_files,

@@ -22,15 +22,12 @@ import torch
 from torch import Tensor
 
 from stdnet_core.data.clip import RgbdClip
-from stdnet_core.data.file_sequence import (
-    DEFAULT_RULES,
-    DepthRules,
+from stdnet_core.data.file_sequence import DEFAULT_RULES, DepthRules, add_sequence, intrinsic_matrix
+from stdnet_core.data.frame_files import (
     Findings,
     FrameFiles,
-    add_sequence,
     complete_runs,
     find_folders,
-    intrinsic_matrix,
     numbered_files,
     run_names,
     sequence_name,

@@ -5,6 +5,7 @@ for them, so that a list of hour-long recordings costs no memory."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -54,3 +55,13 @@ def frame_indices(sequence: RgbdSequence, start: int, length: int, stride: int) 
             f"of {len(sequence)} frames"
         )
     return indices
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """The names, with a number where one occurs again."""
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return unique

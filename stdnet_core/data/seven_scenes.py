@@ -12,15 +12,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stdnet_core.data.file_sequence import (
-    DEFAULT_RULES,
-    DepthRules,
+from stdnet_core.data.file_sequence import DEFAULT_RULES, DepthRules, add_sequence, intrinsic_matrix
+from stdnet_core.data.frame_files import (
     Findings,
     FrameFiles,
-    add_sequence,
     complete_runs,
     find_folders,
-    intrinsic_matrix,
     numbered_files,
     run_names,
     sequence_name,

@@ -10,10 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from stdnet_core.data.arkitscenes import is_arkitscenes_folder, open_arkitscenes
-from stdnet_core.data.bag_file import STORAGE_SUFFIXES, is_bag_name, recordings
+from stdnet_core.data.bags.bag_file import is_bag_name, recordings
+from stdnet_core.data.bags.sequence import BagSequence
+from stdnet_core.data.bags.storage import STORAGE_SUFFIXES
 from stdnet_core.data.dydtof import is_dydtof_folder, open_dydtof
 from stdnet_core.data.dynamic_replica import is_dynamic_replica_folder, open_dynamic_replica
-from stdnet_core.data.file_sequence import DepthRules, Findings, find_folders
+from stdnet_core.data.file_sequence import DepthRules
+from stdnet_core.data.frame_files import Findings, find_folders
 from stdnet_core.data.phones import (
     R3D_REMEDY,
     is_record3d_folder,
@@ -34,7 +37,6 @@ from stdnet_core.data.rgbd_folder import (
     told_as_tum,
 )
 from stdnet_core.data.rgbd_sequence import RgbdSequence
-from stdnet_core.data.rosbag import BagSequence
 from stdnet_core.data.seven_scenes import is_seven_scenes_folder, open_seven_scenes
 from stdnet_core.data.tartanair import is_tartanair_folder, open_tartanair
 from stdnet_core.depth_units import DepthUnits

@@ -1,8 +1,8 @@
 """Collects, in constant memory, what a report shows of a long video.
 
-Beside the figures of :mod:`stdnet_core.scoring`: error histograms in the long tails (fig. 2 and 4b of the paper), error
-against depth and against the distance to the next depth edge, x-t slices (fig. 5b), and the best, median and worst
-frame. All methods are compared on the same pixels: those where the truth and every method have a depth."""
+Beside the figures of :mod:`stdnet_core.evaluation.scoring`: error histograms in the long tails (fig. 2 and 4b of the
+paper), error against depth and against the distance to the next depth edge, x-t slices (fig. 5b), and the best, median
+and worst frame. All methods are compared on the same pixels: those where the truth and every method have a depth."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 import torch
 
-from stdnet_core import metric_functions as functions
 from stdnet_core.errors import InputError
-from stdnet_core.flow import estimate_flow
-from stdnet_core.scoring import ScoredFrame, VideoScore
+from stdnet_core.evaluation import metric_functions as functions
+from stdnet_core.evaluation.scoring import ScoredFrame, VideoScore
+from stdnet_core.optical_flow import estimate_flow
 from stdnet_core.short_repr import short_repr
 
 ERROR_EDGES_M = np.concatenate(([0.0], np.geomspace(0.001, 10.0, 41)))
@@ -205,7 +205,7 @@ class Analysis:
         return row
 
     def figures(self) -> dict[str, dict[str, float]]:
-        """``figures()[method][name]`` over the whole video, see :data:`stdnet_core.scoring.FIGURES`; lengths in cm."""
+        """``figures()[method][name]`` of the whole video, see :data:`stdnet_core.evaluation.scoring.FIGURES`; in cm."""
         table = self._score.figures()
         for name in self.methods:
             # Jitter looks at pixels without truth, which are not scored here.

@@ -12,16 +12,17 @@ import torch
 
 from stdnet_core.cli import require
 from stdnet_core.data.sensors.arguments import simulation_sentences
-from stdnet_core.fill import nan_where_invalid
+from stdnet_core.evaluation.scoring import ScoredFrame
+from stdnet_core.inference.fill import nan_where_invalid
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
+from stdnet_core.report.page import Overview, ReportData
 from stdnet_core.report.preview import PreviewVideo
 from stdnet_core.report.recording_report import REFERENCE, analysis_frame, recording_parts, with_flicker
-from stdnet_core.report.writer import Overview, ReportData, write_overview, write_report
-from stdnet_core.scoring import ScoredFrame
+from stdnet_core.report.writer import write_overview, write_report
 
 if TYPE_CHECKING:
-    from stdnet_core.evaluation import EvaluationFrame, SequenceResult
-    from stdnet_core.recording import JudgedFrame, RecordingScore
+    from stdnet_core.evaluation.recording import JudgedFrame, RecordingScore
+    from stdnet_core.evaluation.sequence import EvaluationFrame, SequenceResult
 
 _FLOWS = {
     "true": "TEPE is taken along the data's own optical flow.",

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from stdnet_core.errors import InputError
-from stdnet_core.fill import nan_where_invalid
-from stdnet_core.metric_functions import LONG_TAIL
+from stdnet_core.evaluation.metric_functions import LONG_TAIL
+from stdnet_core.inference.fill import nan_where_invalid
 from stdnet_core.report.analysis import ERROR_EDGES_M, BinnedErrors
 
 DISTANCES = {"consecutive": 1, "cross": 2}

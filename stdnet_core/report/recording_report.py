@@ -1,4 +1,4 @@
-"""What a report says of a recording without truth, for :class:`stdnet_core.report.writer.ReportData`."""
+"""What a report says of a recording without truth, for :class:`stdnet_core.report.page.ReportData`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from stdnet_core.fill import nan_where_invalid
-from stdnet_core.recording import AS_RECORDED, JudgedFrame, RecordingScore
+from stdnet_core.evaluation.recording import AS_RECORDED, JudgedFrame, RecordingScore
+from stdnet_core.inference.fill import nan_where_invalid
 from stdnet_core.report.analysis import AnalysisFrame
-from stdnet_core.report.writer import Column, Section, Table, Verdict
+from stdnet_core.report.page import Column, Section, Table, Verdict
 
 REFERENCE = "recorded"
 """What stands in the place of the truth."""

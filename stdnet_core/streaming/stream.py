@@ -155,7 +155,8 @@ def check_frame(rgb: Tensor, depth_lr: Tensor, sizes: tuple[torch.Size, torch.Si
     for name, tensor in (("rgb", rgb), ("depth_lr", depth_lr)):
         if not bool(torch.isfinite(tensor).all()):
             raise InputError(
-                f"{name} holds NaN or infinite values; fill invalid depth first (stdnet_core.fill.fill_invalid)"
+                f"{name} holds NaN or infinite values; fill invalid depth first "
+                "(stdnet_core.inference.fill.fill_invalid)"
             )
 
 

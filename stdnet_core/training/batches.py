@@ -19,8 +19,8 @@ from stdnet_core.cli import require
 from stdnet_core.data.augmentation import augment
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.sensors import Sensor, sensor, simulate
-from stdnet_core.fill import fill_invalid
-from stdnet_core.normalization import clip_depth_range
+from stdnet_core.inference.fill import fill_invalid
+from stdnet_core.inference.normalization import clip_depth_range
 from stdnet_core.training.builder import ShareBuilder
 from stdnet_core.training.config import NormalizationConfig, SensorMixture, TrainConfig, is_recurrent
 from stdnet_core.training.draw import between, choose

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from stdnet_core.errors import ConfigError, StdnetError
-from stdnet_core.losses import LossConfig, STDNetLoss
 from stdnet_core.model import RecurrentConfig, STDNet, build
 from stdnet_core.training.batches import Batch
 from stdnet_core.training.config import TrainConfig, model_config, validation_key
 from stdnet_core.training.initial import initialize
+from stdnet_core.training.losses import LossConfig, STDNetLoss
 from stdnet_core.training.muon import Muon
 from stdnet_core.training.recurrent_loss import RecurrentLoss, RecurrentLossConfig
 from stdnet_core.training.schedule import ema_decay, learning_rate

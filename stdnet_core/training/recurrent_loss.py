@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stdnet_core.confidence import TOLERANCE_M, TOLERANCE_SHARE
 from stdnet_core.errors import ConfigError, InputError
-from stdnet_core.losses import clip_mean
+from stdnet_core.inference.confidence import TOLERANCE_M, TOLERANCE_SHARE
 from stdnet_core.model.recurrent import RecurrentOutput
+from stdnet_core.training.losses import clip_mean
 
 _SURE = 3.0  # logarithm of tolerances in a scale, beyond which an error outside counts no more than linearly in it
 _FEWEST = 20  # pixels (times the weights of their frames) of a region, below which it is not judged
@@ -31,8 +31,8 @@ class RecurrentLossConfig:
     """Logarithm of the mean change of the error from frame to frame."""
     confidence_weight: float = 0.1
     """Negative log-likelihood of whether the (constant) error is within the tolerance that confidence stands for
-    (:mod:`stdnet_core.confidence`). The likelihood of the error itself gives a scale that a few large errors decide:
-    confidence was off by up to 0.2 with it."""
+    (:mod:`stdnet_core.inference.confidence`). The likelihood of the error itself gives a scale that a few large errors
+    decide: confidence was off by up to 0.2 with it."""
     hole_share: float = 0.35
     """Where fine depth has holes (ratios under 4), mean and root mean square errors are those of measured pixels and of
     holes apart: the share of the holes."""

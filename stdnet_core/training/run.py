@@ -18,8 +18,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
-from stdnet_core.devices import cpu_computes_bf16
 from stdnet_core.errors import CheckpointError, ConfigError, OutputError
+from stdnet_core.inference.devices import cpu_computes_bf16
 from stdnet_core.training import compact
 from stdnet_core.training import state as run_state
 from stdnet_core.training.batches import BatchStream, make_loader

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stdnet_core import classical
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.sensors.camera import simulate
 from stdnet_core.data.sensors.cell import JUDGED, Cell, scene_gain
 from stdnet_core.errors import ConfigError
-from stdnet_core.fill import fill_invalid
-from stdnet_core.scoring import FAULTLESS_CM, cell_score
+from stdnet_core.evaluation.scoring import FAULTLESS_CM, cell_score
+from stdnet_core.inference import classical
+from stdnet_core.inference.fill import fill_invalid
 from stdnet_core.training.batches import network_input, supported
 from stdnet_core.training.config import SourceConfig, TrainConfig, is_recurrent, parse_size
 from stdnet_core.training.pool import limit_depth, open_sequences
@@ -140,7 +140,7 @@ class Validator:
 
         Returns:
             Figures by ``source CAMERA@RATIO`` (:func:`summarize`); the score
-            (:func:`stdnet_core.scoring.cell_score`: less is better); and a picture (H, W, 3) uint8 RGB.
+            (:func:`stdnet_core.evaluation.scoring.cell_score`: less is better); and a picture (H, W, 3) uint8 RGB.
         """
         rows: dict[str, list[dict[str, float]]] = {}
         pictures = []
@@ -207,8 +207,8 @@ def rivals_of(clip: RgbdClip, low: Tensor, ratio: tuple[float, float]) -> dict[s
 
 
 def score_of(figures: Iterable[dict[str, float]]) -> float:
-    """The score (:func:`stdnet_core.scoring.cell_score`) over the cells that have ratios; where none has, over all,
-    with ratios to :data:`FAULTLESS_CM`."""
+    """The score (:func:`stdnet_core.evaluation.scoring.cell_score`) over the cells that have ratios; where none has,
+    over all, with ratios to :data:`FAULTLESS_CM`."""
     figures = list(figures)
     ratios = [(f["rmse_ratio"], f["mae_ratio"]) for f in figures if "rmse_ratio" in f]
     return cell_score(ratios or [(f["rmse_cm"] / FAULTLESS_CM, f["mae_cm"] / FAULTLESS_CM) for f in figures])

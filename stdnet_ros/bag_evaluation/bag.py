@@ -9,7 +9,8 @@ import numpy as np
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from stdnet_core.data.bag_file import BagFile, Raw
+from stdnet_core.data.bags.bag_file import BagFile
+from stdnet_core.data.bags.storage import Raw
 from stdnet_core.errors import DataError
 
 TYPES = {

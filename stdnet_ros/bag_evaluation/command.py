@@ -10,19 +10,19 @@ from types import SimpleNamespace
 import numpy as np
 
 from stdnet_core.cli import add_unit_arguments, require
-from stdnet_core.data.bag_topics import BagTopics, find_topics, first_stored_depths
+from stdnet_core.data.bags.topics import BagTopics, find_topics, first_stored_depths
 from stdnet_core.data.sensors.arguments import add_sensor_arguments, ratio_argument, sensor_from
 from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.data.stamp_matching import stamps_say_nothing
 from stdnet_core.depth_units import DepthUnits, check_units
 from stdnet_core.errors import ConfigError
+from stdnet_core.report.page import table_text
 from stdnet_core.report.recording_report import recording_verdict
-from stdnet_core.report.writer import table_text
 from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.bag_evaluation.evaluation import Task, run_deterministic, write_results
 from stdnet_ros.bag_evaluation.frames import Protocol
 from stdnet_ros.bag_evaluation.settings import make_settings
-from stdnet_ros.parameters import depth_units
+from stdnet_ros.node.parameters import depth_units
 from stdnet_ros.simulated_sensor import range_for
 
 _SENSOR = "dtof_paper"

@@ -14,7 +14,7 @@ from sensor_msgs.msg import CameraInfo
 
 from stdnet_core.errors import StdnetError
 from stdnet_ros.bag_evaluation.frames import BagFrame
-from stdnet_ros.pipeline import Pipeline, Reporter, Request
+from stdnet_ros.node.pipeline import Pipeline, Reporter, Request
 
 _ALL_BEFORE = 1 << 30
 

@@ -15,15 +15,18 @@ from typing import Protocol as Interface
 import numpy as np
 
 from stdnet_core.cli import require
-from stdnet_core.data.bag_topics import BagTopics
+from stdnet_core.data.bags.ros_images import same_field_of_view
+from stdnet_core.data.bags.topics import BagTopics
 from stdnet_core.data.sensors.arguments import simulation_sentences
 from stdnet_core.errors import DataError, InputError
-from stdnet_core.fill import valid_depth
+from stdnet_core.evaluation.hidden_patches import hidden_patches
+from stdnet_core.evaluation.recording import RecordedFrame, RecordingScore, judged
 from stdnet_core.inference import DepthUpsampler, UpsampledDepth
-from stdnet_core.recording import RecordedFrame, RecordingScore, hidden_patches, judged
+from stdnet_core.inference.fill import valid_depth
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
 from stdnet_core.report.cloud import back_project, render_cloud, without_margins
-from stdnet_core.report.figures import encode_png
+from stdnet_core.report.drawing import encode_png
+from stdnet_core.report.page import ReportData, Section, Table, Verdict, accuracy_of
 from stdnet_core.report.preview import PreviewVideo
 from stdnet_core.report.recording_report import (
     COLUMNS,
@@ -34,8 +37,7 @@ from stdnet_core.report.recording_report import (
     with_flicker,
 )
 from stdnet_core.report.versions import versions
-from stdnet_core.report.writer import ReportData, Section, Table, Verdict, accuracy_of, write_report
-from stdnet_core.ros_images import same_field_of_view
+from stdnet_core.report.writer import write_report
 from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.bag_evaluation.deterministic import OfflineNode, Upsampled
 from stdnet_ros.bag_evaluation.frames import BagFrame, FrameReader, Protocol

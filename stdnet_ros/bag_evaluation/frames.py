@@ -2,7 +2,7 @@
 
 Three protocols: without a reference the bag's depth is the truth, and what goes in is made from it at a chosen scale;
 with a reference topic the bag's depth goes in as it is and the reference is the truth; and a recording that is judged
-by itself goes in as it is, but for patches that are hidden (:mod:`stdnet_core.recording`)."""
+by itself goes in as it is, but for patches that are hidden (:mod:`stdnet_core.evaluation.recording`)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from sensor_msgs.msg import CameraInfo
 
-from stdnet_core.data.bag_file import Raw
-from stdnet_core.data.bag_topics import BagTopics
+from stdnet_core.data.bags.ros_images import color_of, depth_of, frames_agree, printable, same_field_of_view
+from stdnet_core.data.bags.storage import Raw
+from stdnet_core.data.bags.topics import BagTopics
 from stdnet_core.data.sensors import DepthCamera, Sensor, sensor
 from stdnet_core.errors import DataError, InputError
-from stdnet_core.recording import hidden_patches
-from stdnet_core.ros_images import color_of, depth_of, frames_agree, printable, same_field_of_view
-from stdnet_ros import conversions
+from stdnet_core.evaluation.hidden_patches import hidden_patches
 from stdnet_ros.bag_evaluation.bag import Bag
-from stdnet_ros.camera_info import CameraInfoError, fit_to_image
-from stdnet_ros.parameters import depth_units
-from stdnet_ros.synchronizer import COLOR, DEPTH, Pair, make_synchronizer
+from stdnet_ros.messages import conversions
+from stdnet_ros.messages.camera_info import CameraInfoError, fit_to_image
+from stdnet_ros.node.parameters import depth_units
+from stdnet_ros.synchronization.synchronizer import COLOR, DEPTH, Pair, make_synchronizer
 
 _WAITING = 64
 

@@ -20,10 +20,10 @@ import numpy as np
 from rclpy.serialization import serialize_message
 
 from stdnet_core.cli import require
+from stdnet_core.data.bags.ros_images import depth_of
 from stdnet_core.report import figures
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
-from stdnet_core.report.writer import Picture, Section, Verdict
-from stdnet_core.ros_images import depth_of
+from stdnet_core.report.page import Picture, Section, Verdict
 from stdnet_ros.bag_evaluation.bag import Bag
 from stdnet_ros.bag_evaluation.deterministic import OfflineNode, Upsampled
 from stdnet_ros.bag_evaluation.evaluation import Result, Task, readable, run_deterministic, score

@@ -11,13 +11,13 @@ from typing import Any
 from rclpy.serialization import serialize_message
 
 from stdnet_core.cli import require
-from stdnet_core.data.bag_file import Raw
+from stdnet_core.data.bags.storage import Raw
 from stdnet_core.errors import DataError
-from stdnet_ros import conversions
 from stdnet_ros.bag_evaluation.bag import TYPES, Bag
 from stdnet_ros.bag_evaluation.deterministic import Upsampled
-from stdnet_ros.camera_info import CameraInfoError
-from stdnet_ros.point_cloud import organized_cloud
+from stdnet_ros.messages import conversions
+from stdnet_ros.messages.camera_info import CameraInfoError
+from stdnet_ros.messages.point_cloud import organized_cloud
 
 OUTPUTS = {
     "/stdnet/depth/image": "sensor_msgs/msg/Image",

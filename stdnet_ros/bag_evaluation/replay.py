@@ -16,7 +16,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
 from stdnet_core.cli import run_cli
-from stdnet_core.data.bag_file import Raw
+from stdnet_core.data.bags.storage import Raw
 from stdnet_core.errors import StdnetError
 from stdnet_ros.bag_evaluation.bag import TYPES, Bag
 from stdnet_ros.demo.topics import spin_for

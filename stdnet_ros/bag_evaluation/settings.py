@@ -9,7 +9,7 @@ from typing import Any
 
 from stdnet_core.cli import require
 from stdnet_core.errors import ConfigError
-from stdnet_ros import parameters
+from stdnet_ros.node import parameters
 
 _NODE_KEYS = ("/**", "**", "/**/stdnet", "stdnet", "/stdnet")
 
@@ -56,7 +56,7 @@ def make_settings(params_file: Path | None, changes: Mapping[str, Any]) -> tuple
     unknown = parameters.unknown_names(list(values))
     if unknown:
         raise ConfigError(
-            f"the node has no parameter {', '.join(unknown)}; 'python -m stdnet_ros.parameters' lists them"
+            f"the node has no parameter {', '.join(unknown)}; 'python -m stdnet_ros.node.parameters' lists them"
         )
     known = {spec.name for spec in parameters.PARAMETERS}
     values = {name: value for name, value in values.items() if name in known}

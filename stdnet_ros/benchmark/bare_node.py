@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stdnet_core.inference import UpsampledDepth
-from stdnet_ros.node import main
+from stdnet_ros.node.node import main
 
 
 class PassThrough:

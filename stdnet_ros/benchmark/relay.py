@@ -7,7 +7,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from sensor_msgs.msg import Image
 
 from stdnet_ros.benchmark.topics import DEPTH_OUT, NAMESPACE
-from stdnet_ros.node import output_qos, sensor_qos
+from stdnet_ros.node.node import output_qos, sensor_qos
 
 
 def main() -> None:

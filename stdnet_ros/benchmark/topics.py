@@ -9,8 +9,8 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from stdnet_ros.conversions import array_to_image
 from stdnet_ros.demo.topics import FRAME_ID, INPUTS, NODE_NAME, camera_info
+from stdnet_ros.messages.conversions import array_to_image
 
 NAMESPACE = "/benchmark"
 DIAGNOSTICS = "/diagnostics"

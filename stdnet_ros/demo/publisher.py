@@ -20,8 +20,6 @@ from std_msgs.msg import Header
 
 from stdnet_core.cli import run_cli
 from stdnet_core.errors import StdnetError
-from stdnet_ros.camera_info import fit_to_image
-from stdnet_ros.conversions import array_to_image
 from stdnet_ros.demo.stream import Stream, open_stream
 from stdnet_ros.demo.topics import (
     FRAME_ID,
@@ -33,6 +31,8 @@ from stdnet_ros.demo.topics import (
     spin_for,
     stamp_nanoseconds,
 )
+from stdnet_ros.messages.camera_info import fit_to_image
+from stdnet_ros.messages.conversions import array_to_image
 
 _ANSWER_TIMEOUT = 40.0
 

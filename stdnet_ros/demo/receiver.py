@@ -17,8 +17,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from stdnet_core.cli import run_cli
+from stdnet_core.data.bags.ros_images import depth_of
 from stdnet_core.errors import StdnetError
-from stdnet_core.ros_images import depth_of
 from stdnet_ros.demo.scoring import Reception, score
 from stdnet_ros.demo.stream import open_stream
 from stdnet_ros.demo.topics import OUTPUTS, NodeWatch, publishers_of, spin_for, stamp_nanoseconds

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from sensor_msgs.msg import CameraInfo, PointCloud2
 
-from stdnet_core.classical import bilinear
 from stdnet_core.errors import StdnetError
+from stdnet_core.inference.classical import bilinear
 from stdnet_core.report.cloud import back_project, flatness, render_cloud, write_ply
 from stdnet_core.report.panels import Tile, compose, depth_limits, error_limit, frame_tiles, scale_bars
 from stdnet_core.report.versions import versions

@@ -12,7 +12,7 @@ from torch import Tensor
 from stdnet_core.data.sensors.draws import Draws
 from stdnet_core.data.sensors.view import Memory
 from stdnet_core.errors import ConfigError, InputError
-from stdnet_core.flow import estimate_flow
+from stdnet_core.optical_flow import estimate_flow
 
 _SAME_SURFACE = 0.02  # relative depth difference up to which neighbours are interpolated
 

@@ -1,0 +1,1 @@
+"""Speed of the networks: ``python -m stdnet_core.benchmark``."""

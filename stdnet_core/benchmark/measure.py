@@ -1,0 +1,354 @@
+"""Times one way to run one network at one size, with its memory and its operations."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from stdnet_core import __version__
+from stdnet_core.benchmark.naive import naive_calls, naive_depth, naive_window
+from stdnet_core.checkpoints import CheckpointInfo
+from stdnet_core.cli import require
+from stdnet_core.inference import DepthUpsampler
+from stdnet_core.inference.devices import Placement
+from stdnet_core.model import RecurrentNet, STDNet
+from stdnet_core.model.low_resolution import LowResolutionDepth
+from stdnet_core.streaming import Schedule, StreamingSTDNet, whole_clip_latency
+from stdnet_core.streaming.fixed_stream import FixedStreamingSTDNet
+
+_OFFLINE_FRAMES = 24
+_FRAMES_KEPT = 8
+_SCENE_M = 5.0  # metres to one of the scene's normalised depth
+_PEAK_SIZES = {"cpu": 1536, "cuda": 8192}
+_LONG_PRODUCT_MS = 100.0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One line of the table.
+
+    Attributes:
+        model: preset or checkpoint.
+        mode: one of MODES; "frame" is everything that DepthUpsampler does; a causal network's streams wait for nothing
+            ("latency0").
+        engine: "eager", "compiled", "cuda-graph", "compiled cuda-graph" or "onnxruntime".
+        frames: frames measured.
+        median_ms, p95_ms, p99_ms: time for a frame.
+        frames_per_s: 1 / median.
+        calls: calls of the temporal difference modules for a frame.
+        gflop: multiplications and additions of convolutions and matrix products for a frame, /1e9; of a compiled stream
+            or a graph: those of the eager stream at the same latency, where that was measured before.
+        peak_share: gflop / median, as a share of the measured speed of a large matrix product of the same type.
+        state_mb: memory of the stream's state.
+        peak_mb: largest memory of the process (CPU) or allocated on the device (CUDA) while measuring.
+        speedup: naive median / median; None where the naive way was not measured.
+    """
+
+    model: str
+    size: str
+    scale: int
+    device: str
+    precision: str
+    mode: str
+    engine: str
+    frames: int
+    median_ms: float
+    p95_ms: float
+    p99_ms: float
+    frames_per_s: float
+    calls: int
+    gflop: float | None
+    peak_share: float | None
+    state_mb: float
+    peak_mb: float
+    speedup: float | None = None
+
+
+class MovingScene:
+    """Frames that resemble a camera's: smooth depth with an edge, texture that moves a pixel a frame.
+
+    Args:
+        height, width: of colour, multiples of the scale.
+    """
+
+    def __init__(self, height: int, width: int, scale: int, device: torch.device) -> None:
+        rows = torch.arange(height, device=device).view(-1, 1)
+        columns = torch.arange(width + 64, device=device)
+        waves = [torch.sin(columns / (3.0 + c)) * torch.cos(rows / (4.0 + c)) for c in range(3)]
+        self._rgb = (0.5 + 0.4 * torch.stack(waves))[None]
+        depth = 0.3 + 0.2 * rows / height + 0.2 * ((columns // 40) % 2) + 0 * columns
+        self._depth = depth.float()[None, None]
+        self._size, self._scale = (height, width), scale
+
+    def __getitem__(self, t: int) -> tuple[Tensor, Tensor]:
+        """Frame t: rgb (1, 3, H, W) and normalised depth_lr (1, 1, h, w)."""
+        shift = t % 64
+        window = slice(shift, shift + self._size[1])
+        middle = self._scale // 2
+        return self._rgb[..., window].contiguous(), self._depth[..., window][
+            ..., middle :: self._scale, middle :: self._scale
+        ].contiguous()
+
+
+class Clock:
+    """Times single steps, waiting for the device, and the peak of memory meanwhile."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+
+    def times(self, step: Callable[[int], Any], warm_up: int, frames: int) -> list[float]:
+        """Milliseconds of each of ``frames`` steps after ``warm_up`` others."""
+        for t in range(warm_up):
+            step(t)
+        self._reset_peak()
+        times = []
+        for t in range(warm_up, warm_up + frames):
+            self._wait()
+            start = time.perf_counter()
+            step(t)
+            self._wait()
+            times.append(1e3 * (time.perf_counter() - start))
+        return times
+
+    def _wait(self) -> None:
+        if self._cuda:
+            torch.cuda.synchronize()
+
+    def _reset_peak(self) -> None:
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats()
+            return
+        with contextlib.suppress(OSError):  # not Linux, or not allowed: the peak is that of the whole process so far
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def peak_mb(self) -> float:
+        """Peak since the measurement began."""
+        if self._cuda:
+            return torch.cuda.max_memory_allocated() / 1e6
+        try:
+            status = Path("/proc/self/status").read_text()
+            return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+        except (OSError, IndexError):
+            return float("nan")
+
+
+def matrix_product_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Measured GFLOP/s of a large square matrix product; on CUDA in float32 with TF32 where convolutions take it."""
+    best = 0.0
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        for size in (_PEAK_SIZES[device.type] // n for n in (8, 4, 2, 1)):
+            a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+            shortest = min(Clock(device).times(lambda _, a=a, b=b: torch.mm(a, b), 2, 5))
+            best = max(best, 2 * size**3 / shortest / 1e6)
+            if shortest > _LONG_PRODUCT_MS:  # a type that this CPU only emulates: larger ones would take minutes
+                break
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    return best
+
+
+def _gflop(step: Callable[[int], Any]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        step(0)
+    return counter.get_total_flops() / 1e9
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured: a model at a size, on a device, in a precision."""
+
+    name: str
+    model: STDNet | RecurrentNet
+    info: CheckpointInfo
+    height: int
+    width: int
+    scale: int
+    placement: Placement
+
+    def placed(self, dtype: torch.dtype) -> STDNet:
+        """A copy of the model where it runs, in channels_last."""
+        return copy.deepcopy(self.model).to(self.placement.device, dtype, memory_format=torch.channels_last)
+
+    @property
+    def scene(self) -> MovingScene:
+        """Its frames."""
+        return MovingScene(self.height, self.width, self.scale, self.placement.device)
+
+
+def measure(
+    case: Case,
+    mode: str,
+    frames: int,
+    peak: float,
+    *,
+    compiled: bool = False,
+    cuda_graph: bool = False,
+    threads: int | None = None,
+) -> Measurement:
+    """Time one mode of one case.
+
+    Args:
+        peak: GFLOP/s to relate the speed to.
+        compiled, cuda_graph: run the stream so.
+        threads: CPU threads for ONNX Runtime.
+    """
+    config = case.model.config
+    runner: dict[str, Callable[[], tuple[Callable[[int], Any], int, int, float, Any]]] = {
+        "naive": lambda: _naive(case),
+        "offline": lambda: _offline(case),
+        "frame": lambda: _frame(case),
+        "onnx": lambda: _onnx(case, threads),
+    }
+    if mode in runner:
+        step, warm_up, calls, per_step, stream = runner[mode]()
+        engine = "onnxruntime" if mode == "onnx" else "eager"
+    else:
+        latency = int(mode.removeprefix("latency"))
+        step, warm_up, calls, per_step, stream = _stream(case, latency, compiled, cuda_graph)
+        engine = " ".join(["compiled"] * compiled + ["cuda-graph"] * cuda_graph) or "eager"
+    clock = Clock(case.placement.device)
+    slow = mode in ("naive", "offline")
+    times = clock.times(step, warm_up, max(2, frames // 8) if slow else frames)
+    times = [t / per_step for t in times]
+    peak_mb = clock.peak_mb()
+    gflop = None
+    if engine == "eager":
+        gflop = _gflop(step) / per_step
+    median = float(np.median(times))
+    return Measurement(
+        model=case.name,
+        size=f"{case.width}x{case.height}",
+        scale=case.scale,
+        device=str(case.placement.device),
+        precision="fp32" if mode in ("naive", "onnx") else case.placement.precision,
+        mode="causal" if config.causal and mode == "latency0" else mode,
+        engine=engine,
+        frames=int(len(times) * per_step),
+        median_ms=median,
+        p95_ms=float(np.percentile(times, 95)),
+        p99_ms=float(np.percentile(times, 99)),
+        frames_per_s=1e3 / median,
+        calls=calls,
+        gflop=gflop,
+        peak_share=None if gflop is None else gflop / median * 1e3 / peak,
+        state_mb=0.0 if stream is None else stream.state_bytes() / 1e6,
+        peak_mb=peak_mb,
+    )
+
+
+def _frame(case: Case) -> tuple:
+    placement = case.placement
+    upsampler = DepthUpsampler.from_model(
+        case.model, case.info, method="stdnet", device=str(placement.device), precision=placement.precision
+    )
+    scene = case.scene
+
+    def arrays(t: int) -> tuple[np.ndarray, np.ndarray]:
+        rgb, depth = scene[t]
+        colour = (rgb[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+        return colour, (_SCENE_M * depth[0, 0]).cpu().numpy()
+
+    frames = [arrays(t) for t in range(_FRAMES_KEPT)]
+    return lambda t: upsampler.step(*frames[t % _FRAMES_KEPT]), 5, 0, 1.0, None
+
+
+def _stream(case: Case, latency: int, compiled: bool, cuda_graph: bool) -> tuple:
+    model = case.placed(case.placement.dtype)
+    if compiled or cuda_graph:
+        stream: Any = FixedStreamingSTDNet(model, latency, compiled=compiled, cuda_graph=cuda_graph)
+    else:
+        stream = StreamingSTDNet(model, latency)
+    scene = case.scene
+    plan = Schedule.of(model.config, latency).steady
+    warm_up = max(3, 1 - min(value.frame for value in plan.reads()))
+    return lambda t: stream.step(*scene[t]), warm_up, plan.module_calls, 1.0, stream
+
+
+def _naive(case: Case) -> tuple:
+    before, after = naive_window(case.model.config)
+    model = case.model.to(case.placement.device)
+    scene = case.scene
+
+    def step(t: int) -> None:
+        window = [scene[t + i] for i in range(before + after + 1)]
+        naive_depth(model, torch.cat([f[0] for f in window]), torch.cat([f[1] for f in window]))
+
+    return step, 1, naive_calls(case.model.config), 1.0, None
+
+
+def _offline(case: Case) -> tuple:
+    model = case.placed(case.placement.dtype)
+    stream = StreamingSTDNet(model, whole_clip_latency(model.config))
+    scene = case.scene
+
+    def step(_: int) -> None:
+        for t in range(_OFFLINE_FRAMES):
+            stream.step(*scene[t])
+        stream.flush()
+
+    calls = Schedule.of(model.config, stream.latency).steady.module_calls
+    return step, 1, calls, float(_OFFLINE_FRAMES), None
+
+
+def _onnx(case: Case, threads: int | None) -> tuple:
+    import tempfile
+
+    from stdnet_core.export.streaming import ExportSize, export_onnx
+    from stdnet_core.inference.onnx_engine import OnnxEngine
+
+    require("onnxruntime", extra="export")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export_onnx(case.model, case.info, path, ExportSize(case.height, case.width, case.scale))
+        engine = OnnxEngine(path, threads=threads)
+    scene = case.scene
+
+    def step(t: int) -> None:
+        rgb, depth = scene[t]
+        engine.step(rgb[0].permute(1, 2, 0).cpu().numpy(), depth[0, 0].cpu().numpy())
+
+    return step, 3, Schedule.of(case.model.config, 0).steady.module_calls, 1.0, engine
+
+
+def relative_error(case: Case, frames: int = 4) -> float:
+    """RMS difference of the case's precision to float32, as a share of the RMS residual over bilinear interpolation."""
+    outputs = []
+    for dtype in (torch.float32, case.placement.dtype):
+        stream = StreamingSTDNet(case.placed(dtype))
+        outputs.append([stream.step(*case.scene[t]).depth for t in range(frames)][-1])
+    low = LowResolutionDepth(case.scene[frames - 1][1], case.scale)
+    residual = outputs[0] - low.bilinear_base()
+    return float((outputs[1] - outputs[0]).square().mean().sqrt() / residual.square().mean().sqrt())
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    processor = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                processor = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    return {
+        "processor": processor,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "stdnet": __version__,
+    }

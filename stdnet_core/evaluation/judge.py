@@ -1,0 +1,400 @@
+"""Every method on every depth camera: the library of ``python -m stdnet_core.accuracy``.
+
+A *cell* is a camera at a ratio (:mod:`stdnet_core.data.sensors.cell`). In each cell the methods of this project are
+compared with the best of their rivals, which is what a user has without it: the raw input with filled holes,
+interpolation, joint bilateral upsampling, and librealsense's filters where they are installed. Methods with a memory
+are also run without it, beginning anew with every frame, which tells what history is worth."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from stdnet_core import checkpoints
+from stdnet_core.data.augmentation import stand_still
+from stdnet_core.data.clip import RgbdClip
+from stdnet_core.data.protocol import LowResolution
+from stdnet_core.data.rgbd_sequence import RgbdSequence, frame_indices
+from stdnet_core.data.sensors.cell import Cell, scene_gain
+from stdnet_core.errors import ConfigError
+from stdnet_core.evaluation import librealsense
+from stdnet_core.evaluation.methods import CLASSICAL, Runner
+from stdnet_core.evaluation.scoring import FAULTLESS_CM
+from stdnet_core.evaluation.sequence import evaluate_sequence
+from stdnet_core.inference import MAX_LATENCY, DepthUpsampler
+
+RIVALS = ("nearest", "bilinear", "joint_bilateral", "librealsense")
+"""What a user has without this project. At x1 ``nearest`` is the raw input with its holes filled."""
+FILTER = "guided_temporal"
+ALONE = " without history"
+"""Ends the name of a method that begins anew with every frame."""
+FIGURES = (
+    "rmse_cm",
+    "mae_cm",
+    "edge_rmse_cm",
+    "flicker_cm",
+    "tepe_cm",
+    "measured_rmse_cm",
+    "measured_mae_cm",
+    "hole_rmse_cm",
+    "hole_mae_cm",
+    "confidence_error",
+)
+SPLIT_BELOW = 4
+"""Ratio under which measured pixels and holes are judged apart."""
+
+_LIBREALSENSE_UP_TO = 2  # ratio at which RealSense depth is filtered before it is upsampled
+_STANDING_NOISE = 1.5 / 255  # deviation of colour's noise where one frame stands for a camera that does not move
+_REAL_FAMILIES = ("reduction", "dtof")  # of cameras that can look at a recording, whose depth has faults of its own
+
+
+@dataclass(frozen=True)
+class Group:
+    """Clips of a kind, in memory.
+
+    Attributes:
+        name: ``procedural``, ``rendered`` or ``real``.
+        clips: all of one size.
+    """
+
+    name: str
+    clips: Sequence[RgbdClip]
+
+    def suits(self, cell: Cell) -> bool:
+        """Whether the camera can look at these clips. Recordings have faults of their own: no other camera's are
+        simulated on them, and where depth stays as fine as the recording, taking out its noise would count as an
+        error."""
+        return self.name != "real" or (cell.sensor.family in _REAL_FAMILIES and cell.ratio >= SPLIT_BELOW)
+
+
+class ClipSequence:
+    """A clip as a sequence."""
+
+    def __init__(self, clip: RgbdClip) -> None:
+        self._clip = clip
+
+    @property
+    def name(self) -> str:
+        """Of the clip."""
+        return self._clip.name
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self._clip.frame_size
+
+    @property
+    def intrinsics(self) -> torch.Tensor | None:
+        """(3, 3) or None."""
+        return self._clip.intrinsics
+
+    def __len__(self) -> int:
+        return len(self._clip)
+
+    def clip(self, start: int, length: int, stride: int = 1) -> RgbdClip:
+        """See :class:`stdnet_core.data.rgbd_sequence.RgbdSequence`."""
+        indices = frame_indices(self, start, length, stride)
+        if stride == 1:
+            return self._clip.frames(start, start + length)
+        frames = list(indices)
+        return replace(
+            self._clip,
+            rgb=self._clip.rgb[frames],
+            depth=self._clip.depth[frames],
+            valid=self._clip.valid[frames],
+            flow=None,
+            depth_lr=None,
+            stamps=None,
+        )
+
+
+def read_clip(sequence: RgbdSequence, frames: int, size: tuple[int, int]) -> RgbdClip:
+    """The first frames of a sequence, cut to at most ``size`` (H, W) around their centre."""
+    clip = replace(sequence.clip(0, min(frames, len(sequence))), depth_lr=None)
+    height, width = (min(have, want) for have, want in zip(clip.frame_size, size, strict=True))
+    top, left = (clip.frame_size[0] - height) // 2, (clip.frame_size[1] - width) // 2
+    return clip.crop(top, left, height, width).contiguous()
+
+
+def standing(clip: RgbdClip, frames: int) -> RgbdClip:
+    """A camera that stands still: the clip's first frame, again and again, with new noise on colour."""
+    return stand_still(clip, frames, _STANDING_NOISE, torch.Generator().manual_seed(0))
+
+
+@dataclass(frozen=True)
+class Task:
+    """One clip in one cell.
+
+    Attributes:
+        cell: camera and ratio.
+        group: name of the group.
+        clip: number in the group.
+        standing: the camera stands still, and only methods with a memory are run.
+    """
+
+    cell: Cell
+    group: str
+    clip: int
+    standing: bool = False
+
+    @property
+    def key(self) -> str:
+        """Identifies it in a file of results."""
+        return f"{'standing ' if self.standing else ''}{self.cell} {self.group} {self.clip}"
+
+
+class Judge:
+    """Runs tasks; one a process, since its networks are loaded once.
+
+    Args:
+        groups: the clips.
+        networks: files or names of checkpoints.
+        device: of networks and figures.
+    """
+
+    def __init__(self, groups: Iterable[Group], networks: Sequence[str], device: str = "auto") -> None:
+        logging.getLogger("stdnet_core.inference").setLevel(logging.ERROR)  # it would say the same for every method
+        self.groups = {group.name: group for group in groups}
+        self._device = device
+        self._networks: dict[str, Any] = {}
+        for name in networks:
+            model, info = checkpoints.load(name)
+            if info.name in self._networks or info.name in (*CLASSICAL, *RIVALS):
+                raise ConfigError(f"two methods are called {info.name!r}; rename {name}")
+            self._networks[info.name] = model, info
+
+    def run(self, task: Task) -> dict[str, Any]:
+        """Figures of every method: ``figures[method][name]``, ``by_frame[method][name]`` (a list), and ``notices``."""
+        clip = self.groups[task.group].clips[task.clip]
+        if task.standing:
+            clip = standing(clip, len(clip))
+        if task.group != "real":
+            gain = scene_gain(clip.depth, task.cell.sensor)
+            clip = replace(clip, depth=clip.depth * gain)
+        result = evaluate_sequence(
+            ClipSequence(clip),
+            self._runners(task),
+            LowResolution(task.cell.ratio, sensor=task.cell.sensor, seed=task.clip),
+            by_frame=True,
+        )
+        figures = {
+            method: {name: values[name] for name in (*FIGURES, "ms_per_frame")}
+            for method, values in result.figures.items()
+        }
+        by_frame = {
+            method: {
+                name: [frame[method][name] for frame in result.by_frame] for name in ("rmse_cm", "mae_cm", "flicker_cm")
+            }
+            for method in figures
+        }
+        return {"sequence": clip.name, "figures": figures, "by_frame": by_frame, "notices": result.notices}
+
+    def _runners(self, task: Task) -> dict[str, Runner]:
+        # float32 everywhere: figures that back a checkpoint must not depend on the machine
+        settings = {"device": self._device, "precision": "fp32", "mask_unsupported": False}
+        runners: dict[str, Runner] = {}
+        for name, (model, info) in self._networks.items():
+            latency = 0 if info.config.causal else MAX_LATENCY
+            for forgetful in (False, True):
+                upsampler = DepthUpsampler.from_model(model, info, method="stdnet", latency=latency, **settings)
+                runners[name + ALONE * forgetful] = Runner(upsampler, forgetful=forgetful)
+        for forgetful in (False, True):
+            upsampler = DepthUpsampler(method=FILTER, **settings)
+            runners[FILTER + ALONE * forgetful] = Runner(upsampler, forgetful=forgetful)
+        if task.standing:
+            return runners
+        for name in RIVALS[:-1]:
+            runners[name] = Runner.classical(name, self._device)
+        if task.cell.ratio <= _LIBREALSENSE_UP_TO and librealsense.installed():
+            runners["librealsense"] = Runner(librealsense.LibrealsenseFilters())
+        return runners
+
+
+def tasks_of(groups: Iterable[Group], cells: Iterable[Cell], standing_cells: Iterable[Cell]) -> list[Task]:
+    """Every clip in every cell that suits it."""
+    groups = list(groups)
+    tasks = [
+        Task(cell, group.name, number)
+        for cell in cells
+        for group in groups
+        if group.suits(cell)
+        for number in range(len(group.clips))
+    ]
+    return tasks + [
+        Task(cell, group.name, number, standing=True)
+        for cell in standing_cells
+        for group in groups
+        if group.name != "real"
+        for number in range(len(group.clips))
+    ]
+
+
+# --- from results to ratios ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """Figures of one cell, group and region, means over its clips.
+
+    Attributes:
+        cell, group: of the row.
+        region: ``all``, or ``measured`` or ``holes`` where these are judged apart.
+        figures: method -> figure (``rmse_cm``, ``mae_cm``, ...) -> geometric mean over the clips, in cm.
+        rival: figure -> name of the best rival.
+    """
+
+    cell: Cell
+    group: str
+    region: str
+    figures: dict[str, dict[str, float]]
+    rival: dict[str, str]
+
+    @property
+    def faultless(self) -> bool:
+        """Whether the best rival has no error to speak of."""
+        return self.figures[self.rival["rmse_cm"]]["rmse_cm"] < FAULTLESS_CM
+
+    def ratio(self, method: str, figure: str) -> float:
+        """Of a method's figure to that of the best rival; NaN where that is 0 or unknown."""
+        if figure not in self.rival:
+            return math.nan
+        best = self.figures[self.rival[figure]][figure]
+        return self.figures[method][figure] / best if best > 0 else math.nan
+
+
+def rows_of(results: Mapping[str, Mapping[str, Any]], tasks: Iterable[Task]) -> list[Row]:
+    """The matrix, from the results of its tasks by key; what has not been run is left out."""
+    collected: dict[tuple[Cell, str], list[Mapping[str, Any]]] = {}
+    for task in tasks:
+        if not task.standing and task.key in results:
+            collected.setdefault((task.cell, task.group), []).append(results[task.key]["figures"])
+    rows = []
+    for (cell, group), clips in collected.items():
+        regions = {"measured": "measured_", "holes": "hole_"} if cell.ratio < SPLIT_BELOW else {"all": ""}
+        for region, prefix in regions.items():
+            figures = {method: _means([clip[method] for clip in clips], prefix) for method in clips[0]}
+            if all(math.isnan(values["rmse_cm"]) for values in figures.values()):
+                continue  # a camera without holes
+            names = [name for name in RIVALS if name in figures]
+            compared = {name: value for name, value in figures[names[0]].items() if name != "confidence_error"}
+            present = [name for name, value in compared.items() if math.isfinite(value)]
+            rival = {figure: min(names, key=lambda name: figures[name][figure]) for figure in present}
+            rows.append(Row(cell, group, region, figures, rival))
+    return rows
+
+
+def _means(clips: Sequence[Mapping[str, float]], prefix: str) -> dict[str, float]:
+    """Geometric means over clips of the figures of a region; those of change and of edges are of all pixels."""
+    names = {name: prefix + name for name in ("rmse_cm", "mae_cm")}
+    names |= {name: name for name in ("edge_rmse_cm", "flicker_cm", "tepe_cm")}
+    means = {name: _geometric_mean(clip[source] for clip in clips) for name, source in names.items()}
+    return means | {"confidence_error": _mean(clip["confidence_error"] for clip in clips)}
+
+
+def _geometric_mean(values: Iterable[float]) -> float:
+    known = [value for value in values if math.isfinite(value)]
+    if not known:
+        return math.nan
+    return math.exp(sum(math.log(max(value, 1e-9)) for value in known) / len(known))
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if math.isfinite(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+_KINDS = {
+    "stereo": "stereo",
+    "phase_tof": "phase time of flight",
+    "dtof": "direct time of flight",
+    "phone_lidar": "phone lidar",
+    "reduction": "reductions",
+}
+
+
+def by_kind(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Rows with an error to speak of, by kind of camera, fine or coarse depth, region, and recordings apart."""
+    kinds: dict[str, list[Row]] = {}
+    for row in rows:
+        if not row.faultless:
+            depth = f"under x{SPLIT_BELOW}, {row.region}" if row.cell.ratio < SPLIT_BELOW else f"from x{SPLIT_BELOW} on"
+            recorded = ", of recordings" if row.group == "real" else ""
+            kinds.setdefault(f"{_KINDS[row.cell.sensor.family]} {depth}{recorded}", []).append(row)
+    return kinds
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One line on a method.
+
+    Attributes:
+        mean: figure -> geometric mean of its ratio to the best rival, over all rows.
+        worst: figure -> the largest ratio, and where it is.
+        confidence: by how much confidence is off (:data:`stdnet_core.evaluation.scoring.FIGURES`), mean over the rows.
+    """
+
+    mean: dict[str, float]
+    worst: dict[str, tuple[float, str]]
+    confidence: float
+
+
+def summarize(rows: Iterable[Row], method: str) -> Summary:
+    """Worst row and geometric mean of a method's RMSE, MAE and flicker in ratios to the best rival.
+
+    Rows in which the best rival has no error are left out; what a method does there is told apart."""
+    mean, worst = {}, {}
+    judged = [row for row in rows if method in row.figures and not row.faultless]
+    for figure in ("rmse_cm", "mae_cm", "flicker_cm"):
+        ratios = [(row.ratio(method, figure), f"{row.cell} {row.group} {row.region}") for row in judged]
+        ratios = [(ratio, where) for ratio, where in ratios if math.isfinite(ratio)]
+        mean[figure] = _geometric_mean(ratio for ratio, _ in ratios)
+        worst[figure] = max(ratios, default=(math.nan, "nothing"))
+    return Summary(mean, worst, _mean(row.figures[method]["confidence_error"] for row in judged))
+
+
+def history_gain(results: Mapping[str, Mapping[str, Any]], tasks: Iterable[Task], method: str) -> dict[str, Any]:
+    """What a method's history is worth: each figure with it, divided by the same without.
+
+    Returns:
+        ``cells``: cell -> figure -> gain over whole clips (geometric mean over clips), and ``frames``: figure -> gain
+        by the number of frames seen, over all cells. Below 1 is a gain.
+    """
+    collected: dict[str, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
+    curves: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
+    for task in tasks:
+        result = results.get(task.key)
+        if result is None or method + ALONE not in result["figures"]:
+            continue
+        pair = result["figures"][method], result["figures"][method + ALONE]
+        collected.setdefault(str(task.cell), []).append(pair)
+        curves.append((result["by_frame"][method], result["by_frame"][method + ALONE]))
+    names = ("rmse_cm", "mae_cm", "flicker_cm")
+    cells = {
+        cell: {
+            name: _geometric_mean(_quotient(with_[name], without[name]) for with_, without in pairs) for name in names
+        }
+        for cell, pairs in collected.items()
+    }
+    length = max((len(with_["rmse_cm"]) for with_, _ in curves), default=0)
+    frames = {
+        name: [
+            _geometric_mean(
+                _quotient(with_[name][i], without[name][i]) for with_, without in curves if i < len(with_[name])
+            )
+            for i in range(length)
+        ]
+        for name in names
+    }
+    return {"cells": cells, "frames": frames}
+
+
+def _quotient(a: float | None, b: float | None) -> float:
+    """a / b; NaN where one of them is unknown or b is next to nothing."""
+    if a is None or b is None or not (math.isfinite(a) and math.isfinite(b)) or b < FAULTLESS_CM:
+        return math.nan
+    return a / b

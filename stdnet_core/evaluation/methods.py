@@ -1,0 +1,154 @@
+"""The methods that are compared: the model and the classical ones, run side by side over the frames of a sequence."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from stdnet_core.inference import DepthUpsampler, UpsampledDepth
+
+CLASSICAL = ("nearest", "bilinear", "bicubic", "joint_bilateral", "guided_temporal")
+FORGETFUL = "model_without_history"
+"""The model, beginning anew with every frame."""
+METHODS = ("model", FORGETFUL, *CLASSICAL)
+
+_Frame = TypeVar("_Frame")
+
+
+class Said(NamedTuple):
+    """What a method made of a frame, (H, W) each: depth in metres, where it would show it, and its confidence, None if
+    it has none."""
+
+    depth: np.ndarray
+    shown: np.ndarray
+    confidence: np.ndarray | None
+
+
+class Method(Protocol):
+    """What :func:`run_together` runs; see :class:`Runner`, which says what each part is."""
+
+    def begin(self) -> None: ...
+
+    def step(self, rgb: np.ndarray, depth_lr: np.ndarray) -> None: ...
+
+    def finish(self) -> None: ...
+
+    @property
+    def ready(self) -> int: ...
+
+    def pop(self) -> Said: ...
+
+    @property
+    def ms_per_frame(self) -> float: ...
+
+    @property
+    def notices(self) -> list[str]: ...
+
+
+class Runner:
+    """One method on one stream: what it says everywhere, and where it would show it.
+
+    Args:
+        upsampler: with ``mask_unsupported=False``.
+        forgetful: it begins anew with every frame, to see what its history is worth.
+    """
+
+    def __init__(self, upsampler: DepthUpsampler, *, forgetful: bool = False) -> None:
+        self.upsampler = upsampler
+        self.forgetful = forgetful
+        self.seconds = 0.0
+        self.frames = 0
+        self._ready: deque[Said] = deque()
+
+    @classmethod
+    def classical(cls, method: str, device: str = "auto") -> Runner:
+        """A runner of one of :data:`CLASSICAL`."""
+        return cls(DepthUpsampler(method=method, device=device, mask_unsupported=False))
+
+    def begin(self) -> None:
+        """Start a new sequence; time is counted from here."""
+        self.upsampler.reset()
+        self._ready.clear()
+        self.seconds, self.frames = 0.0, 0
+
+    def step(self, rgb: np.ndarray, depth_lr: np.ndarray) -> None:
+        """Give the next frame, (H, W, 3) and (h, w) metres with 0 where invalid."""
+        self.frames += 1
+        result = self._timed(lambda: self.upsampler.step(rgb, depth_lr))
+        if result is not None:
+            self._take(result)
+        if self.forgetful:
+            self.finish()
+
+    def finish(self) -> None:
+        """End the sequence: all frames held back become ready, and the next frame begins a new one."""
+        for result in self._timed(self.upsampler.flush):
+            self._take(result)
+
+    @property
+    def ready(self) -> int:
+        """How many frames can be popped."""
+        return len(self._ready)
+
+    def pop(self) -> Said:
+        """The oldest ready frame."""
+        return self._ready.popleft()
+
+    @property
+    def ms_per_frame(self) -> float:
+        """Mean time of a frame since :meth:`begin`."""
+        return 1e3 * self.seconds / max(self.frames, 1)
+
+    @property
+    def notices(self) -> list[str]:
+        """What it has to say to the user."""
+        return list(self.upsampler.notices)
+
+    def _take(self, result: UpsampledDepth) -> None:
+        self._ready.append(Said(result.depth, result.shown, result.confidence))
+
+    def _timed(self, call: Callable):
+        begin = time.perf_counter()
+        result = call()
+        self.seconds += time.perf_counter() - begin
+        return result
+
+
+def run_together(
+    runners: Mapping[str, Method], frames: Iterable[_Frame], inputs: Callable[[_Frame], tuple[np.ndarray, np.ndarray]]
+) -> Iterator[tuple[_Frame, dict[str, Said]]]:
+    """Run methods on a sequence from its beginning, each as late as it is.
+
+    Args:
+        runners: by name.
+        frames: anything, one after the other.
+        inputs: colour (H, W, 3) and depth (h, w) of one of them.
+
+    Yields:
+        Each frame with what every method made of it (:meth:`Runner.pop`), once all of them have.
+    """
+    waiting: deque[_Frame] = deque()
+    for runner in runners.values():
+        runner.begin()
+
+    def finished() -> Iterator[tuple[_Frame, dict[str, Said]]]:
+        while waiting and all(runner.ready for runner in runners.values()):
+            yield waiting.popleft(), {name: runner.pop() for name, runner in runners.items()}
+
+    for frame in frames:
+        waiting.append(frame)
+        for runner in runners.values():
+            runner.step(*inputs(frame))
+        yield from finished()
+    for runner in runners.values():
+        runner.finish()
+    yield from finished()
+
+
+def notices_of(runners: Mapping[str, Method]) -> dict[str, list[str]]:
+    """What the methods had to say, by method."""
+    return {name: notices for name, runner in runners.items() if (notices := runner.notices)}

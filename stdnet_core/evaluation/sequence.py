@@ -1,0 +1,204 @@
+"""Runs several upsampling methods side by side over RGB-D sequences and scores them; the library of
+``python -m stdnet_core.evaluate``.
+
+Every method sees the same low-resolution depth through the same :class:`DepthUpsampler` that runs live, frame by
+frame, so the memory does not grow with the length of a sequence, and is scored on the same pixels
+(:mod:`stdnet_core.evaluation.scoring`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from stdnet_core.data.clip import RgbdClip
+from stdnet_core.data.protocol import PROTOCOL_CLIPS, LowResolution, sensor_range, simulated_camera
+from stdnet_core.data.rgbd_sequence import RgbdSequence
+from stdnet_core.data.sensors.dtof import Dtof
+from stdnet_core.errors import DataError
+from stdnet_core.evaluation.methods import Method, Runner, notices_of, run_together
+from stdnet_core.evaluation.scoring import ScoredFrame, VideoScore
+from stdnet_core.inference.fill import measured_here
+from stdnet_core.inference.frames import Geometry
+from stdnet_core.optical_flow import estimate_flow
+from stdnet_core.short_repr import short_repr
+
+_CHUNK = 8  # frames read at once
+
+
+@dataclass(frozen=True)
+class EvaluationFrame:
+    """One frame as the methods and the scores take it.
+
+    Attributes:
+        rgb: (H, W, 3) float32, 0..1.
+        target: (H, W) metres, 0 invalid.
+        depth_lr: (h, w) metres, 0 invalid.
+        flow: (2, H, W) px from the previous frame to this one; None for the first frame.
+        true_flow: whether the flow is the data's own, not an estimate.
+    """
+
+    rgb: np.ndarray
+    target: np.ndarray
+    depth_lr: np.ndarray
+    flow: np.ndarray | None
+    true_flow: bool
+
+    __repr__ = short_repr
+
+
+@dataclass(frozen=True)
+class SequenceResult:
+    """What came out of one sequence.
+
+    Attributes:
+        figures: ``figures[method][name]``, see :data:`stdnet_core.evaluation.scoring.FIGURES`, and ``ms_per_frame``.
+        by_frame: those of each frame, if they were asked for.
+        frames: how many were scored.
+        flow: ``true``, ``estimated``, ``mixed`` or ``none`` (a single frame).
+        range_m: depth range of the simulated dToF sensor in metres, None without one.
+        clip_truth_m: metres that true depth was clipped to, None where it was not.
+        notices: what the methods had to say, by method.
+    """
+
+    figures: dict[str, dict[str, float]]
+    by_frame: list[dict[str, dict[str, float]]]
+    frames: int
+    flow: str
+    range_m: float | None
+    clip_truth_m: float | None
+    notices: dict[str, list[str]]
+
+    __repr__ = short_repr
+
+
+def read_frames(
+    sequence: RgbdSequence,
+    low_resolution: LowResolution,
+    *,
+    frames: int | None = None,
+    range_m: float = 20.0,
+    clip_truth: float = math.inf,
+) -> Iterator[EvaluationFrame]:
+    """Frames of a sequence with low-resolution depth and flow, read a few at a time.
+
+    Args:
+        frames: at most so many, from the first.
+        range_m: of the simulated sensor; readings beyond it become it.
+        clip_truth: true depth beyond so many metres becomes that, for the simulated sensor, too.
+
+    Raises:
+        DataError: a frame cannot be read, or low-resolution depth is asked from a source without it.
+    """
+    count = min(frames or len(sequence), len(sequence))
+    camera = simulated_camera(sequence, low_resolution, range_m) if low_resolution.simulated else None
+    last_rgb: np.ndarray | None = None
+    for start in range(0, count, _CHUNK):
+        first = max(start - 1, 0)  # with the frame before, for the flow that leads here
+        clip = sequence.clip(first, min(start + _CHUNK, count) - first)
+        new = start - first
+        depth = (clip.depth * clip.valid).clamp(max=clip_truth)
+        low = _own_depth(clip)[new:] if camera is None else camera.measure(depth[new:], clip.rgb[new:])
+        for i in range(new, len(clip)):
+            rgb = clip.rgb[i].permute(1, 2, 0).contiguous().numpy()
+            flow = None
+            if last_rgb is not None:
+                if clip.flow is not None:
+                    flow = clip.flow[i - 1].numpy()
+                else:
+                    flow = estimate_flow(_bytes(last_rgb), _bytes(rgb))
+            yield EvaluationFrame(rgb, depth[i, 0].numpy(), low[i - new, 0].numpy(), flow, clip.flow is not None)
+            last_rgb = rgb
+
+
+def _own_depth(clip: RgbdClip) -> torch.Tensor:
+    if clip.depth_lr is None:
+        raise DataError(f"{clip.name}: it has no low-resolution depth of its own; simulate it with --lr simulated")
+    return clip.depth_lr
+
+
+def _bytes(rgb: np.ndarray) -> np.ndarray:
+    return (rgb * 255).round().astype(np.uint8)
+
+
+def evaluate_sequence(
+    sequence: RgbdSequence,
+    runners: Mapping[str, Method],
+    low_resolution: LowResolution,
+    *,
+    kind: str = "",
+    frames: int | None = None,
+    clip_truth: float | None = None,
+    device: str = "cpu",
+    by_frame: bool = False,
+    on_frame: Callable[[int, EvaluationFrame, ScoredFrame], None] | None = None,
+) -> SequenceResult:
+    """Score methods on one sequence.
+
+    Args:
+        sequence: to read.
+        runners: a runner for each method's name.
+        low_resolution: what they get.
+        kind: of the source, for the conventions of the paper's data sets.
+        frames: at most so many, from the first.
+        clip_truth: true depth beyond so many metres becomes that (infinite: none does); None: as the paper has it for
+            this kind of source, see :data:`PROTOCOL_CLIPS`.
+        device: that scores are computed on.
+        by_frame: also keep the figures of each frame.
+        on_frame: called with the number, the frame and what was scored (each method's depth among it), e.g. to draw it.
+
+    Raises:
+        DataError: the sequence cannot be read, or has no true depth.
+    """
+    given = getattr(low_resolution.sensor.measurement, "range_m", None)
+    range_m = given if given is not None else sensor_range(sequence, kind, frames)
+    clip_truth = PROTOCOL_CLIPS.get(kind, math.inf) if clip_truth is None else clip_truth
+    baseline = runners["bilinear"] if "bilinear" in runners else Runner.classical("bilinear", device)
+    everyone = {**runners, "bilinear": baseline}
+    score = VideoScore(list(runners), device, by_frame=by_frame)
+    kinds_of_flow: set[bool] = set()
+    measured = False
+    source = read_frames(sequence, low_resolution, frames=frames, range_m=range_m, clip_truth=clip_truth)
+    for frame, results in run_together(everyone, source, lambda frame: (frame.rgb, frame.depth_lr)):
+        measured = measured or bool((frame.target > 0).any())
+        if frame.flow is not None:
+            kinds_of_flow.add(frame.true_flow)
+        scored = ScoredFrame(
+            frame.rgb,
+            frame.target,
+            {name: results[name].depth for name in runners},
+            {name: results[name].shown for name in runners},
+            results["bilinear"].depth,
+            frame.flow,
+            _measured(frame),
+            {name: results[name].confidence for name in runners if results[name].confidence is not None},
+        )
+        score.add(scored)
+        if on_frame is not None:
+            on_frame(score.frames - 1, frame, scored)
+    if not measured:
+        raise DataError(f"{sequence.name}: it has no true depth to compare with; evaluation needs some")
+
+    figures = score.figures()
+    for name, runner in runners.items():
+        figures[name]["ms_per_frame"] = runner.ms_per_frame
+    flow = {(): "none", (True,): "true", (False,): "estimated"}.get(tuple(kinds_of_flow), "mixed")
+    return SequenceResult(
+        figures,
+        score.figures_by_frame(),
+        score.frames,
+        flow,
+        range_m if low_resolution.simulated and isinstance(low_resolution.sensor.measurement, Dtof) else None,
+        clip_truth if math.isfinite(clip_truth) else None,
+        notices_of(runners),
+    )
+
+
+def _measured(frame: EvaluationFrame) -> np.ndarray:
+    """Pixels (H, W) whose own cell of the input has a measurement."""
+    height, width = frame.target.shape
+    covered = Geometry.native((height, width), frame.depth_lr.shape).covered
+    return measured_here(frame.depth_lr > 0, *covered)[:height, :width]

@@ -1,0 +1,1 @@
+"""Networks as ONNX files: ``python -m stdnet_core.export``."""

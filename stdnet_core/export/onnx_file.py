@@ -1,0 +1,104 @@
+"""Traces a module and writes it as an ONNX file, with what the file says about its network."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from stdnet_core.checkpoints import CheckpointInfo
+from stdnet_core.cli import require
+from stdnet_core.errors import ConfigError
+from stdnet_core.streaming.stream import model_fingerprint
+
+OPSET = 18
+
+
+def prepare_output(path: str | Path) -> Path:
+    """The path to write to, with its folder made and the packages for the export there.
+
+    Raises:
+        ConfigError: it does not end in ``.onnx``.
+        StdnetError: a package for the export is missing.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise ConfigError(f"the output {path} must end in .onnx")
+    for package in ("onnx", "onnxscript"):
+        require(package, extra="export")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def export_metadata(model: nn.Module, info: CheckpointInfo, file_format: str, latency: int = 0) -> dict[str, str]:
+    """What every exported file says about its network; all but the format and the fingerprint are JSON."""
+    values = {
+        "config": info.config.to_dict(),
+        "scales": list(info.scales),
+        "depth_range": info.depth_range,
+        "provenance": info.provenance,
+        "metrics": info.metrics,
+        "latency": latency,
+    }
+    texts = {key: json.dumps(value) for key, value in values.items()}
+    return {"format": file_format, "fingerprint": model_fingerprint(model), **texts}
+
+
+def write_onnx(
+    path: Path,
+    graph: nn.Module,
+    arguments: tuple,
+    inputs: list[str],
+    outputs: list[str],
+    metadata: dict[str, str],
+    *,
+    translations: dict[Callable, Callable] | None = None,
+    grad: bool = False,
+) -> None:
+    """Trace a module and write it; the file appears whole or not at all.
+
+    Args:
+        path: of the file, in a folder that exists.
+        arguments: of the module, tensors of the sizes that the file is for.
+        inputs, outputs: names in the file.
+        translations: ONNX of PyTorch operators that its exporter does not know.
+        grad: trace as in training, for modules that cut the image into bands when no gradients are wanted.
+    """
+    with warnings.catch_warnings(), _quiet(), torch.set_grad_enabled(grad):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            graph.eval(),
+            arguments,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=inputs,
+            output_names=outputs,
+            verbose=False,
+            custom_translation_table=translations,
+        )
+    for node in program.model.graph:
+        node.metadata_props.clear()  # source lines of every operator: larger than the weights of a small model
+    program.model.metadata_props.update(metadata)
+    temporary = path.with_name(path.name + ".partial")
+    program.save(str(temporary), external_data=False)
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress and its remarks on packages that it could also support to itself."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

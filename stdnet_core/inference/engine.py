@@ -1,0 +1,165 @@
+"""Engines: what executes a network for :class:`stdnet_core.inference.DepthUpsampler`.
+
+Frames are numpy arrays on both sides, so that each engine can bring them to its device in its own way. STDNet's engines
+see prepared frames: sizes that fit the scale, depth without holes and normalised. The recurrent network's take depth as
+the camera delivers it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from stdnet_core.inference.devices import Placement
+from stdnet_core.inference.frames import pad_colour
+from stdnet_core.model import RecurrentNet, STDNet
+from stdnet_core.model.recurrent import RecurrentState, padded_size
+from stdnet_core.optical_flow import FlowEstimator
+from stdnet_core.short_repr import short_repr
+from stdnet_core.streaming import StreamingSTDNet, StreamOutput
+
+
+@dataclass(frozen=True)
+class EngineOutput:
+    """What an engine returns for a frame, normalised like its input; metres from the recurrent network.
+
+    Attributes:
+        depth: (H, W) float32.
+        error_scale: (H, W) float32, Laplace scale of the error that the network predicts; None if it predicts none.
+        disagreement: (H, W) float32, absolute difference of the two stages' depths; None if unknown.
+    """
+
+    depth: np.ndarray
+    error_scale: np.ndarray | None = None
+    disagreement: np.ndarray | None = None
+
+    __repr__ = short_repr
+
+
+class Engine(Protocol):
+    """Runs the streaming network, whatever executes it."""
+
+    def step(self, rgb: np.ndarray, depth_lr: np.ndarray) -> EngineOutput | None:
+        """Take rgb (H, W, 3), uint8 or float32 in 0..1, and hole-free normalised depth_lr (h, w), H = s h and W = s w;
+        return the frame that is ``latency`` frames old, or None while there is none."""
+
+    def flush(self) -> list[EngineOutput]:
+        """The frames still held back, oldest first; the next step begins a new clip."""
+
+    def reset(self) -> None:
+        """Forget everything; the next step begins a new clip."""
+
+
+class TorchEngine:
+    """The network in PyTorch.
+
+    Args:
+        model: copied, as its device and type may change.
+        latency: frames to wait for, 0 to 8.
+        placement: device and precision.
+    """
+
+    def __init__(self, model: STDNet, latency: int, placement: Placement) -> None:
+        self._device = placement.device
+        model = copy.deepcopy(model).to(self._device, placement.dtype, memory_format=torch.channels_last)
+        self._stream = StreamingSTDNet(model, latency=latency)
+
+    @torch.inference_mode()
+    def step(self, rgb: np.ndarray, depth_lr: np.ndarray) -> EngineOutput | None:
+        """See :class:`Engine`."""
+        colour = unit_range(self._upload(rgb)).permute(2, 0, 1)[None]
+        output = self._stream.step(colour, self._upload(depth_lr)[None, None])
+        return None if output is None else _download(output)
+
+    @torch.inference_mode()
+    def flush(self) -> list[EngineOutput]:
+        """See :class:`Engine`."""
+        return [_download(output) for output in self._stream.flush()]
+
+    def reset(self) -> None:
+        """See :class:`Engine`."""
+        self._stream.reset()
+
+    def _upload(self, array: np.ndarray) -> torch.Tensor:
+        if self._device.type == "cpu":
+            return tensor(array)
+        pinned = torch.empty(array.shape, dtype=tensor(array[:0]).dtype, pin_memory=True)
+        np.copyto(pinned.numpy(), array)
+        return pinned.to(self._device, non_blocking=True)
+
+
+class RecurrentEngine(Protocol):
+    """Runs the recurrent network, whatever executes it."""
+
+    def step(self, rgb: np.ndarray, depth: np.ndarray, ratio: tuple[float, float]) -> EngineOutput:
+        """Take rgb (H, W, 3), uint8 or float32 in 0..1, and depth (h, w) in metres, 0 invalid, whose cells are
+        ``ratio`` (rows, columns) pixels large; return this frame's depth and error scale (H, W) in metres."""
+
+    def reset(self) -> None:
+        """Forget everything; the next step begins a new clip."""
+
+
+class RecurrentTorchEngine:
+    """The recurrent network in PyTorch; see :class:`RecurrentEngine`.
+
+    Args:
+        model: copied, as its device may change.
+        placement: device, and precision of the convolutions.
+    """
+
+    def __init__(self, model: RecurrentNet, placement: Placement) -> None:
+        self._placement = placement
+        self._model = copy.deepcopy(model).to(placement.device, memory_format=torch.channels_last).eval()
+        self._flow = FlowEstimator()
+        self._state: RecurrentState | None = None
+
+    @torch.inference_mode()
+    def step(self, rgb: np.ndarray, depth: np.ndarray, ratio: tuple[float, float]) -> EngineOutput:
+        """See :class:`RecurrentEngine`."""
+        height, width = rgb.shape[:2]
+        padded = pad_colour(rgb, padded_size((height, width)))
+        flow = tensor(self._flow.step(as_bytes(padded)))[None].to(self._placement.device)
+        colour = unit_range(tensor(padded).to(self._placement.device)).permute(2, 0, 1)[None].contiguous()
+        measured = tensor(depth)[None, None].to(self._placement.device)
+        if self._state is None:
+            self._state = self._model.start(colour)
+        reduced = self._placement.dtype != torch.float32
+        with torch.autocast(self._placement.device.type, self._placement.dtype, enabled=reduced):
+            output, self._state = self._model.step(colour, measured, flow, self._state, ratio)
+        depth_out, log_scale = output.depth, output.log_scale
+        return EngineOutput(
+            depth_out[0, 0, :height, :width].float().cpu().numpy(),
+            log_scale[0, 0, :height, :width].float().exp().cpu().numpy(),
+        )
+
+    def reset(self) -> None:
+        """See :class:`RecurrentEngine`."""
+        self._flow.reset()
+        self._state = None
+
+
+def as_bytes(rgb: np.ndarray) -> np.ndarray:
+    """Colour as uint8."""
+    return rgb if rgb.dtype == np.uint8 else (rgb * 255).round().astype(np.uint8)
+
+
+def _download(output: StreamOutput) -> EngineOutput:
+    error_scale = None if output.log_scale is None else output.log_scale.float().exp()
+    stages = output.stage_depths
+    disagreement = (stages[1] - stages[0]).abs() if error_scale is None and len(stages) == 2 else None
+    arrays = (None if x is None else x[0, 0].float().cpu().numpy() for x in (output.depth, error_scale, disagreement))
+    return EngineOutput(*arrays)
+
+
+def tensor(array: np.ndarray) -> torch.Tensor:
+    """The array's memory as a tensor, or a copy of what PyTorch cannot view: read-only arrays (a message's buffer) and
+    reversed ones (``bgr[..., ::-1]``)."""
+    shareable = array.flags.writeable and min(array.strides) >= 0
+    return torch.from_numpy(array if shareable else array.copy())
+
+
+def unit_range(rgb: torch.Tensor) -> torch.Tensor:
+    return rgb if rgb.is_floating_point() else rgb.float().mul_(1 / 255)

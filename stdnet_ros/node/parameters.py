@@ -1,0 +1,382 @@
+"""The node's parameters: one table that declares, validates and documents them.
+
+``python -m stdnet_ros.node.parameters`` prints docs/parameters.md from the table; ``--check FILE`` says whether a file
+is up to date. The table itself needs no ROS."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from stdnet_core.cli import run_cli
+from stdnet_core.depth_units import DepthUnits
+from stdnet_core.errors import ConfigError
+
+ParameterValue = bool | int | float | str | tuple
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter.
+
+    ``default`` gives the type (bool, int, float, str or a tuple of floats). ``runtime`` parameters may change while the
+    node runs; the others only before it is configured, because a model, topic or thread was made from them."""
+
+    name: str
+    default: ParameterValue
+    description: str
+    range: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    runtime: bool = False
+
+    @property
+    def type_name(self) -> str:
+        """The ROS name of the type."""
+        if isinstance(self.default, tuple):
+            return "double_array"
+        return {bool: "bool", int: "integer", float: "double", str: "string"}[type(self.default)]
+
+    def parse(self, value: Any) -> ParameterValue:
+        """``value`` in the parameter's own type; an int is taken for a double.
+
+        Raises:
+            ConfigError: wrong type, out of range or not one of the choices.
+        """
+        parsed = self._typed(value)
+        if self.choices and parsed not in self.choices:
+            raise ConfigError(f"{self.name} must be one of {', '.join(self.choices)}; got {parsed!r}")
+        if self.range is not None and not self.range[0] <= parsed <= self.range[1]:
+            raise ConfigError(f"{self.name} must be between {self.range[0]:g} and {self.range[1]:g}; got {parsed:g}")
+        return parsed
+
+    def _typed(self, value: Any) -> ParameterValue:
+        if isinstance(self.default, tuple):
+            if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+                raise ConfigError(f"{self.name} must be a list of {len(self.default)} numbers; got {value!r}")
+            numbers = list(value)
+            if len(numbers) != len(self.default) or not all(_is_finite_number(n) for n in numbers):
+                raise ConfigError(f"{self.name} must be a list of {len(self.default)} finite numbers; got {numbers!r}")
+            return tuple(float(n) for n in numbers)
+        if isinstance(self.default, float):
+            if not _is_finite_number(value):
+                raise ConfigError(f"{self.name} must be a finite number; got {value!r}")
+            return float(value)
+        if type(value) is not type(self.default):
+            raise ConfigError(f"{self.name} must be of type {self.type_name}; got {value!r}")
+        return value
+
+
+def _is_finite_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+PARAMETERS: tuple[ParameterSpec, ...] = (
+    ParameterSpec(
+        "autostart",
+        True,
+        "Configure and activate at start. Turn off where a lifecycle manager does it.",
+    ),
+    ParameterSpec(
+        "method",
+        "auto",
+        "How depth is upsampled. auto: the network if model is set or weights ship with the package, else "
+        "joint_bilateral; but guided_temporal, which denoises depth and fills its holes at its own resolution, where "
+        "depth is less than 4 times coarser than colour (RealSense, OAK-D, Kinect). stdnet takes such depth, too.",
+        choices=("auto", "stdnet", "guided_temporal", "joint_bilateral", "bilinear", "bicubic", "nearest"),
+    ),
+    ParameterSpec(
+        "model",
+        "auto",
+        "Checkpoint: a name that ships with the package, a .safetensors file, or auto for the shipped live, which "
+        "takes depth of any ratio.",
+    ),
+    ParameterSpec(
+        "device",
+        "auto",
+        "auto, cpu, cuda or cuda:N. A device that is missing or fails falls back to the CPU with a warning.",
+    ),
+    ParameterSpec(
+        "precision",
+        "auto",
+        "Arithmetic of the network. auto: bf16 where the device computes it, else fp16 on CUDA and fp32 on a CPU.",
+        choices=("auto", "fp32", "fp16", "bf16"),
+    ),
+    ParameterSpec(
+        "latency_frames",
+        0,
+        "How many following frames each frame waits for. 0 answers at once; more is more accurate and later.",
+        range=(0, 8),
+    ),
+    ParameterSpec(
+        "max_depth",
+        0.0,
+        "Input depth beyond this many metres is invalid. 0: no limit.",
+        range=(0.0, 10000.0),
+        runtime=True,
+    ),
+    ParameterSpec(
+        "edge_filter",
+        0.0,
+        "Removes flying pixels: those that float between two surfaces which differ by more than this share of the "
+        "depth within 3x3 pixels. 0: off; 0.03 suits clouds.",
+        range=(0.0, 1.0),
+        runtime=True,
+    ),
+    ParameterSpec(
+        "min_confidence",
+        0.0,
+        "Output pixels of a lower confidence become invalid. 0: off.",
+        range=(0.0, 1.0),
+        runtime=True,
+    ),
+    ParameterSpec(
+        "out_of_memory",
+        "cpu",
+        "What follows when clearing the temporal window was not enough: cpu moves the model there, fallback_model "
+        "loads the smaller checkpoint, joint_bilateral goes on without the network.",
+        choices=("cpu", "fallback_model", "joint_bilateral"),
+        runtime=True,
+    ),
+    ParameterSpec("fallback_model", "", "The smaller checkpoint for out_of_memory: fallback_model.", runtime=True),
+    ParameterSpec("color_transport", "raw", "Form of the colour input.", choices=("raw", "compressed")),
+    ParameterSpec("depth_transport", "raw", "Form of the depth input.", choices=("raw", "compressedDepth")),
+    ParameterSpec(
+        "depth_unit",
+        0.0,
+        "Metres per stored unit of input depth, whatever its encoding: 0.001, 0.00390625 (1/256). 0: integers are "
+        "millimetres, floating-point numbers metres.",
+        range=(0.0, 1.0),
+        runtime=True,
+    ),
+    ParameterSpec(
+        "invalid_above",
+        0.0,
+        "Stored depth (not metres) above this value is no measurement. 0: no limit; 65535 of an integer never is one.",
+        range=(0.0, 1e9),
+        runtime=True,
+    ),
+    ParameterSpec(
+        "max_image_pixels",
+        4096 * 3072,
+        "Larger images are refused by their header, before they are decoded.",
+        range=(1, 64_000_000),
+        runtime=True,
+    ),
+    ParameterSpec(
+        "color_rectified",
+        True,
+        "Whether the colour image is free of lens distortion. If not, clouds are undistorted with camera_info's D.",
+        runtime=True,
+    ),
+    ParameterSpec(
+        "registration",
+        "auto",
+        "auto: depth in the colour camera's frame is used as it is, depth of another frame is reprojected if the "
+        "extrinsics are known and refused otherwise. registered: trust that depth lies on the colour image whatever "
+        "its frame says. reproject: always reproject.",
+        choices=("auto", "registered", "reproject"),
+        runtime=True,
+    ),
+    ParameterSpec(
+        "extrinsics",
+        (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+        "Pose of the depth camera in the colour camera's optical frame: x y z in metres and quaternion x y z w. "
+        "All zeros: not given; then tf is asked where tf2_ros is installed.",
+        runtime=True,
+    ),
+    ParameterSpec(
+        "synchronizer",
+        "own",
+        "own pairs nearest stamps; message_filters uses that package; auto uses it where it is installed.",
+        choices=("own", "message_filters", "auto"),
+    ),
+    ParameterSpec(
+        "sync_slop",
+        0.02,
+        "Greatest difference of the stamps of a colour and a depth image, seconds.",
+        range=(0.0, 1.0),
+        runtime=True,
+    ),
+    ParameterSpec(
+        "sync_queue_seconds",
+        2.0,
+        "How long an image may wait for its partner: as much later as depth (or colour) comes, and more. At most "
+        "256 MB of each input wait.",
+        range=(0.05, 60.0),
+    ),
+    ParameterSpec(
+        "use_arrival_time",
+        False,
+        "Pair images by when they arrive, for drivers that set no stamps; output is stamped so too. sync_slop has to "
+        "cover how unevenly they arrive.",
+        runtime=True,
+    ),
+    ParameterSpec(
+        "max_gap",
+        1.0,
+        "A longer pause between frames clears the temporal window, seconds; of a slow camera only a pause of 2.5 of "
+        "its periods.",
+        range=(0.001, 3600.0),
+        runtime=True,
+    ),
+    ParameterSpec(
+        "max_age",
+        0.0,
+        "Frames older than this when their turn comes are dropped, seconds by the node's clock (use_sim_time for "
+        "recordings). 0: never.",
+        range=(0.0, 3600.0),
+        runtime=True,
+    ),
+    ParameterSpec(
+        "depth_encoding",
+        "32FC1",
+        "Encoding of the output: 32FC1 metres (NaN invalid) or 16UC1 millimetres (0 invalid, saturating).",
+        choices=("32FC1", "16UC1"),
+        runtime=True,
+    ),
+    ParameterSpec("points.color", True, "XYZRGB clouds; XYZ if false.", runtime=True),
+    ParameterSpec("points.stride", 1, "The cloud has every N-th row and column.", range=(1, 64), runtime=True),
+)
+
+_BY_NAME = {spec.name: spec for spec in PARAMETERS}
+
+
+def settings_from(values: Mapping[str, Any]) -> SimpleNamespace:
+    """Checked values as attributes (dots become underscores: ``points_stride``).
+
+    Args:
+        values: by parameter name; what is missing takes its default.
+
+    Raises:
+        ConfigError: a value is refused, or values contradict each other.
+    """
+    parsed = {spec.name: spec.parse(values.get(spec.name, spec.default)) for spec in PARAMETERS}
+    if parsed["out_of_memory"] == "fallback_model" and not parsed["fallback_model"]:
+        raise ConfigError("out_of_memory is fallback_model, so fallback_model must name a checkpoint")
+    if parsed["method"] == "stdnet" and not parsed["model"]:
+        raise ConfigError("method is stdnet, so model must name a checkpoint; or set method to auto or joint_bilateral")
+    device = parsed["device"]
+    if device not in ("auto", "cpu", "cuda") and not (device[:5] == "cuda:" and device[5:].isdigit()):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}")
+    quaternion = parsed["extrinsics"][3:]
+    if any(parsed["extrinsics"]) and abs(math.hypot(*quaternion) - 1.0) > 1e-2:
+        raise ConfigError("the quaternion in extrinsics must have length 1 (order x y z qx qy qz qw)")
+    return SimpleNamespace(**{name.replace(".", "_"): value for name, value in parsed.items()})
+
+
+def depth_units(settings: SimpleNamespace) -> DepthUnits:
+    """How stored depth becomes metres."""
+    return DepthUnits(settings.depth_unit or None, settings.invalid_above or None)
+
+
+def refusal(current: Mapping[str, Any], changes: Mapping[str, Any], configured: bool) -> str | None:
+    """Why a change is refused, None if it is accepted.
+
+    Args:
+        current: all present values by name.
+        changes: the new ones; names outside the table are not judged here.
+        configured: whether the node has been configured, so that only runtime parameters may change.
+    """
+    own = {name: value for name, value in changes.items() if name in _BY_NAME}
+    try:
+        for name, value in own.items():
+            spec = _BY_NAME[name]
+            same = spec.parse(value) == spec.parse(current.get(name, spec.default))
+            if configured and not spec.runtime and not same:
+                raise ConfigError(
+                    f"{name} cannot change while the node is configured; clean it up first "
+                    f"(ros2 lifecycle set <node> deactivate, then cleanup), set it, and configure again"
+                )
+        settings_from({**current, **own})
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def declare(node) -> None:
+    """Declare all parameters on a node, with descriptions and ranges.
+
+    They are typed dynamically, since ROS would otherwise refuse ``max_gap: 1``; :func:`refusal` guards the type.
+    """
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
+    for spec in PARAMETERS:
+        descriptor = ParameterDescriptor(description=spec.description, dynamic_typing=True)
+        if spec.choices:
+            descriptor.additional_constraints = "one of: " + ", ".join(spec.choices)
+        if not spec.runtime:
+            descriptor.additional_constraints = "; ".join(
+                filter(None, [descriptor.additional_constraints, "changes take effect on configure"])
+            )
+        if spec.range is not None and isinstance(spec.default, float):
+            descriptor.floating_point_range = [FloatingPointRange(from_value=spec.range[0], to_value=spec.range[1])]
+        elif spec.range is not None:
+            descriptor.integer_range = [IntegerRange(from_value=int(spec.range[0]), to_value=int(spec.range[1]))]
+        default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
+        node.declare_parameter(spec.name, default, descriptor)
+
+
+def unknown_names(names: Sequence[str]) -> list[str]:
+    """Those of the given override names that no part of the node knows: typing errors in a parameter file."""
+    foreign = ("qos_overrides.", "use_sim_time", "start_type_description_service")
+    return sorted(name for name in names if name not in _BY_NAME and not name.startswith(foreign))
+
+
+def markdown() -> str:
+    """docs/parameters.md."""
+    lines = [
+        "# Parameters",
+        "",
+        "Written by `python -m stdnet_ros.node.parameters --write docs/parameters.md`; do not edit by hand.",
+        "",
+        "*Run time* says whether a parameter may change while the node is configured. The others take effect on the",
+        "next configure; until then a change is refused with the reason. A whole number is taken for a double.",
+        "",
+        "| name | type | default | range or choices | run time | meaning |",
+        "|---|---|---|---|---|---|",
+    ]
+    for spec in PARAMETERS:
+        limits = ", ".join(f"`{choice}`" for choice in spec.choices)
+        if spec.range is not None:
+            limits = f"{spec.range[0]:g} to {spec.range[1]:g}"
+        default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
+        default = str(default).lower() if isinstance(default, bool) else default
+        default = '""' if default == "" else default
+        runtime = "yes" if spec.runtime else "no"
+        lines.append(f"| `{spec.name}` | {spec.type_name} | `{default}` | {limits} | {runtime} | {spec.description} |")
+    lines += [
+        "",
+        "Besides these, every topic has quality-of-service parameters (see [qos.md](qos.md)), and `use_sim_time` is",
+        "ROS's own.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Print the parameter page, write it, or check that a file is up to date."""
+    parser = argparse.ArgumentParser(description="The node's parameters as a Markdown page.")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--write", type=Path, metavar="FILE", help="write the page to FILE")
+    action.add_argument("--check", type=Path, metavar="FILE", help="exit 1 if FILE is not what --write writes")
+    arguments = parser.parse_args()
+    if arguments.write:
+        arguments.write.write_text(markdown())
+    elif arguments.check:
+        if not arguments.check.is_file() or arguments.check.read_text() != markdown():
+            print(
+                f"{arguments.check} is out of date; run: python -m stdnet_ros.node.parameters --write {arguments.check}"
+            )
+            return 1
+    else:
+        print(markdown())
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

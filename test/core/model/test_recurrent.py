@@ -1,0 +1,370 @@
+"""The recurrent network and its engine: geometry and weights against loops, and what it promises for any camera."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from stdnet_core import checkpoints
+from stdnet_core.checkpoints import CheckpointInfo
+from stdnet_core.data.sensors import delivered_size
+from stdnet_core.data.synthetic import render_clip
+from stdnet_core.errors import CheckpointError, ConfigError, InputError
+from stdnet_core.inference import DepthUpsampler, classical
+from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, network_config
+from stdnet_core.model.recurrent.geometry import CellGeometry, fill, masked_mean, take
+from stdnet_core.optical_flow import FlowEstimator
+
+SMALL = RecurrentConfig(channels=8, channels_8=8, channels_16=8, blocks=1)
+CPU = torch.device("cpu")
+
+
+def network(seed: int = 0) -> RecurrentNet:
+    """A small one whose heads say something at random."""
+    torch.manual_seed(seed)
+    model = RecurrentNet(SMALL).eval()
+    for head in (model.coarse_head, model.fine_head, model.colour_head):
+        torch.nn.init.normal_(head.weight, std=0.3)
+    return model
+
+
+def scene(frames: int, ratio: float, size: tuple[int, int] = (48, 64), seed: int = 0):
+    """Colour, depth with holes, flow and the ratio of a camera that sees two surfaces."""
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = delivered_size(size, ratio)
+    rgb = torch.rand(1, frames, 3, *size, generator=generator)
+    depth = 1 + torch.rand(1, frames, 1, rows, columns, generator=generator)
+    depth[..., columns // 2 :] += 3
+    depth[..., : max(1, rows // 4), : max(1, columns // 4)] = 0
+    flow = 3 * torch.randn(1, frames, 2, size[0] // 4, size[1] // 4, generator=generator)
+    cell = (float(ratio),) * 2 if ratio == int(ratio) else (size[0] / rows, size[1] / columns)
+    return rgb, depth, flow, cell
+
+
+# --- geometry --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ratio", [1, 1.5, 2, 2.5, 3, 7.5, 8, 16, 30])
+def test_cells_lie_where_a_loop_says(ratio):
+    size = (48, 64)
+    cells = delivered_size(size, ratio)
+    steps = (float(ratio),) * 2 if ratio == int(ratio) else (size[0] / cells[0], size[1] / cells[1])
+    geometry = CellGeometry(size, cells, steps, CPU)
+    for axis in (0, 1):
+        pixels = [min(int((p + 0.5) / steps[axis]), cells[axis] - 1) for p in range(size[axis])]
+        assert geometry.pixel_index[axis].tolist() == pixels
+        working = [min(int((4 * p + 2) / steps[axis]), cells[axis] - 1) for p in range(size[axis] // 4)]
+        assert geometry.working_index[axis].tolist() == working
+        places = [(4 * p + 2) / steps[axis] - (c + 0.5) for p, c in enumerate(working)]
+        assert geometry.working_place(axis).tolist() == pytest.approx(places, abs=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 2.5, 8])
+@pytest.mark.parametrize("move", [(0, 0), (0, -1), (-1, 0), (1, 0), (0, 1)])
+def test_cells_of_the_pixels_of_a_block_are_those_of_a_loop(ratio, move):
+    cells = int(40 / ratio), int(60 / ratio)  # the image goes on by 8 rows and 4 columns beyond them
+    depth = torch.rand(1, 1, *cells)
+    (found,) = CellGeometry((48, 64), cells, (float(ratio), float(ratio)), CPU).take_blocks(depth, (move,))
+    assert found.shape == (1, 16, 12, 16)
+    for row in range(40):
+        for column in range(60):
+            r = min(max(min(int((row + 0.5) / ratio), cells[0] - 1) + move[0], 0), cells[0] - 1)
+            c = min(max(min(int((column + 0.5) / ratio), cells[1] - 1) + move[1], 0), cells[1] - 1)
+            assert found[0, 4 * (row % 4) + column % 4, row // 4, column // 4] == depth[0, 0, r, c], (row, column)
+
+
+@pytest.mark.parametrize("ratio", [2, 2.5, 8])
+def test_interpolation_over_what_is_valid_is_that_of_the_classical_method(ratio):
+    size = (40, 60)
+    cells = delivered_size(size, ratio)
+    depth = 1 + torch.rand(1, 1, *cells)
+    depth[..., 1:3, 2:4] = 0
+    geometry = CellGeometry(size, cells, (size[0] / cells[0], size[1] / cells[1]), CPU)
+    found, weight = geometry.bilinear(depth, (depth > 0).float())
+    known = weight > 0.01
+    torch.testing.assert_close(found[known], classical.bilinear(depth, size)[known], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("ratio", [4, 6, 10, 16])
+def test_colour_of_a_cell_is_the_mean_over_its_area(ratio):
+    image = torch.rand(1, 1, 60, 120)
+    fine = image.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    geometry = CellGeometry((240, 480), (240 // ratio, 480 // ratio), (ratio, ratio), CPU)
+    expected = F.avg_pool2d(fine, ratio)
+    torch.testing.assert_close(geometry.average(image)[..., : expected.shape[-2], : expected.shape[-1]], expected)
+
+
+@pytest.mark.parametrize("ratio", [1, 1.5, 2, 3])
+def test_pixels_are_averaged_over_fine_cells(ratio):
+    size, cells = (48, 96), (round(48 / ratio), round(96 / ratio))
+    image = torch.rand(1, 1, *size)
+    found = CellGeometry(size, cells, (float(ratio), float(ratio)), CPU).average_pixels(image)
+    many = image.repeat_interleave(6, -1).repeat_interleave(6, -2)  # every cell is a whole number of these
+    torch.testing.assert_close(found, F.avg_pool2d(many, round(6 * ratio)))
+
+
+def test_holes_take_the_value_of_what_is_around_and_measurements_stay():
+    depth = torch.full((1, 1, 30, 50), 2.0)
+    depth[..., 25:] = 6.0
+    share = torch.ones_like(depth)
+    share[..., 10:20, 5:12] = 0
+    share[..., 10:20, 40:47] = 0
+    filled = fill(depth * share, share)
+    assert torch.equal(filled[share > 0], depth[share > 0])
+    assert filled[0, 0, 15, 8] == pytest.approx(2.0, abs=1e-4)
+    assert filled[0, 0, 15, 43] == pytest.approx(6.0, abs=1e-4)
+    one = torch.zeros_like(depth)
+    one[..., 3, 7] = 1
+    assert fill(depth * one, one) == pytest.approx(2.0, abs=1e-4)
+    assert not fill(torch.zeros_like(depth), torch.zeros_like(depth)).any()
+
+
+def test_masked_mean_is_that_of_a_loop():
+    values, valid = torch.rand(1, 16, 3, 5), (torch.rand(1, 16, 3, 5) > 0.6).float()
+    mean, share = masked_mean(values, valid)
+    for row in range(3):
+        for column in range(5):
+            chosen = [values[0, k, row, column].item() for k in range(16) if valid[0, k, row, column]]
+            assert share[0, 0, row, column] == pytest.approx(len(chosen) / 16)
+            assert mean[0, 0, row, column] == pytest.approx(np.mean(chosen) if chosen else 0.0, abs=1e-6)
+
+
+def test_flow_says_where_things_were():
+    rng = np.random.default_rng(0)
+    wide = rng.random((20, 28)).repeat(6, 0).repeat(6, 1)
+    first = np.repeat((255 * wide[:96, 10:138])[..., None], 3, 2).astype(np.uint8)
+    second = np.repeat((255 * wide[:96, 6:134])[..., None], 3, 2).astype(np.uint8)  # everything moved right by 4
+    estimator = FlowEstimator()
+    assert not estimator.step(first).any()
+    flow = estimator.step(second)
+    assert flow.shape == (2, 24, 32)
+    assert np.median(flow[0, 4:-4, 4:-4]) == pytest.approx(-4, abs=0.3)
+    assert np.median(np.abs(flow[1, 4:-4, 4:-4])) < 0.3
+    assert not estimator.step(second).any()
+    estimator.reset()
+    assert not estimator.step(first).any()
+
+
+# --- the network -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ratio", [1, 2.5, 8])
+def test_fine_depth_is_the_weighted_mean_of_a_loop(ratio):
+    """Each pixel's softmax by hand, from the images that the network weighs."""
+    model = network()
+    kept = []
+    weigh = model._weigh
+    model._weigh = lambda images: kept.append((images, weigh(images))) or kept[-1][1]
+    rgb, depth, flow, cell = scene(2, ratio, (32, 48))
+    with torch.no_grad():
+        model(rgb, depth, flow, cell)
+    images, (fine, _) = kept[-1]
+    head = model.fine_head(images.features)[0].detach().unflatten(0, (17, 16))
+    priors = (1.0, -4.0, -4.0, -4.0, -4.0, 0.0, -1.0)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        pixel, row, column = rng.integers(16), rng.integers(8), rng.integers(12)
+        own = [float(images.rgb_blocks[0, 16 * c + pixel, row, column]) for c in range(3)]
+        y, x = (pixel // 4 + 0.5) / 4 - 0.5, (pixel % 4 + 0.5) / 4 - 0.5
+        scores, values = [], []
+        for k in range(9):
+            other = [float(images.colours[k][0, c, row, column]) for c in range(3)]
+            change = sum((a - b) ** 2 for a, b in zip(own, other, strict=True))
+            distance = ((k // 3 - 1 - y) ** 2 + (k % 3 - 1 - x) ** 2) / (2 * 0.6**2)
+            strength = float(images.strength[0, 0, row, column])
+            scores.append(float(head[k, pixel, row, column]) - strength * change - distance)
+            values.append(float(images.values[k][0, 0, row, column]))
+        for k in range(9, 16):
+            if images.usable[k - 9][0, pixel, row, column] > 0:
+                score = float(head[k, pixel, row, column]) + priors[k - 9]
+                if k < 14:  # measurements: their cells have a brightness
+                    other = float(images.native_greys[k - 9][0, pixel, row, column])
+                    score -= 3 * float(images.strength[0, 0, row, column]) * (other - sum(own) / 3) ** 2
+                scores.append(score)
+                values.append(float(images.values[k][0, pixel, row, column]))
+        weights = np.exp(np.array(scores) - max(scores))
+        expected = (weights * values).sum() / weights.sum()
+        assert float(fine[0, pixel, row, column]) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("ratio", [1, 3, 8])
+def test_depth_stays_near_what_was_measured(ratio):
+    rgb, depth, flow, cell = scene(3, ratio)
+    with torch.no_grad():
+        out = network(1)(rgb, depth, flow, cell).depth
+    least, most = depth[depth > 0].min(), depth.max()
+    slack = 0.25 * (most - least) + 0.01
+    # a frame's estimate may leave the range by a quarter of the spread, and the next ones start from it
+    assert out.min() > least - 3 * slack
+    assert out.max() < most + 3 * slack
+    assert out[:, 0].min() > least - slack
+    assert out[:, 0].max() < most + slack
+
+
+@pytest.mark.parametrize("ratio", [1, 2.5, 8])
+def test_depth_scales_with_the_scene_where_the_network_does_not_look_at_distance(ratio):
+    """The unit of length enters through one input alone."""
+    model = network()
+    rgb, depth, flow, cell = scene(2, ratio)
+    column = model.inputs - 16 - 3 - 2 - 1
+    with torch.no_grad():
+        model.stem.weight[:, column] = 0
+        once, twice = model(rgb, depth, flow, cell).depth, model(rgb, 2 * depth, flow, cell).depth
+    torch.testing.assert_close(twice, 2 * once, rtol=2e-3, atol=2e-3)
+
+
+def test_rows_are_made_finer_in_bands_as_all_at_once(monkeypatch):
+    model = network()
+    rgb, depth, flow, cell = scene(2, 2)
+    with torch.no_grad():
+        whole = model(rgb, depth, flow, cell)
+        monkeypatch.setattr("stdnet_core.model.recurrent.network._BAND", 40)
+        bands = model(rgb, depth, flow, cell)
+    torch.testing.assert_close(whole.depth, bands.depth)
+    torch.testing.assert_close(whole.log_scale, bands.log_scale)
+
+
+def test_a_frame_without_any_measurement_goes_on_from_what_was_known():
+    model = network()
+    rgb, depth, flow, cell = scene(2, 1)
+    depth[:, 1] = 0
+    with torch.no_grad():
+        out = model(rgb, depth, torch.zeros_like(flow), cell).depth
+    assert out.isfinite().all()
+    assert out[:, 1].min() > 0.5
+    assert out[:, 1].max() < 8
+
+
+def test_every_weight_gets_a_gradient():
+    model = network()
+    rgb, depth, flow, cell = scene(2, 2)
+    out = model(rgb, depth, flow, cell)
+    (out.depth.sum() + out.log_scale.sum()).backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r, d, f: (r[..., :-8], d, f, (2.0, 2.0)), "multiples of 16"),
+        (lambda r, d, f: (r, d[:, :, 0], f, (2.0, 2.0)), "depth has shape"),
+        (lambda r, d, f: (r, d, f[..., :-1], (2.0, 2.0)), "flow has shape"),
+        (lambda r, d, f: (r, d, f, (0.5, 0.5)), "finer than colour"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(change, message):
+    rgb, depth, flow, _ = scene(1, 2)
+    with pytest.raises(InputError, match=message):
+        network()(*change(rgb, depth, flow))
+
+
+def test_configurations():
+    assert ModelConfig.preset("live") == RecurrentConfig()
+    assert network_config(SMALL.to_dict()) == SMALL
+    assert ModelConfig.preset("live", channels=8).channels == 8
+    with pytest.raises(ConfigError, match="unknown model setting width"):
+        network_config({"architecture": "recurrent", "width": 3})
+    with pytest.raises(ConfigError, match="channels_8"):
+        RecurrentConfig(channels_8=1)
+
+
+def test_checkpoints_carry_the_network(tmp_path):
+    model = network()
+    checkpoints.save(tmp_path / "own.safetensors", model, CheckpointInfo(SMALL, (), None))
+    loaded, info = checkpoints.load(tmp_path / "own.safetensors")
+    assert info.recurrent
+    assert info.config == SMALL
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+    with pytest.raises(CheckpointError, match="any ratio"):
+        CheckpointInfo(SMALL, (4,), None)
+
+
+# --- in DepthUpsampler -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ratio", [1, 2.5, 8])
+def test_a_stream_is_the_clip_frame_by_frame(ratio):
+    model = network()
+    rgb, depth, _, cell = scene(4, ratio)
+    frames = [(255 * f).round().byte().permute(1, 2, 0).numpy() for f in rgb[0]]
+    estimator = FlowEstimator()
+    flow = torch.from_numpy(np.stack([estimator.step(f) for f in frames]))[None]
+    with torch.no_grad():
+        exact = torch.stack([torch.from_numpy(f).permute(2, 0, 1) for f in frames])[None] / 255
+        whole = model(exact, depth, flow, cell)
+    info = CheckpointInfo(SMALL, (), None)
+    upsampler = DepthUpsampler.from_model(
+        model, info, method="stdnet", device="cpu", precision="fp32", mask_unsupported=False
+    )
+    results = list(upsampler.run(frames, list(depth[0, :, 0].numpy())))
+    for number, result in enumerate(results):
+        np.testing.assert_allclose(result.depth, whole.depth[0, number, 0].numpy(), rtol=1e-5, atol=1e-5)
+        assert ((result.confidence >= 0) & (result.confidence <= 1)).all()
+    again = list(upsampler.run(frames, list(depth[0, :, 0].numpy())))
+    assert all(np.array_equal(a.depth, b.depth) for a, b in zip(results, again, strict=True))
+
+
+@pytest.mark.parametrize(("size", "ratio"), [((50, 75), 1), ((50, 75), 8), ((45, 70), 2.5), ((33, 47), 3)])
+def test_sizes_of_any_kind(size, ratio):
+    info = CheckpointInfo(SMALL, (), None)
+    upsampler = DepthUpsampler.from_model(network(), info, method="stdnet", device="cpu", precision="fp32")
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (*size, 3), np.uint8)
+    for _ in range(2):
+        result = upsampler.step(rgb, np.full(delivered_size(size, ratio), 2.0, np.float32))
+    assert result.depth.shape == size
+    assert result.depth == pytest.approx(2.0, abs=0.02)
+
+
+def test_fine_depth_is_shown_up_to_32_pixels_from_a_measurement_and_coarse_depth_within_a_cell():
+    info = CheckpointInfo(SMALL, (), None)
+    rgb = np.zeros((96, 128, 3), np.uint8)
+    fine = np.zeros((96, 128), np.float32)
+    fine[:, :40] = 2
+    shown = DepthUpsampler.from_model(network(), info, method="stdnet", device="cpu").step(rgb, fine)
+    assert np.isfinite(shown.depth[:, :71]).all()
+    assert np.isnan(shown.depth[:, 73:]).all()
+    coarse = DepthUpsampler.from_model(network(), info, device="cpu").step(rgb, fine[::8, ::8].copy())
+    assert np.isfinite(coarse.depth[:, :40]).all()
+    assert np.isnan(coarse.depth[:, 49:]).all()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_faultless_depth_comes_back_with_the_shipped_weights(seed):
+    clip = render_clip(seed, 3, 96, 128)
+    upsampler = DepthUpsampler("live", method="stdnet", device="cpu", precision="fp32")
+    frames = [(255 * f).round().byte().permute(1, 2, 0).numpy() for f in clip.rgb]
+    depth = (clip.depth * clip.valid)[:, 0].numpy()
+    for result, truth in zip(upsampler.run(frames, list(depth)), depth, strict=True):
+        error = (result.depth - truth)[truth > 0]
+        assert math.sqrt(np.square(error).mean()) < 0.005
+
+
+@pytest.mark.parametrize(("moves", "gain"), [(False, 0.85), (True, 0.98)])
+def test_history_pays_with_the_shipped_weights(moves, gain):
+    """Independent noise of 1 % on flat walls: less of it after eight frames than after one."""
+    generator = np.random.default_rng(0)
+    wall = generator.random((40, 60)).repeat(4, 0).repeat(4, 1)
+    upsampler, alone = (DepthUpsampler("live", method="stdnet", device="cpu", precision="fp32") for _ in range(2))
+    for frame in range(8):
+        shift = 2 * frame if moves else 0
+        rgb = np.repeat((255 * wall[:96, shift : shift + 128])[..., None], 3, 2).astype(np.uint8)
+        depth = (2.0 * (1 + 0.01 * generator.standard_normal((96, 128)))).astype(np.float32)
+        with_history = upsampler.step(rgb, depth)
+        alone.reset()
+        without = alone.step(rgb, depth)
+    error, error_alone = (np.sqrt(np.mean((r.depth - 2.0) ** 2)) for r in (with_history, without))
+    assert error < gain * error_alone
+    assert error_alone < 0.02
+
+
+def test_measurements_are_taken_where_they_lie():
+    image = torch.arange(12.0).view(1, 1, 3, 4)
+    index = (torch.tensor([0, 2]), torch.tensor([1, 3]))
+    assert take(image, index).flatten().tolist() == [1, 3, 9, 11]
+    assert take(image, index, 1, 1).flatten().tolist() == [6, 7, 10, 11]
