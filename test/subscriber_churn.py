@@ -82,7 +82,7 @@ def subscribe(count: int, seed: int) -> None:
 
     from stdnet_ros.benchmark.topics import DEPTH_OUT, INFO_OUT, NAMESPACE, qos
     from stdnet_ros.demo.topics import spin_for
-    from stdnet_ros.node import sensor_qos
+    from stdnet_ros.node.node import sensor_qos
 
     rclpy.init()
     node = rclpy.create_node(f"subscriber_{os.getpid()}", namespace=NAMESPACE)
