@@ -66,7 +66,9 @@ def test_options_of_analyze_are_known(rest):
     arguments = rest.split()
     if arguments[0] in ("features", "offsets", "differences"):
         assert "--checkpoint" in arguments
-    analyze._parser().parse_args(arguments)
+    options = analyze._parser().parse_args(arguments)
+    if getattr(options, "row", None) is not None:
+        assert "--data" in arguments, "a row of the paper's frames is outside of the default scenes, which are smaller"
 
 
 @pytest.mark.parametrize("rest", sorted({rest for module, rest in COMMANDS if module == "stdnet_core.ablate"}))
