@@ -33,7 +33,7 @@ from stdnet_core.streaming.stream import model_fingerprint
 
 TOLERANCES = {"depth": 1e-3, "error_scale": 1e-2}
 """Largest difference to PyTorch, as a share of the value, that an export may show."""
-_STATE = ("depth", "mean", "rgb", "evidence", "hidden")
+_STATE = ("depth", "rgb", "hidden")
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,7 @@ _ROUNDED = 0.5  # share of faultless reductions that come in whole millimetres
 _SMOOTH = 0.5  # share of stereo cameras whose noise is smoother than the matching window makes it
 _WAVERING = 0.5  # share of stereo cameras whose outlines waver,
 _JITTER_PX = 4.0  # by up to so much
-_NOISY = 0.35  # share of reductions and direct time of flight with noise of each reading alone
-_NOISE = (0.0005, 0.04)  # of the depth
-_FAULTY = 0.15  # share of them with dropouts
-_WRONG = 0.1  # share with readings that are any depth
+_FAULTY = 0.15  # share with noise, and share with dropouts
 
 
 def varied(sensor: Sensor, rng: np.random.Generator) -> Sensor:
@@ -37,16 +34,14 @@ def varied(sensor: Sensor, rng: np.random.Generator) -> Sensor:
 
     values: dict[str, Any] = {}
     preset = sensor.measurement
-    if sensor.family in ("reduction", "dtof"):
+    if sensor.family == "reduction":
         if rng.random() < _ROUNDED:
             values["faults.unit_m"] = _UNIT_M
-        if rng.random() < _NOISY:
-            values["faults.noise_relative"] = factor(*_NOISE)
+        if rng.random() < _FAULTY:
+            values["faults.noise_relative"] = factor(0.0005, 0.01)
         if rng.random() < _FAULTY:
             values["faults.dropout"] = float(rng.uniform(0, 0.1))
-        if rng.random() < _WRONG:
-            values["faults.outliers"] = factor(0.0005, 0.01)
-    if sensor.family == "stereo":
+    elif sensor.family == "stereo":
         values["stereo.subpixel"] = preset.subpixel * factor(0.15, 1.3)
         values["stereo.step"] = preset.step * factor(0.5, 4.0)
         values["stereo.window"] = factor(5, 32)

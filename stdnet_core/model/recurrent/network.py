@@ -7,7 +7,6 @@ before, so that it cannot leave what was measured around a pixel by more than a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,21 +32,15 @@ MULTIPLE = 16
 """Height and width that the network takes are multiples of it."""
 _CELL = 4.0  # pixels of a cell from which the coarse estimate weighs depth's own cells
 _COARSE = 15  # candidates of the coarse estimate
-_FINE = 17  # of each pixel
-_SEEN = 5  # what the fine estimate sees of the coarse one
-_FINE_PRIORS = (0.3, -4.0, -4.0, -4.0, -4.0, 0.0, -1.0, 0.3)  # own measurement, beside, interpolated, before, mean
-_AGING = 2  # the last of them, whose weight grows with the evidence
+_FINE = 16  # of each pixel
+_FINE_PRIORS = (1.0, -4.0, -4.0, -4.0, -4.0, 0.0, -1.0)  # of the own measurement, those beside, interpolated, before
 _BESIDE = ((0, 0), (0, -1), (-1, 0), (1, 0), (0, 1))  # cells whose measurements are candidates of a pixel
 _LEAST = 1e-3  # metres
-_RESET = 0.1  # share of the depth by which a measurement differs from the mean of those before to replace it
-_KEPT = 3.0  # logit of the share of the evidence that goes on to the next frame
-_MOST_EVIDENCE = 15.0  # so that a frame always counts a little
 _ROUGH = 0.01  # second difference of inverse depth, in its own units, that counts as strong noise
 _BAND = 19200  # pixels of the working grid made finer at a time: 640x480 whole; bounds the memory of larger images
 _LEAST_LOGIT = -40.0  # below the highest; smaller weights would be denormal numbers, which are slow
 _PRIOR_SIGMA = 0.6  # of the spatial part of joint bilateral upsampling, in cells
 _COLOUR_STRENGTH = 50.0  # of its colour part: 1 / (2 * 0.1^2)
-_RANGE_STRENGTH = 8.0  # of the part that compares with the pixel's own measurement: 1 / (2 * 0.25^2)
 
 
 def padded_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -62,16 +55,12 @@ class RecurrentState:
 
     Attributes:
         depth: output (N, 1, H, W) in metres; 0 everywhere before the first frame.
-        mean: running mean of what each pixel's cell measured (N, 1, H, W) in metres; 0 where nothing has been.
         rgb: mean colour on the working grid (N, 3, H/4, W/4).
-        evidence: frames whose measurements the depth rests on (N, 1, H/4, W/4), less what is forgotten.
         hidden: features (N, C, H/8, W/8).
     """
 
     depth: Tensor
-    mean: Tensor
     rgb: Tensor
-    evidence: Tensor
     hidden: Tensor
 
     __repr__ = short_repr
@@ -121,22 +110,21 @@ class RecurrentNet(nn.Module):
         self.gate = nn.Conv2d(2 * c8, c8, 1)
         self.up4 = nn.Conv2d(c8, c4, 1)
         self.decode4 = ResidualBlock(c4)
-        # coarse: logits of the candidates, strength of colour, residual, two gains of the innovation, evidence kept
-        self.coarse_head = conv3x3(c4, _COARSE + 5)
-        # fine: logits of the candidates and the error's scale for each of 16 pixels, strength of colour and of range
-        self.refine = conv3x3(c4 + _SEEN, 2 * c4)
+        # coarse: logits of the candidates, strength of colour, residual, two gains of the innovation
+        self.coarse_head = conv3x3(c4, _COARSE + 4)
+        # fine: logits of the candidates and the error's scale for each of 16 pixels, strength of colour
+        self.refine = conv3x3(c4 + 4, 2 * c4)
         self.fine_head = nn.Conv2d(2 * c4, 16 * (_FINE + 1), 1)
         self.colour_head = nn.Conv2d(2 * c4, 1, 1)
-        self.range_head = nn.Conv2d(2 * c4, 1, 1)
-        for head in (self.coarse_head, self.fine_head, self.colour_head, self.range_head):
+        for head in (self.coarse_head, self.fine_head, self.colour_head):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         with torch.no_grad():
             self.fine_head.bias[16 * _FINE :] = -3.0
 
-    inputs = 48 + 32 + 3 + 4 + 3 + 3 + 16 + 3 + 2 + 1 + 16
-    """colour, measurements and where they are, spatial differences, far and near, place in the cell and ratio, density
-    and distance, the previous depth, how it fits, noise, the evidence for it, and the mean of what was measured."""
+    inputs = 48 + 32 + 3 + 4 + 3 + 3 + 16 + 3 + 2
+    """colour, measurements and where they are, spatial differences, far and near, place in the cell and ratio, density,
+    noise and distance, the previous depth, and how it fits."""
 
     def start(self, rgb: Tensor) -> RecurrentState:
         """The state before the first frame of (N, 3, H, W)."""
@@ -144,9 +132,7 @@ class RecurrentNet(nn.Module):
         c8 = self.config.channels_8
         return RecurrentState(
             rgb.new_zeros(n, 1, height, width),
-            rgb.new_zeros(n, 1, height, width),
             rgb.new_zeros(n, 3, height // STRIDE, width // STRIDE),
-            rgb.new_zeros(n, 1, height // STRIDE, width // STRIDE),
             rgb.new_zeros(n, c8, height // 8, width // 8),
         )
 
@@ -207,20 +193,14 @@ class RecurrentNet(nn.Module):
             grey_of_cells = geometry.average(rgb4.mean(1, keepdim=True))
 
         # What was known, where it lies now.
-        full = torch.cat((state.depth, state.mean, (state.mean > 0).to(rgb.dtype)), 1)
-        warped, known = self._warp(full, flow, STRIDE)
-        warped_blocks, warped_mean, mean_known = map(blocks, warped.split(1, 1))
-        known = blocks(known)
-        mean_known = known * mean_known
-        known = (known * (warped_blocks > 0)).to(rgb.dtype)
-        aligned, _ = self._warp(torch.cat((state.rgb, state.evidence), 1), flow, 1)
-        aligned, evidence = aligned.split((3, 1), 1)
+        warped, known = self._warp(state.depth, flow, STRIDE)
+        warped_blocks = blocks(warped)
+        known = blocks(known) * (warped_blocks > 0)
+        known = known.to(rgb.dtype)
+        aligned, _ = self._warp(state.rgb, flow, 1)
         hidden, _ = self._warp(state.hidden, F.avg_pool2d(flow, 2), 0.5)
         previous, previous_share = masked_mean(warped_blocks, known)
         previous = torch.where(previous_share > 0, previous, base)
-        evidence = evidence * previous_share
-        mean = _running_mean(measured, is_measured, warped_mean, mean_known, 1 / (1 + evidence))
-        has_mean = (mean > 0).to(rgb.dtype)
         # A frame without any measurement goes on from what was known.
         base = torch.where(share.amax((-2, -1), keepdim=True) > 0, base, previous)
         both = known * is_measured
@@ -231,7 +211,13 @@ class RecurrentNet(nn.Module):
         around = _mean5(innovation * innovation_share) / _mean5(innovation_share).clamp(min=1e-6)
         photometric = (rgb4 - aligned).abs().mean(1, keepdim=True) * (previous_share > 0)
 
-        far5, near5, far17, near17 = _extremes(base, (share > 0).to(rgb.dtype))
+        # The farthest and the nearest around.
+        weight = (share > 0).to(rgb.dtype)
+        far5, near5 = _extremes(base, weight, 5)
+        pooled_far = F.max_pool2d(far5, 4, ceil_mode=True)
+        pooled_near = -F.max_pool2d(-near5, 4, ceil_mode=True)
+        far17 = _upsample(F.max_pool2d(pooled_far, 3, 1, 1), base)
+        near17 = _upsample(-F.max_pool2d(-pooled_near, 3, 1, 1), base)
 
         differences = [log_base - _upsample(F.avg_pool2d(log_base, k, ceil_mode=True), base) for k in (2, 4, 8)]
         extremes = [e.clamp(min=_LEAST).log() - log_base for e in (far5, near5, far17, near17)]
@@ -251,8 +237,6 @@ class RecurrentNet(nn.Module):
                 squash(innovation) * innovation_share,
                 photometric * 4,
                 self._noise(depth, valid, geometry),
-                (1 + evidence).log() * 0.5,
-                squash(mean.clamp(min=_LEAST).log() - log_base) * has_mean,
             ),
             1,
         )
@@ -260,9 +244,8 @@ class RecurrentNet(nn.Module):
 
         # The coarse estimate.
         head = self.coarse_head(features4).float()
-        logits, strength, residual, gain, gain_around, keep = head.split((_COARSE, 1, 1, 1, 1, 1), 1)
-        gain = (gain + 1 / (1 + evidence)).clamp(0, 1)  # of a running mean, and what is learned
-        correction = gain * innovation + gain_around.clamp(-1, 1) * (around - innovation)
+        logits, strength, residual, gain, gain_around = head.split((_COARSE, 1, 1, 1, 1), 1)
+        correction = (0.5 + gain).clamp(0, 1) * innovation + gain_around.clamp(-1, 1) * (around - innovation)
         correction = correction.exp()
         cells, prior = self._cells(depth, valid, base, share, geometry, rgb4, strength)
         previous_fits = torch.where(previous_share > 0, 0.0, INVALID)
@@ -277,13 +260,10 @@ class RecurrentNet(nn.Module):
 
         fine, log_scale = self._fine(
             features4, coarse, measured, is_measured, smooth, smooth_weight, native,
-            warped_blocks * correction, known, mean, has_mean, evidence, rgb_blocks, rgb4,
-            geometry.take_blocks(grey_of_cells, _BESIDE), coarse_ratio < _CELL,
+            warped_blocks * correction, known, rgb_blocks, rgb4, geometry.take_blocks(grey_of_cells, _BESIDE),
         )  # fmt: skip
         output = RecurrentOutput(F.pixel_shuffle(fine, STRIDE), F.pixel_shuffle(log_scale, STRIDE))
-        evidence = (torch.sigmoid(_KEPT + keep) * evidence + share).clamp(max=_MOST_EVIDENCE)
-        mean = F.pixel_shuffle(mean, STRIDE)
-        return output, RecurrentState(output.depth, mean, rgb4, evidence.to(rgb.dtype), features8)
+        return output, RecurrentState(output.depth, rgb4, features8)
 
     def _trunk(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         act = F.leaky_relu
@@ -405,30 +385,22 @@ class RecurrentNet(nn.Module):
         native: list[Tensor],
         previous: Tensor,
         known: Tensor,
-        mean: Tensor,
-        has_mean: Tensor,
-        evidence: Tensor,
         rgb_blocks: Tensor,
         rgb4: Tensor,
         native_greys: list[Tensor],
-        is_fine: bool,
     ) -> tuple[Tensor, Tensor]:
         """Depth and the error's scale of the 16 pixels of each pixel of the working grid."""
         log_coarse = coarse.log()
-        now, share = masked_mean((measured.clamp(min=_LEAST).log() - log_coarse).clamp(-1, 1), is_measured)
+        mean, share = masked_mean((measured.clamp(min=_LEAST).log() - log_coarse).clamp(-1, 1), is_measured)
         before, _ = masked_mean((previous.clamp(min=_LEAST).log() - log_coarse).clamp(-1, 1), known)
         jump = torch.stack(neighbors(log_coarse), 0)
-        seen = torch.cat((squash(now) * share, squash(before), squash(jump.amax(0) - log_coarse),
-                          squash(jump.amin(0) - log_coarse), (1 + evidence).log() * 0.5), 1)  # fmt: skip
+        seen = torch.cat((squash(mean) * share, squash(before), squash(jump.amax(0) - log_coarse),
+                          squash(jump.amin(0) - log_coarse)), 1)  # fmt: skip
         x = F.leaky_relu(self.refine(torch.cat((features, seen.to(features.dtype)), 1)), 0.1)
         strength = _COLOUR_STRENGTH * torch.exp(self.colour_head(x).float().clamp(-6, 3))
-        # Fine depth: what differs from a pixel's own measurements is on another surface, or they are noise.
-        own = (mean.clamp(min=_LEAST), _RANGE_STRENGTH * torch.exp(self.range_head(x).float().clamp(-6, 6)) * has_mean)
         images = _FineImages(
-            x, strength, own if is_fine else (), rgb_blocks, rgb4, neighbors(rgb4),
-            [*neighbors(coarse), measured, *native, smooth, previous, mean],
-            [measured, *native, smooth_weight, known, has_mean], native_greys,
-            [evidence.clamp(min=1).log(), (1 + evidence).log()],
+            x, strength, rgb_blocks, rgb4, neighbors(rgb4), [*neighbors(coarse), measured, *native, smooth, previous],
+            [measured, *native, smooth_weight, known], native_greys,
         )  # fmt: skip
         rows = x.shape[-2]
         step = rows if torch.is_grad_enabled() else max(1, _BAND // (len(x) * x.shape[-1]))
@@ -459,18 +431,10 @@ class RecurrentNet(nn.Module):
             scores.append(torch.addcmul(logits[number] - distances[number], images.strength, change, value=-1))
         for number, (usable, prior) in enumerate(zip(images.usable, _FINE_PRIORS, strict=True), start=9):
             score = logits[number] + prior
-            if number >= _FINE - _AGING:
-                score = score + images.evidence[number - _FINE]
             if number - 9 < len(images.native_greys):
                 change = (images.native_greys[number - 9] - grey).square()
                 score = torch.addcmul(score, images.strength, change, value=-3)
             scores.append(torch.where(usable > 0, score, INVALID))
-        if images.own:
-            reference, strength = images.own
-            inverse = 1 / reference
-            for number, value in enumerate(images.values):
-                change = torch.addcmul(-torch.ones_like(inverse), value, inverse)
-                scores[number] = torch.addcmul(scores[number], strength, change.square(), value=-1)
         highest = scores[0]
         for score in scores[1:]:
             highest = torch.maximum(highest, score)
@@ -490,25 +454,21 @@ class _FineImages:
     Attributes:
         features: the head's.
         strength: of the colour distance.
-        own: the mean of each pixel's own measurements and the strength of the distance to it; nothing for coarse depth.
         rgb_blocks, rgb4: colour of the 16 pixels of each, and its mean.
         colours: mean colours of the 3x3 around.
         values: the candidates' depths.
         usable: above 0 where one beyond the first nine can be used.
         native_greys: mean brightness of the cells of the measurements among these, which come first.
-        evidence: logits of the last ones, the previous depth and the mean of measurements.
     """
 
     features: Tensor
     strength: Tensor
-    own: Sequence[Tensor]
     rgb_blocks: Tensor
     rgb4: Tensor
     colours: list[Tensor]
     values: list[Tensor]
     usable: list[Tensor]
     native_greys: list[Tensor]
-    evidence: list[Tensor]
 
     def rows(self, top: int, bottom: int) -> _FineImages:
         """Some rows of all images."""
@@ -516,10 +476,9 @@ class _FineImages:
         def cut(image: Tensor) -> Tensor:
             return image[..., top:bottom, :]
 
-        all_lists = (self.colours, self.values, self.usable, self.native_greys, self.evidence)
+        all_lists = (self.colours, self.values, self.usable, self.native_greys)
         lists = ([cut(image) for image in images] for images in all_lists)
-        own = [cut(image) for image in self.own]
-        return _FineImages(cut(self.features), cut(self.strength), own, cut(self.rgb_blocks), cut(self.rgb4), *lists)
+        return _FineImages(cut(self.features), cut(self.strength), cut(self.rgb_blocks), cut(self.rgb4), *lists)
 
 
 def _check(rgb: Tensor, depth: Tensor, flow: Tensor, ratio: tuple[float, float]) -> None:
@@ -544,32 +503,11 @@ def _block_distances(like: Tensor) -> Tensor:
     return (axis[:, None, :, None] + axis[None, :, None, :]).reshape(9, 16, 1, 1)
 
 
-def _extremes(depth: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    """Farthest and nearest of what is measured (``weight`` 1) around each pixel, within 2 pixels, then within about 8:
-    (far, near, far, near). Where nothing is within 2, ``depth`` itself; within 8, what is at the hole's border, seen
-    from as far as it takes; in an image without measurements ``depth`` itself."""
-    depth = depth.clamp(min=_LEAST)
-    both = torch.cat((depth, 1 / depth), 1)
-    close = F.max_pool2d(both * weight, 5, 1, 2)
-    levels = [F.max_pool2d(F.max_pool2d(close, 4, ceil_mode=True), 3, 1, 1)]
-    while max(levels[-1].shape[-2:]) > 1:
-        levels.append(F.max_pool2d(F.max_pool2d(levels[-1], 2, ceil_mode=True), 3, 1, 1))
-    around = levels.pop()
-    for level in reversed(levels):
-        around = torch.where(level > 0, level, _upsample(around, level))
-    around = _upsample(around, depth)
-    found = [torch.where(image > 0, image, both).split(1, 1) for image in (close, around)]
-    return tuple(image for far, near in found for image in (far, 1 / near))
-
-
-def _running_mean(measured: Tensor, is_measured: Tensor, before: Tensor, known: Tensor, gain: Tensor) -> Tensor:
-    """Mean of what was measured before and now, which counts by ``gain``; 0 where nothing was ever. ``known``: 1 where
-    all that ``before`` was interpolated from is known."""
-    before = before * (known > 0.999)
-    change = measured - before
-    fits = is_measured * (before > 0) * (change.abs() < _RESET * before)
-    replaced = torch.where(is_measured > 0, measured, before)
-    return torch.where(fits > 0, before + gain * change, replaced)
+def _extremes(depth: Tensor, weight: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """Farthest and nearest of what is measured in a window; ``depth`` itself where nothing is."""
+    far = F.max_pool2d(depth * weight, window, 1, window // 2)
+    near = -F.max_pool2d(-torch.where(weight > 0, depth, torch.full_like(depth, 1e6)), window, 1, window // 2)
+    return torch.where(far > 0, far, depth), torch.where(near < 1e5, near, depth)
 
 
 def _mean5(image: Tensor) -> Tensor:

@@ -295,8 +295,8 @@ def test_runs_start_from_equal_networks_in_bf16(tmp_path: Path) -> None:
     first, second = (checkpoints.load(tmp_path / name / "last.safetensors")[0] for name in ("first", "second"))
     for name, value in first.state_dict().items():
         torch.testing.assert_close(second.state_dict()[name], value, atol=1e-6, rtol=1e-6)
-    with pytest.raises(ConfigError, match="channels_16: 8.*channels_16: 4"):
-        run(small(start, "model.channels_16=4"), tmp_path / "narrower")
+    with pytest.raises(ConfigError, match="channels_16: 8.*channels_16: 12"):
+        run(small(start, "model.channels_16=12"), tmp_path / "wider")
     model = STDNet(ModelConfig.preset("tiny", channels=4, head_channels=4))
     checkpoints.save(tmp_path / "stdnet.safetensors", model, CheckpointInfo(model.config, (4,), None))
     with pytest.raises(ConfigError, match="STDNet; the run's is recurrent"):
@@ -370,7 +370,8 @@ def test_a_varied_camera_is_of_the_same_kind_and_another_each_time(name):
     rng = np.random.default_rng(0)
     cameras = [varied(sensor(name), rng) for _ in range(40)]
     assert {camera.family for camera in cameras} == {sensor(name).family}
-    assert len({repr(camera) for camera in cameras}) > 3
+    different = len({repr(camera) for camera in cameras})
+    assert different == 1 if name == "dtof_paper" else different > 3  # direct time of flight has nothing to vary
     again = np.random.default_rng(0)
     assert [varied(sensor(name), again) for _ in range(40)] == cameras
 
