@@ -3,18 +3,21 @@ ROS, and where ROS is missing a remedy."""
 
 from __future__ import annotations
 
-from stdnet_core.cli import require, run_cli
 from stdnet_ros.node import stopping
-from stdnet_ros.node.help import help_is_wanted, help_text
 
 
 def main() -> None:
     """Entry point of the executable."""
-    stopping.prepare()
+    stopping.prepare()  # before the other imports
+    from stdnet_core.cli import run_cli
+
     run_cli(_run)
 
 
 def _run() -> None:
+    from stdnet_core.cli import require
+    from stdnet_ros.node.help import help_is_wanted, help_text
+
     if help_is_wanted(None):
         print(help_text(), end="")
         return

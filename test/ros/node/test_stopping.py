@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,14 @@ def test_a_process_that_is_not_prepared_leaves_as_python_does() -> None:
     with pytest.raises(SystemExit) as ended:
         stopping.leave(2)
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("module", ["stdnet_ros.node.command", "stdnet_ros.node.__main__"])
+def test_a_starting_node_hears_signals_before_it_imports_anything(module: str) -> None:
+    listing = f"import sys; before = set(sys.modules); import {module}; print(*(set(sys.modules) - before))"
+    root = Path(__file__).resolve().parents[3]
+    run = partial(subprocess.run, capture_output=True, text=True, check=True, timeout=60, cwd=root)
+    found = run([sys.executable, "-c", listing])
+    packages = {name.split(".")[0] for name in found.stdout.split()}
+    assert "stdnet_ros" in packages
+    assert not packages & {"stdnet_core", "torch", "numpy", "rclpy"}
