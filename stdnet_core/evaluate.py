@@ -27,13 +27,14 @@ from stdnet_core.analyses.options import (
 )
 from stdnet_core.analyses.recordings import judge_recordings
 from stdnet_core.analyses.sequences import evaluate_scale, index_page
-from stdnet_core.cli import add_unit_arguments, names_argument, positive_int, run_cli
+from stdnet_core.cli import add_unit_arguments, names_argument, positive_int, require, run_cli
 from stdnet_core.data.protocol import TEST_SOURCE
 from stdnet_core.data.sensors.arguments import add_sensor_arguments, scales_argument, sensor_from
 from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.errors import ConfigError
 from stdnet_core.evaluation.methods import CLASSICAL, FORGETFUL, METHODS
 from stdnet_core.inference import MAX_LATENCY
+from stdnet_core.report.animation import MOST_BYTES, MOST_FRAMES
 from stdnet_core.report.evaluation_report import check_installed
 from stdnet_core.report.evaluation_text import scale_text
 
@@ -47,6 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("stdnet_core.inference").setLevel(logging.ERROR)  # its notices are printed below the table
     if args.report:
         check_installed()
+    if args.pictures or args.animation:
+        require("PIL", extra="report")
     methods = args.methods or (["model"] if args.checkpoint else []) + list(CLASSICAL)
     report: dict[str, Any] = {"data": args.data, "split": args.split, "checkpoint": args.checkpoint}
     if args.by_itself:
@@ -115,6 +118,13 @@ def _parser() -> argparse.ArgumentParser:
         "index.html, if there are several",
     )
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw the middle frame of each sequence here")
+    parser.add_argument(
+        "--animation",
+        type=Path,
+        metavar="DIR",
+        help=f"write an animated WebP of each sequence here, for a web page: colour, input, bilinear and the model (or "
+        f"the first of --methods), of at most {MOST_FRAMES} frames and {MOST_BYTES / 1e6:g} MB",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="evaluate N sequences, spread over all there are")
     parser.add_argument("--max-frames", type=int, metavar="N", help="evaluate the first N frames of each sequence")
     parser.add_argument("--skip-bad", action="store_true", help="leave out what is damaged, and list it")
@@ -192,7 +202,8 @@ def _metres_or_none(text: str) -> float:
 
 def _check(args: argparse.Namespace) -> None:
     if args.by_itself:
-        if args.sensor_value or args.sensor != _DEFAULT_SENSOR or args.range_m is not None or args.pictures:
+        drawn = args.pictures or args.animation
+        if args.sensor_value or args.sensor != _DEFAULT_SENSOR or args.range_m is not None or drawn:
             raise ConfigError("--self simulates no sensor and has --report for pictures; drop the other options")
         if args.lr == "simulated" and args.scale is not None:
             raise ConfigError("--self takes depth as it is; drop --scale, or add --lr disk where it names a folder")

@@ -33,6 +33,7 @@ from stdnet_core.evaluation.scoring import ScoredFrame, mean_figures
 from stdnet_core.evaluation.sequence import EvaluationFrame, SequenceResult, evaluate_sequence
 from stdnet_core.evaluation.stored_predictions import StoredPredictions, open_predictions
 from stdnet_core.inference.fill import nan_where_invalid
+from stdnet_core.report.animation import Animation
 from stdnet_core.report.evaluation_report import EvaluationReport, write_index
 from stdnet_core.report.evaluation_text import FIGURE_COLUMNS
 from stdnet_core.report.panels import Tile, compose, frame_tiles
@@ -163,16 +164,22 @@ def _evaluate_one(
     page: EvaluationReport | None,
     progress: Callable[[], Any],
 ) -> SequenceResult:
-    middle = (min(len(sequence), args.max_frames or len(sequence)) - 1) // 2
+    length = min(len(sequence), args.max_frames or len(sequence))
+    middle = (length - 1) // 2
+    animation = Animation(_input_of(args, low), length) if args.animation else None
+    shown = in_question_first(methods, args)[0]
 
     def on_frame(index: int, frame: EvaluationFrame, scored: ScoredFrame) -> None:
         progress()
         if args.pictures and index == middle:
             _draw(args.pictures / f"{file_name(name, low.scale)}.png", frame, scored.predictions)
+        if animation is not None:
+            panels = {"bilinear": scored.upsampled, _caption(shown, methods[shown]): scored.predictions[shown]}
+            animation.add(_bytes(frame.rgb), nan_where_invalid(frame.depth_lr), panels, frame.target)
         if page is not None:
             page.add(index, frame, scored)
 
-    return evaluate_sequence(
+    result = evaluate_sequence(
         sequence,
         methods,
         low,
@@ -182,6 +189,21 @@ def _evaluate_one(
         device=str(score_device(methods)),
         on_frame=on_frame,
     )
+    if animation is not None:
+        animation.write(args.animation / f"{file_name(name, low.scale)}.webp")
+    return result
+
+
+def _input_of(args: argparse.Namespace, low: LowResolution) -> str:
+    """What made the input, for a title."""
+    return f"{args.sensor if low.simulated else 'depth of the source'} at x{low.scale:g}"
+
+
+def _caption(name: str, method: Method) -> str:
+    """A method as a picture names it to somebody who has not read the command: the network by its own name."""
+    if name == "model" and isinstance(method, Runner):
+        return f"the network, {method.upsampler.info.name}"
+    return name.replace("_", " ")
 
 
 def index_page(args: argparse.Namespace, report: dict[str, Any]) -> Path:
@@ -195,7 +217,7 @@ def index_page(args: argparse.Namespace, report: dict[str, Any]) -> Path:
 
 
 def _draw(path: Path, frame: EvaluationFrame, depths: Mapping[str, np.ndarray]) -> None:
-    rgb = (frame.rgb * 255).round().astype(np.uint8)
+    rgb = _bytes(frame.rgb)
     tiles = frame_tiles(rgb, nan_where_invalid(frame.depth_lr), dict(depths), nan_where_invalid(frame.target))
     columns = 2 + len(depths)
     tiles.insert(columns + 1, Tile("", np.full_like(rgb, 255)))  # errors stand below their depths
@@ -203,3 +225,8 @@ def _draw(path: Path, frame: EvaluationFrame, depths: Mapping[str, np.ndarray]) 
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
         raise InputError(f"{path} cannot be written")
+
+
+def _bytes(rgb: np.ndarray) -> np.ndarray:
+    """Colour 0..1 as uint8."""
+    return (rgb * 255).round().astype(np.uint8)
