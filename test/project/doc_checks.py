@@ -124,15 +124,12 @@ def prose(text: str) -> list[str]:
 def commands(text: str) -> Iterator[list[str]]:
     """The commands of a block of shell as words, those in a comment after ``or:`` included."""
     for line in re.sub(r"\\\n\s*", "", text).splitlines():
-        for part in (line, line.partition("# or: ")[2]):
-            for given in variants(part):
-                words = re.sub(r"\s(&&|;|\|)\s", " \n ", given)
-                for command in words.split("\n"):
-                    found = shlex.split(command, comments=True)
-                    while found and re.match(r"[A-Z_]+=", found[0]):
-                        found = found[1:]
-                    if found:
-                        yield found
+        given = [*variants(line), *variants(line.partition("# or: ")[2])]
+        parts = [part for whole in given for part in re.sub(r"\s(&&|;|\|)\s", "\n", whole).split("\n")]
+        for words in dict.fromkeys(tuple(shlex.split(part, comments=True)) for part in parts):
+            found = list(itertools.dropwhile(lambda word: re.match(r"[A-Z_]+=", word), words))
+            if found:
+                yield found
 
 
 def variants(text: str) -> list[str]:
@@ -326,11 +323,12 @@ def check_launch(file: str, arguments: Sequence[str]) -> None:
     """``name:=value`` of a launch file; what it hands to the node has the parameter's type and range."""
     from stdnet_ros.cameras import CAMERAS
 
+    known = launch_arguments(file)
     for argument in arguments:
         if argument == "--show-args":
             continue
         name, separator, value = argument.partition(":=")
-        if not separator or name not in launch_arguments(file):
+        if not separator or name not in known:
             raise Mistake(f"{file} has no argument {argument}")
         if name == "camera" and not value.isupper() and value not in CAMERAS:
             raise Mistake(f"there is no camera {value}; there are {', '.join(CAMERAS)}")
@@ -382,7 +380,7 @@ def check_make(arguments: Sequence[str]) -> None:
 
 def check_command(words: Sequence[str], *, complete: bool = True) -> None:
     """A command in words is one that its program takes; one that nobody knows is a mistake, too."""
-    program, arguments = words[0].removeprefix(".venv/bin/"), list(words[1:])
+    program, arguments = re.sub(r"^(\.venv/bin|install/\S+)/", "", words[0]), list(words[1:])
     scripts = executables()
     if program in ("python", "python3"):
         _check_python(arguments, complete)
