@@ -38,14 +38,16 @@ TRAINED = {field.name for field in dataclasses.fields(TrainConfig)}
 SAMPLED = {field.name for field in dataclasses.fields(DataConfig)}
 
 UNCHECKED = {
-    **dict.fromkeys(("cd", "mkdir", "ln", "touch", ".", "source", "unset", "export", "exit"), "the shell's own"),
-    **dict.fromkeys(("apt", "sudo", "git", "docker", "pre-commit"), "the system's own"),
-    **dict.fromkeys(("colcon", "rosdep", "tensorboard", "trtexec"), "another project's"),
+    **dict.fromkeys(("cd", "mkdir", "ln", "touch", ".", "unset", "export"), "the shell's own"),
+    **dict.fromkeys(("apt", "sudo"), "the system's own"),
+    **dict.fromkeys(("colcon", "rosdep", "tensorboard", "trtexec", "pre-commit"), "another project's"),
 }
-"""Programs whose arguments nobody here can judge."""
-UNCHECKED_ROS2 = {"topic", "lifecycle", "param", "pkg", "bag", "interface", "service", "node"}
+"""Programs whose arguments nobody here can judge -> whose they are."""
+UNCHECKED_ROS2 = {"topic", "lifecycle", "param", "pkg"}
+"""Verbs of ros2, which comes with a ROS distribution and asks a running graph."""
 FOREIGN_LAUNCH = {"realsense2_camera", "azure_kinect_ros_driver", "depthai_ros_driver"}
-FOREIGN_MODULES = {"colcon", "venv", "pip"}
+"""Packages of camera drivers, whose launch files are not here."""
+FOREIGN_MODULES = {"colcon": "another project's", "venv": "Python's own"}
 FOREIGN_OPTIONS = {
     "--ipc": "docker run",
     "--clock": "ros2 bag play",
@@ -232,6 +234,7 @@ def check_module(module: str, arguments: Sequence[str], *, complete: bool = True
             raise Mistake(f"{module} takes no arguments")
         return
     _check_words(arguments)
+    _check_names(reached[1])
     _check_overrides(module, reached[1])
 
 
@@ -248,9 +251,22 @@ def _check_words(arguments: Sequence[str]) -> None:
                 check_checkpoint(name.rpartition("=")[2])
 
 
+def _check_names(namespace: object) -> None:
+    """Methods of the node, and what a benchmark compares with: names that no parser looks at."""
+    method = getattr(namespace, "method", None)
+    if isinstance(method, str):
+        check_parameter("method", method)
+    baseline = getattr(namespace, "baseline", None)
+    if baseline is not None and baseline not in (*namespace.presets, *namespace.checkpoints):
+        raise Mistake(f"--baseline {baseline} is none of the models measured")
+
+
 def check_checkpoint(name: str) -> None:
     """A name of the reader's own file has a suffix or is in capitals; others ship."""
-    if not Path(name).suffix and not name.isupper() and name not in checkpoints.available():
+    suffix = Path(name).suffix
+    if suffix and suffix not in (".safetensors", ".pth", ".onnx"):
+        raise Mistake(f"{name} has no suffix of a checkpoint")
+    if not suffix and not name.isupper() and name not in checkpoints.available():
         raise Mistake(f"no checkpoint {name} ships; there are {', '.join(checkpoints.available())}")
 
 
@@ -265,7 +281,7 @@ def _check_overrides(module: str, namespace: object) -> None:
         except StdnetError as error:
             raise Mistake(str(error)) from error
     else:
-        check_configuration(namespace.config, [word for word in overrides if not word.endswith("=...")])
+        check_configuration(namespace.config, [re.sub(r"=\.\.\.$", "=X", word) for word in overrides])
 
 
 def check_configuration(name: str | None, overrides: Sequence[str]) -> None:
@@ -380,7 +396,7 @@ def check_make(arguments: Sequence[str]) -> None:
 
 def check_command(words: Sequence[str], *, complete: bool = True) -> None:
     """A command in words is one that its program takes; one that nobody knows is a mistake, too."""
-    program, arguments = re.sub(r"^(\.venv/bin|install/\S+)/", "", words[0]), list(words[1:])
+    program, arguments = re.sub(r"^(\.venv/bin|install/(\w+)/lib/\2)/", "", words[0]), list(words[1:])
     scripts = executables()
     if program in ("python", "python3"):
         _check_python(arguments, complete)

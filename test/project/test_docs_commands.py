@@ -64,7 +64,7 @@ def kind_of(block: Block) -> str:
     if any(block.page == page and block.first.startswith(begin) for page, begin in NO_CODE):
         return "no code"
     first = next((line for line in block.text.splitlines() if not line.startswith("#")), "")
-    return "yaml" if first == "/**:" else "xml" if first.startswith("<") else "commands"
+    return "yaml" if re.match(r"\S+:( \{|$)", first) else "xml" if first.startswith("<") else "commands"
 
 
 def blocks_of(kind: str) -> list[Block]:
@@ -210,8 +210,17 @@ def test_python_runs(block, here):
     then(names)
 
 
+def training_file(text: str, folder: Path) -> None:
+    """Load the text as a configuration of a training."""
+    (folder / "training.yaml").write_text(text)
+    doc_checks.check_configuration(str(folder / "training.yaml"), [])
+
+
 @pytest.mark.parametrize("block", blocks_of("yaml"), ids=name_of)
-def test_parameter_files_are_taken_by_the_node(block, here):
+def test_settings_are_loaded_by_what_reads_them(block, here):
+    if not yaml.safe_load(block.text).keys() <= {"/**", "/stdnet", "stdnet"}:  # of no node: of a training
+        training_file(block.text, here)
+        return
     values = yaml.safe_load(block.text)["/**"]["ros__parameters"]
     qos = values.pop("qos_overrides", {})
     assert parameters.unknown_names(list(values)) == []
@@ -269,6 +278,17 @@ def test_there_are_commands_and_names_of_every_kind():
     assert programs >= {"python", "make", "ros2", "pip", "bash", "torchrun", "stdnet_node", "evaluate_bag"}
     assert len(COMMANDS) > 80
     assert len(MODULES) > 15
+
+
+def test_no_exception_is_left_that_no_page_needs():
+    given = [text for block, words in COMMANDS for text in (words[0], " ".join(words))] + [text for _, text in PROSE]
+    programs = [name for name, whose in doc_checks.UNCHECKED.items() if whose != "the shell's own"]
+    for name in (*programs, *doc_checks.FOREIGN_MODULES, *doc_checks.FOREIGN_LAUNCH):
+        assert any(re.search(rf"(^|\s){re.escape(name)}(\s|$)", text) for text in given), name
+    for name in doc_checks.UNCHECKED_ROS2:
+        assert any(f"ros2 {name}" in text for text in given), name
+    for name in (*doc_checks.FOREIGN_OPTIONS, *doc_checks.FOREIGN_SETTINGS):
+        assert any(re.search(rf"{re.escape(name)}\b", text) for text in given), name
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "launch").glob("*.py")))
@@ -384,8 +404,12 @@ WRONG = {
     "python -m stdnet_core.train init=tiny_causal": "no checkpoint",
     "python -m stdnet_core.ablate --steps 5 --config paper_x8 data.root=X --scale 4": "--scale is 4",
     "python -m stdnet_core.benchmark --presets alive": "alive",
+    "python -m stdnet_core.benchmark --presets live --baseline tiny": "--baseline tiny",
+    "python -m stdnet_ros.benchmark --method magic": "magic",
+    "python -m stdnet_core.evaluate --checkpoint x8.safetensor": "no suffix of a checkpoint",
     "torchrun --procs 2 -m stdnet_core.train": "--procs",
     "torchrun --nproc-per-node 2 -m stdnet_core.train --minutes 3": "no option --minutes",
+    "torchrun -m stdnet_core.train date.root=...": "date",
     "bash scripts/gpu.sh": "no script",
     "bash scripts/gpu_session.sh --hours 3": "no option --hours",
     "make demos": "demos",
@@ -476,6 +500,15 @@ def test_a_made_up_page_is_taken_apart():
     ]
     assert (second.line, second.language, second.text) == (12, "python", "x = 1\n")
     assert doc_checks.prose(page) == ["make demo", "--four"]
+
+
+def test_a_training_file_is_loaded(here):
+    (block,) = doc_checks.blocks("page", "So:\n\n    optim:\n      lr: 1e-3\n    model: {preset: small}\n")
+    assert kind_of(block) == "yaml"
+    training_file(block.text, here)
+    for wrong in ("optim:\n  rate: 1e-3\n", "model: {preset: large}\n", "loss: {spatial: 1}\n"):
+        with pytest.raises(Mistake):
+            training_file(wrong, here)
 
 
 @pytest.mark.parametrize("wrong", ["StreamingNet", "loads", "flushed", "latencies"])
