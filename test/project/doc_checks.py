@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import io
 import itertools
+import os
 import re
 import shlex
 import subprocess
@@ -360,6 +361,8 @@ def check_parameter(name: str, value: str) -> None:
         NODE[name].parse(value if isinstance(NODE[name].default, str) else yaml.safe_load(value))
     except StdnetError as error:
         raise Mistake(str(error)) from error
+    if name == "model":
+        check_checkpoint(value)
 
 
 def check_node(arguments: Sequence[str]) -> None:
@@ -385,7 +388,8 @@ def check_make(arguments: Sequence[str]) -> None:
         name, separator, _ = word.partition("=")
         if separator and not re.search(rf"\$\({name}\)|^{name}\b", makefile, re.M):
             raise Mistake(f"the Makefile has no variable {name}")
-    made = subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, capture_output=True, text=True)
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    made = subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, env=ours, capture_output=True, text=True)
     if made.returncode:
         raise Mistake(made.stderr.strip())
     for line in made.stdout.splitlines():
@@ -538,12 +542,14 @@ def _check_value(text: str) -> None:
     if name in FOREIGN_SETTINGS:
         return
     first = name.partition(".")[0]
-    if first in TRAINED:
+    if name in NODE and not value.startswith("{"):  # both have a model
+        check_parameter(name, value)
+    elif first in TRAINED:
         check_settings([f"{name}={value}"])
     elif first in SAMPLED:
         check_settings([f"data.{name}={value}"])
     else:
-        check_parameter(name, value)
+        raise Mistake(f"neither the node nor the training has {name}")
 
 
 def _check_file(text: str) -> None:

@@ -34,7 +34,8 @@ from stdnet_ros.node.node import StdnetNode
 
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in [*sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("*.md"))]
+    for folder in ("docs", ".", "stdnet_core/weights", "test/golden")
+    for path in sorted(ROOT.glob(f"{folder}/*.md"))
     if path.name != "CHANGELOG.md"  # which tells of what was
 }
 BLOCKS = [block for page, text in PAGES.items() for block in doc_checks.blocks(page, text)]
@@ -457,6 +458,7 @@ def test_a_wrong_command_is_found(command):
         "model.neighbors=0|1|2|many",
         "max_aeg: 0",
         "max_age: soon",
+        "model: life",
         "model.preset: lively",
         "augmentation.misregistered: {",
         "stdnet_core.streaming.upsample_videos(model, frames)",
