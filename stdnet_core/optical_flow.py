@@ -44,8 +44,8 @@ class GreyFlow:
 
 
 def _calculated(dis: cv2.DISOpticalFlow, now: np.ndarray, before: np.ndarray) -> np.ndarray:
-    # None: no flow to begin with, which OpenCV's annotations do not allow
-    return dis.calc(now, before, None)  # type: ignore[call-overload]
+    # None: there is no flow to begin with
+    return dis.calc(now, before, None)  # type: ignore[call-overload]  # OpenCV demands a flow
 
 
 class FlowEstimator:

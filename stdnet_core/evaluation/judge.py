@@ -216,13 +216,7 @@ def _suits(group: str, cell: Cell) -> bool:
 
 
 def tasks_of(clips: Mapping[str, int], cells: Iterable[Cell], standing_cells: Iterable[Cell]) -> list[Task]:
-    """Every clip in every cell that suits it.
-
-    Args:
-        clips: how many there are of each group.
-        cells: to look at them.
-        standing_cells: to look at them made to stand still.
-    """
+    """Every clip in every cell that suits it; ``clips`` says how many there are of each group."""
     tasks = [
         Task(cell, group, number)
         for cell in cells
