@@ -40,9 +40,10 @@ test: setup lint docs ## run all tests, in WORKERS (2) processes
 coverage: setup ## branch coverage of the tests, in the processes that they start as well
 	$(PYTEST) --cov --cov-report=term:skip-covered $(TEST_ARGS)
 
-lint: setup ## check style
+lint: setup ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 docs: setup ## build the documentation site in site/; open site/index.html
 	@if [ -x $(BIN)/mkdocs ]; then NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean; else echo "site not built: it needs Python 3.11"; fi
@@ -67,4 +68,4 @@ gpu: ## check, measure and train on a GPU for 9 minutes; GPU_ARGS=--dry-run rehe
 	bash scripts/gpu_session.sh $(GPU_ARGS)
 
 clean: ## remove what the targets made, except .venv
-	rm -rf build install log demo_output soak_output benchmark_output gpu_session site .gpu_env .pytest_cache .ruff_cache .coverage* *.egg-info
+	rm -rf build install log demo_output soak_output benchmark_output gpu_session site .gpu_env .pytest_cache .ruff_cache .mypy_cache .coverage* *.egg-info

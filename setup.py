@@ -38,6 +38,8 @@ DEV = [
     "pytest-xdist>=3.5",
     "ruff>=0.5",
     "hypothesis>=6.90",
+    "mypy>=2.4",
+    "types-tqdm>=4.60",
     "colcon-common-extensions",
     "colcon-ros",
 ]

@@ -154,7 +154,10 @@ def _config(args: argparse.Namespace, name: str) -> TrainConfig:
 
 def _check(base: TrainConfig, configs: Mapping[str, TrainConfig], args: argparse.Namespace) -> None:
     """Refuse what cannot be compared, before the first step; choose the scale."""
-    from stdnet_core.training.module import loss_config, model_config
+    from stdnet_core.model import ModelConfig
+    from stdnet_core.training.config import model_config
+    from stdnet_core.training.losses import LossConfig
+    from stdnet_core.training.module import loss_config
 
     if is_recurrent(base):
         raise ConfigError("the ablations are of the paper's network; choose another model.preset than live")
@@ -168,6 +171,7 @@ def _check(base: TrainConfig, configs: Mapping[str, TrainConfig], args: argparse
     if args.scale not in scales:
         raise ConfigError(f"--scale is {args.scale:g}, but data.scales trains for {scales} alone")
     loss = loss_config(base)
+    assert isinstance(loss, LossConfig)
     asked = {name for name in configs if name.startswith("rec")}
     for weight, used, cells in (
         ("loss.spatial_weight", loss.uses_spatial, {"rec", "rec_sd"}),
@@ -176,7 +180,9 @@ def _check(base: TrainConfig, configs: Mapping[str, TrainConfig], args: argparse
         if asked & cells and not used:
             raise ConfigError(f"{weight} is 0 in the configuration, so that there is nothing to switch off; raise it")
     for name, config in configs.items():
-        neighbors = model_config(config).neighbors
+        model = model_config(config)
+        assert isinstance(model, ModelConfig)
+        neighbors = model.neighbors
         if max(config.data.lengths) <= neighbors:
             raise ConfigError(
                 f"data.lengths has at most {max(config.data.lengths)} frames; {name} needs {neighbors + 1} to see all "

@@ -51,8 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     networks = args.checkpoint or [_network_of_auto()]
     names = [checkpoints.load(name)[1].name for name in networks]
     clips = {name: [s.name for s in sequences] for name, sequences in _sequences(args).items()}
-    groups = [Group(name, range(len(found))) for name, found in clips.items()]
-    tasks = judge.tasks_of(groups, args.cell or JUDGED, () if args.no_standing else _standing(args.cell))
+    counts = {name: len(found) for name, found in clips.items()}
+    tasks = judge.tasks_of(counts, args.cell or JUDGED, () if args.no_standing else _standing(args.cell))
     if not tasks:
         raise ConfigError("no cell suits the data: recordings can be looked at by reductions and dToF alone")
     settings = {
@@ -208,10 +208,13 @@ def _start_worker(args: argparse.Namespace, networks: Sequence[str]) -> None:
 
 
 def _work(task: Task) -> tuple[Task, dict[str, Any]]:
+    assert _judge is not None
     return task, _judge.run(task)
 
 
-def _run(tasks: Sequence[Task], networks: Sequence[str], args: argparse.Namespace) -> Iterator[tuple[Task, dict]]:
+def _run(
+    tasks: Sequence[Task], networks: Sequence[str], args: argparse.Namespace
+) -> Iterator[tuple[Task, dict[str, Any]]]:
     if not tasks:
         return
     tqdm = require("tqdm", extra="report").tqdm

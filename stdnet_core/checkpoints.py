@@ -16,17 +16,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from stdnet_core.errors import CheckpointError, ConfigError
 from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, STDNet, build, network_config
 from stdnet_core.short_repr import short_repr
 from stdnet_core.whole_files import write_tensors
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 FORMAT = "stdnet-1"
 LARGEST_SCALE = 64
@@ -262,6 +264,14 @@ class _WithoutValues(TorchFunctionMode):
         return result
 
 
+@overload
+def _empty_network(
+    config: ModelConfig, shapes: dict[str, tuple[int, ...]], kinds: dict[str, torch.dtype | None], path: Path
+) -> STDNet: ...
+@overload
+def _empty_network(
+    config: RecurrentConfig, shapes: dict[str, tuple[int, ...]], kinds: dict[str, torch.dtype | None], path: Path
+) -> RecurrentNet: ...
 def _empty_network(
     config: ModelConfig | RecurrentConfig,
     shapes: dict[str, tuple[int, ...]],
@@ -301,10 +311,11 @@ def _empty_network(
     return model
 
 
-def _filled(model: STDNet | RecurrentNet, state: dict[str, Tensor], path: Path) -> STDNet | RecurrentNet:
+def _filled(model: _Network, state: dict[str, Tensor], path: Path) -> _Network:
     """The network with weights of its own in float32, ready to run."""
-    own = {"dtype": torch.float32, "copy": True, "memory_format": torch.contiguous_format}  # no part of a mapped file
-    state = {key: value.to(**own) for key, value in state.items()}
+    state = {  # no part of a mapped file
+        key: value.to(torch.float32, copy=True, memory_format=torch.contiguous_format) for key, value in state.items()
+    }
     odd = sorted(k for k, v in state.items() if v.numel() and not v.abs().amax() <= LARGEST_WEIGHT)
     if odd:
         raise CheckpointError(
@@ -363,7 +374,7 @@ def _own_name(released: str) -> str:
 
 
 def load_released(
-    path: str | Path, *, scale: int, depth_range: float, fusion: str = "release"
+    path: str | Path, *, scale: int, depth_range: float, fusion: Literal["release", "paper"] = "release"
 ) -> tuple[STDNet, CheckpointInfo]:
     """Read a checkpoint that the paper's authors released (``.pth``, or the same state dict saved otherwise).
 

@@ -132,11 +132,12 @@ def _parser() -> argparse.ArgumentParser:
 def _complete(args: argparse.Namespace, kind: str) -> None:
     """Choose the sensor of the data set where none is given."""
     args.sensor = args.sensor or _SENSORS.get(kind, _SENSOR)
-    if not isinstance(sensor_from(args).measurement, Dtof):
+    measurement = sensor_from(args).measurement
+    if not isinstance(measurement, Dtof):
         if args.range_m is not None:
             raise ConfigError(f"--range-m is of a dToF sensor, and {args.sensor} is none; drop it")
         return
-    given = args.range_m if args.range_m is not None else sensor_from(args).measurement.range_m
+    given = args.range_m if args.range_m is not None else measurement.range_m
     args.range_m = _RANGES.get(kind) if given is None else given
     if args.range_m is not None:
         args.sensor_value.append(("dtof.range_m", args.range_m))
@@ -144,12 +145,14 @@ def _complete(args: argparse.Namespace, kind: str) -> None:
 
 
 def _job(sequence: RgbdSequence, scale: float, output: Path, kind: str, args: argparse.Namespace) -> _Job:
+    assert isinstance(sequence, FileSequence), "the kinds of TREES are files"
     tree = TREES[kind]
     height, width = delivered_size(sequence.frame_size, scale)
     clip = PROTOCOL_CLIPS.get(kind)
+    depths = [files.depth for files in sequence.files if files.depth is not None]  # every frame of these kinds has it
     return _Job(
         sequence,
-        [output / tree.name / f"X{scale}" / tree.file_of(files.depth) for files in sequence.files],
+        [output / tree.name / f"X{scale}" / tree.file_of(depth) for depth in depths],
         LowResolution(scale, sensor=sensor_from(args), seed=args.seed + zlib.crc32(sequence.name.encode())),
         {"scale": scale, "size": [width, height], **describe(args), "clip_truth_m": clip, "seed": args.seed},
     )

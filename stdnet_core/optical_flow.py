@@ -38,9 +38,14 @@ class GreyFlow:
         """
         if min(now.shape) < _LEAST_SIDE:
             return None
-        flow = cv2.resize(self._dis.calc(now, before, None), size[::-1], interpolation=interpolation)
+        flow: np.ndarray = cv2.resize(_calculated(self._dis, now, before), size[::-1], interpolation=interpolation)
         flow *= np.float32(REDUCTION)
         return flow
+
+
+def _calculated(dis: cv2.DISOpticalFlow, now: np.ndarray, before: np.ndarray) -> np.ndarray:
+    # None: there is no flow to begin with
+    return dis.calc(now, before, None)  # type: ignore[call-overload]  # OpenCV demands a flow
 
 
 class FlowEstimator:
@@ -90,5 +95,5 @@ def estimate_flow(rgb: np.ndarray, next_rgb: np.ndarray) -> np.ndarray:
     if min(rgb.shape[:2]) < _LEAST_SIDE:
         return np.zeros((2, *rgb.shape[:2]), np.float32)
     grey = [cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY) for image in (rgb, next_rgb)]
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(grey[0], grey[1], None)
+    flow = _calculated(cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM), grey[0], grey[1])
     return flow.transpose(2, 0, 1)

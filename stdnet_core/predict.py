@@ -16,6 +16,7 @@ import json
 import shutil
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def predict(
-    video: InputVideo, upsampler: DepthUpsampler, folder: Path, args: argparse.Namespace, on_frame
+    video: InputVideo, upsampler: DepthUpsampler, folder: Path, args: argparse.Namespace, on_frame: Callable[[], object]
 ) -> dict[str, Any]:
     """Upsample one video into ``folder`` and return its summary.
 
@@ -103,7 +104,7 @@ def predict(
             for result in results:
                 frame = waiting.popleft()
                 writer.add(frame, result)
-                if score is not None:  # over the pixels that are shown
+                if score is not None and frame.truth is not None:  # over the pixels that are shown
                     target = np.where(np.isfinite(result.depth), frame.truth, 0)
                     score.add(ScoredFrame(frame.rgb, target, {"output": result.depth}))
                 on_frame()
@@ -130,6 +131,7 @@ def predict(
         take(rest)
     if first is None:
         raise DataError(f"{video.name}: it has no frames")
+    assert geometry is not None
     if not writer.measured:
         raise DataError(
             f"{video.name}: none of its {writer.frames} frames has a measurement of depth; look at the input with "

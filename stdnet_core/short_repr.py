@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from torch import nn
+
+    class _Network(Protocol):
+        @property
+        def config(self) -> DataclassInstance: ...
+        def parameters(self) -> Iterator[nn.Parameter]: ...
+
 
 _SHOWN = 4
 _LONGEST = 80
@@ -21,7 +28,7 @@ def short_repr(result: Any) -> str:
     return f"{type(result).__name__}({', '.join(f'{name}={_short(value)}' for name, value in values)})"
 
 
-def network_repr(network: nn.Module) -> str:
+def network_repr(network: _Network) -> str:
     """The repr of a network with a ``config``: its parameters' number and what differs from the default settings.
 
     In the class: ``__repr__ = network_repr``."""
@@ -36,7 +43,7 @@ def network_repr(network: nn.Module) -> str:
 
 
 def _short(value: Any) -> str:
-    if hasattr(value, "dtype") and getattr(value, "shape", ()):
+    if hasattr(value, "dtype") and getattr(value, "shape", None):
         return f"{str(value.dtype).removeprefix('torch.')}{tuple(value.shape)}"
     if isinstance(value, Mapping):
         return "{" + _some(f"{key!r}: {_short(item)}" for key, item in value.items()) + "}"

@@ -37,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_intermixed_args(arguments)
     config = load_config(options.config, options.overrides, check_root=not options.print_config)
     if options.print_config:
-        from stdnet_core.training.module import loss_config, model_config
+        from stdnet_core.training.config import model_config
+        from stdnet_core.training.module import loss_config
 
         model_config(config)
         loss_config(config)
@@ -47,11 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
         raise ConfigError(f"--max-minutes is {options.max_minutes}; give 0 or more")
     for module in ("lightning", "tensorboard", "tqdm", "cv2"):
         require(module, extra="train")
-    from lightning.pytorch.utilities import rank_zero_only
-
     from stdnet_core.training import compact
     from stdnet_core.training import state as run_state
-    from stdnet_core.training.run import run
+    from stdnet_core.training.run import is_first_process, run
 
     interrupted = False
     if options.max_minutes != 0:
@@ -69,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"minutes, {done}; weights and state in {options.output}",
             file=sys.stderr,
         )
-    if options.export_compact is not None and rank_zero_only.rank == 0:
+    if options.export_compact is not None and is_first_process():
         exact = options.output / run_state.FILE_NAME
         if not exact.is_file():
             raise CheckpointError(f"there is no run in {options.output} to export; train first")

@@ -31,7 +31,7 @@ from stdnet_core.evaluation.sequence import EvaluationFrame
 from stdnet_core.inference.devices import place
 from stdnet_core.inference.fill import fill_invalid, nan_where_invalid
 from stdnet_core.inference.normalization import clip_depth_range
-from stdnet_core.model import STDNetOutput
+from stdnet_core.model import ModelConfig, STDNetOutput
 from stdnet_core.model.low_resolution import WORKING_STRIDE
 from stdnet_core.report import drawing, paper_figures
 from stdnet_core.report.colorize import colorize_depth, colorize_error
@@ -50,6 +50,7 @@ class Look:
         frames: of the clip.
         place: of the frame in the clip.
         index: of the frame in the sequence.
+        config: of the network.
         depth: (H, W) metres that the network gives for it.
     """
 
@@ -59,6 +60,7 @@ class Look:
     index: int
     output: STDNetOutput
     stages: list[StageFeatures]
+    config: ModelConfig
     depth: np.ndarray
 
     @property
@@ -86,8 +88,10 @@ def _look(network: Network, clip: tuple[Scene, list[EvaluationFrame], int, int],
     metres = network.info.depth_range or float(clip_depth_range(low))
     model = network.model.to(device)
     output, stages = observe(model, rgb.to(device), (fill_invalid(low) / metres).to(device))
+    config = network.info.config
+    assert isinstance(config, ModelConfig), "observe refuses other networks"
     depth = metres * output.depth[0, place_in_clip, 0].cpu().numpy()
-    return Look(scene, frames, place_in_clip, index, output, stages, depth)
+    return Look(scene, frames, place_in_clip, index, output, stages, config, depth)
 
 
 def _stage(look: Look, args: argparse.Namespace) -> tuple[int, StageFeatures]:
@@ -104,7 +108,7 @@ def features(args: argparse.Namespace) -> Drawn:
     truth = nan_where_invalid(frame.target)
     limits, error_max = depth_limits(truth), error_limit(truth)
     size = frame.target.shape
-    cells = cv2.resize(nan_where_invalid(frame.depth_lr), size[::-1], interpolation=cv2.INTER_NEAREST)
+    cells: np.ndarray = cv2.resize(nan_where_invalid(frame.depth_lr), size[::-1], interpolation=cv2.INTER_NEAREST)
     blank = Tile("", np.full((*size, 3), 255, np.uint8))
     tiles = [
         Tile(f"frame {clip[3]}", as_bytes(frame.rgb)),
@@ -117,7 +121,7 @@ def features(args: argparse.Namespace) -> Drawn:
     for network in networks:
         look = _look(network, clip, args)
         number, stage = _stage(look, args)
-        config = network.info.config
+        config = look.config
         parts = {
             "F_d": ("before SD", stage.depth),
             "F_sd": ("after SD" if config.spatial_difference else "no SD, concatenated", stage.spatial),
@@ -162,7 +166,7 @@ def offsets(args: argparse.Namespace) -> Drawn:
     for index, sampling in enumerate(stage.sampling, start=1):
         sign = "-" if sampling.direction == "forward" else "+"
         line: list[Map] = []
-        for distance in range(1, network.info.config.neighbors + 1):
+        for distance in range(1, look.config.neighbors + 1):
             try:
                 offset, mask = sampling.call(look.place, distance)
             except InputError:
@@ -201,16 +205,18 @@ def differences(args: argparse.Namespace) -> Drawn:
     look = _look(network, clip, args)
     size = look.frame.target.shape
     truth = [nan_where_invalid(frame.target) for frame in look.frames]
-    bicubic = Runner.classical("bicubic", "cpu").upsampler.step(look.frame.rgb, look.frame.depth_lr).depth
-    of_depth = {"sigma": np.abs(truth[look.place] - bicubic)}
+    bicubic = Runner.classical("bicubic", "cpu").upsampler.step(look.frame.rgb, look.frame.depth_lr)
+    assert bicubic is not None
+    of_depth = {"sigma": np.abs(truth[look.place] - bicubic.depth)}
     titles = {"sigma": "|truth - bicubic|"}
-    neighbors = network.info.config.neighbors
+    neighbors = look.config.neighbors
     for distance in range(1, min(neighbors, len(truth) - 1 - look.place) + 1):
         of_depth[f"phi {distance}"] = np.abs(truth[look.place] - truth[look.place + distance])
         titles[f"phi {distance}"] = f"truth, |t - (t+{distance})|"
-    rows = [[Map(f"frame {look.index}", as_bytes(look.frame.rgb))]]
+    rows: list[list[Map | None]] = [[Map(f"frame {look.index}", as_bytes(look.frame.rgb))]]
     rows[0] += [Map(titles[name], 100 * values, "cm") for name, values in of_depth.items()]
     numbers: dict[str, Any] = {"sequence": look.scene.name, "frame": look.index, "tail_from_m": LONG_TAIL, "stages": []}
+    assert look.output.differences is not None
     for number, found in enumerate(look.output.differences, start=1):
         learned = {"sigma": found.sigma[0, look.place]}
         for distance, phi in enumerate(found.phi, start=1):

@@ -124,10 +124,10 @@ def tail_errors(args: argparse.Namespace) -> Drawn:
     alone = len(scenes) == 1
     runners = open_runners(networks, args)
     of_scenes = [(scene, with_predictions(runners, scene, args, alone=alone)) for scene in scenes]
-    runners = of_scenes[0][1]
+    shown = of_scenes[0][1]
     found = [_analysis(args, scene, methods).histograms for scene, methods in of_scenes]
     histograms = {
-        region: {name: np.sum([of[region][name] for of in found], axis=0) for name in runners} for region in REGIONS
+        region: {name: np.sum([of[region][name] for of in found], axis=0) for name in shown} for region in REGIONS
     }
     regions = tail_table(histograms)
     for region, of_region in regions.items():
@@ -135,14 +135,14 @@ def tail_errors(args: argparse.Namespace) -> Drawn:
             print(f"{region:19} {name:18} {100 * values['tail_share']:6.2f} % off by {100 * LONG_TAIL:g} cm or more")
     numbers = {
         "sequences": [scene.name for scene in scenes],
-        "methods": list(runners),
+        "methods": list(shown),
         "tail_from_m": LONG_TAIL,
         "edges_m": ERROR_EDGES_M.tolist(),
         "regions": regions,
         "warnings": scale_warnings(networks, args.scale),
-        "notices": notices_of(runners),
+        "notices": notices_of(shown),
     }
-    return figures.error_histograms(histograms, list(runners)), numbers
+    return figures.error_histograms(histograms, list(shown)), numbers
 
 
 def slices(args: argparse.Namespace) -> Drawn:
@@ -152,6 +152,7 @@ def slices(args: argparse.Namespace) -> Drawn:
     runners = with_predictions(open_runners(networks, args), scene, args, alone=alone)
     analysis = _analysis(args, scene, runners, args.row)
     piece = analysis.slice
+    assert piece is not None
     truth = np.array(piece.depth["truth"])
     numbers: dict[str, Any] = {"sequence": scene.name, "row": piece.row, "frames": len(truth), "slice": {}}
     for name in analysis.methods:

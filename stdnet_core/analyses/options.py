@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from stdnet_core import checkpoints
 from stdnet_core.cli import plain_json, print_notes
@@ -20,6 +21,7 @@ from stdnet_core.data.sources import Sequences, open_source, parse_source
 from stdnet_core.evaluation.methods import FORGETFUL, Method, Runner
 from stdnet_core.evaluation.sequence import SequenceResult
 from stdnet_core.inference import DepthUpsampler
+from stdnet_core.model import RecurrentNet, STDNet
 
 _RELEASED_SUFFIXES = (".pth", ".pt")
 _RELEASED_RANGE = 30.0
@@ -43,6 +45,7 @@ def describe_low_resolution(args: argparse.Namespace) -> dict[str, Any]:
 def make_runner(name: str, args: argparse.Namespace) -> Runner:
     if name not in ("model", FORGETFUL):
         return Runner.classical(name, args.device)
+    model: STDNet | RecurrentNet
     if is_released(args.checkpoint):
         depth_range = args.depth_range
         if depth_range is None:
@@ -59,6 +62,7 @@ def make_runner(name: str, args: argparse.Namespace) -> Runner:
 def describe_model(runner: Runner) -> dict[str, Any]:
     upsampler = runner.upsampler
     info = upsampler.info
+    assert info is not None
     return {
         "name": info.name,
         "trained_scales": list(info.scales),
@@ -91,7 +95,7 @@ def open_sequences(args: argparse.Namespace, lr_scale: float | None) -> Sequence
 def in_question_first(methods: Mapping[str, Method], args: argparse.Namespace) -> list[str]:
     """The methods, first the one that a report is about: the model, else the first given, else the most elaborate."""
     given = "model" in methods or args.methods or args.predictions
-    return list(methods) if given else list(reversed(methods))
+    return list(methods) if given else list(methods)[::-1]
 
 
 def file_name(sequence: str, scale: float) -> str:
@@ -128,5 +132,5 @@ def spread(sequences: Sequences, limit: int | None) -> list[RgbdSequence]:
     return [sequences[int(i)] for i in np.linspace(0, len(sequences) - 1, limit).round()]
 
 
-def score_device(methods: Mapping[str, Method]):
+def score_device(methods: Mapping[str, Method]) -> torch.device:
     return next(m for m in methods.values() if isinstance(m, Runner)).upsampler.placement.device

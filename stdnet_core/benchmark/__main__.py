@@ -86,8 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(table(rows))
     for line in speed_ratios(rows, args.baseline):
         print(line)
-    for name, error in errors.items():
-        print(f"{name}: differs from float32 by {error:.2e} of the residual over bilinear interpolation (RMS)")
+    for name, share in errors.items():
+        print(f"{name}: differs from float32 by {share:.2e} of the residual over bilinear interpolation (RMS)")
     if args.plot:
         draw(rows, args.plot, f"{about['processor']}, {about['threads']} threads, GPU {about['gpu']}")
     return 1 if failed else 0
@@ -124,7 +124,7 @@ def _nothing(args: argparse.Namespace) -> str:
 
 
 def _jobs(args: argparse.Namespace) -> Iterator[tuple[Case, str, dict[str, bool]]]:
-    models: list[tuple[str, STDNet, CheckpointInfo]] = []
+    models: list[tuple[str, STDNet | RecurrentNet, CheckpointInfo]] = []
     for name in args.presets:
         torch.manual_seed(0)
         model = build(ModelConfig.preset(name)).eval()

@@ -20,9 +20,11 @@ from stdnet_core import __version__
 from stdnet_core.benchmark.naive import naive_calls, naive_depth, naive_window
 from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.cli import require
+from stdnet_core.errors import ConfigError
 from stdnet_core.inference import DepthUpsampler
 from stdnet_core.inference.devices import Placement
 from stdnet_core.model import RecurrentNet, STDNet
+from stdnet_core.model.blocks import channels_last
 from stdnet_core.model.low_resolution import LowResolutionDepth
 from stdnet_core.streaming import Schedule, StreamingSTDNet, whole_clip_latency
 from stdnet_core.streaming.fixed_stream import FixedStreamingSTDNet
@@ -151,7 +153,11 @@ def matrix_product_peak(device: torch.device, dtype: torch.dtype) -> float:
     try:
         for size in (_PEAK_SIZES[device.type] // n for n in (8, 4, 2, 1)):
             a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-            shortest = min(Clock(device).times(lambda _, a=a, b=b: torch.mm(a, b), 2, 5))
+
+            def product(_: int, a: torch.Tensor = a, b: torch.Tensor = b) -> torch.Tensor:
+                return torch.mm(a, b)
+
+            shortest = min(Clock(device).times(product, 2, 5))
             best = max(best, 2 * size**3 / shortest / 1e6)
             if shortest > _LONG_PRODUCT_MS:  # a type that this CPU only emulates: larger ones would take minutes
                 break
@@ -164,6 +170,10 @@ def _gflop(step: Callable[[int], Any]) -> float:
     with FlopCounterMode(display=False) as counter:
         step(0)
     return counter.get_total_flops() / 1e9
+
+
+Timed = tuple[Callable[[int], Any], int, int, float, Any]
+"""What is timed: a step, how many come before, modules called in it, frames in it, and what keeps state or None."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +190,18 @@ class Case:
 
     def placed(self, dtype: torch.dtype) -> STDNet:
         """A copy of the model where it runs, in channels_last."""
-        return copy.deepcopy(self.model).to(self.placement.device, dtype, memory_format=torch.channels_last)
+        return channels_last(copy.deepcopy(self.paper_model).to(self.placement.device, dtype))
+
+    @property
+    def paper_model(self) -> STDNet:
+        """The model, which has to be the paper's.
+
+        Raises:
+            ConfigError: it is a recurrent one.
+        """
+        if not isinstance(self.model, STDNet):
+            raise ConfigError(f"{self.name} is a recurrent network, whose only mode is frame")
+        return self.model
 
     @property
     def scene(self) -> MovingScene:
@@ -206,7 +227,7 @@ def measure(
         threads: CPU threads for ONNX Runtime.
     """
     config = case.model.config
-    runner: dict[str, Callable[[], tuple[Callable[[int], Any], int, int, float, Any]]] = {
+    runner: dict[str, Callable[[], Timed]] = {
         "naive": lambda: _naive(case),
         "offline": lambda: _offline(case),
         "frame": lambda: _frame(case),
@@ -249,7 +270,7 @@ def measure(
     )
 
 
-def _frame(case: Case) -> tuple:
+def _frame(case: Case) -> Timed:
     placement = case.placement
     upsampler = DepthUpsampler.from_model(
         case.model, case.info, method="stdnet", device=str(placement.device), precision=placement.precision
@@ -265,7 +286,7 @@ def _frame(case: Case) -> tuple:
     return lambda t: upsampler.step(*frames[t % _FRAMES_KEPT]), 5, 0, 1.0, None
 
 
-def _stream(case: Case, latency: int, compiled: bool, cuda_graph: bool) -> tuple:
+def _stream(case: Case, latency: int, compiled: bool, cuda_graph: bool) -> Timed:
     model = case.placed(case.placement.dtype)
     if compiled or cuda_graph:
         stream: Any = FixedStreamingSTDNet(model, latency, compiled=compiled, cuda_graph=cuda_graph)
@@ -277,19 +298,19 @@ def _stream(case: Case, latency: int, compiled: bool, cuda_graph: bool) -> tuple
     return lambda t: stream.step(*scene[t]), warm_up, plan.module_calls, 1.0, stream
 
 
-def _naive(case: Case) -> tuple:
-    before, after = naive_window(case.model.config)
-    model = case.model.to(case.placement.device)
+def _naive(case: Case) -> Timed:
+    model = case.paper_model.to(case.placement.device)
+    before, after = naive_window(model.config)
     scene = case.scene
 
     def step(t: int) -> None:
         window = [scene[t + i] for i in range(before + after + 1)]
         naive_depth(model, torch.cat([f[0] for f in window]), torch.cat([f[1] for f in window]))
 
-    return step, 1, naive_calls(case.model.config), 1.0, None
+    return step, 1, naive_calls(model.config), 1.0, None
 
 
-def _offline(case: Case) -> tuple:
+def _offline(case: Case) -> Timed:
     model = case.placed(case.placement.dtype)
     stream = StreamingSTDNet(model, whole_clip_latency(model.config))
     scene = case.scene
@@ -303,16 +324,17 @@ def _offline(case: Case) -> tuple:
     return step, 1, calls, float(_OFFLINE_FRAMES), None
 
 
-def _onnx(case: Case, threads: int | None) -> tuple:
+def _onnx(case: Case, threads: int | None) -> Timed:
     import tempfile
 
     from stdnet_core.export.streaming import ExportSize, export_onnx
     from stdnet_core.inference.onnx_engine import OnnxEngine
 
     require("onnxruntime", extra="export")
+    model = case.paper_model
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        export_onnx(case.model, case.info, path, ExportSize(case.height, case.width, case.scale))
+        export_onnx(model, case.info, path, ExportSize(case.height, case.width, case.scale))
         engine = OnnxEngine(path, threads=threads)
     scene = case.scene
 
@@ -320,7 +342,7 @@ def _onnx(case: Case, threads: int | None) -> tuple:
         rgb, depth = scene[t]
         engine.step(rgb[0].permute(1, 2, 0).cpu().numpy(), depth[0, 0].cpu().numpy())
 
-    return step, 3, Schedule.of(case.model.config, 0).steady.module_calls, 1.0, engine
+    return step, 3, Schedule.of(model.config, 0).steady.module_calls, 1.0, engine
 
 
 def relative_error(case: Case, frames: int = 4) -> float:
@@ -328,7 +350,9 @@ def relative_error(case: Case, frames: int = 4) -> float:
     outputs = []
     for dtype in (torch.float32, case.placement.dtype):
         stream = StreamingSTDNet(case.placed(dtype))
-        outputs.append([stream.step(*case.scene[t]).depth for t in range(frames)][-1])
+        last = [stream.step(*case.scene[t]) for t in range(frames)][-1]
+        assert last is not None
+        outputs.append(last.depth)
     low = LowResolutionDepth(case.scene[frames - 1][1], case.scale)
     residual = outputs[0] - low.bilinear_base()
     return float((outputs[1] - outputs[0]).square().mean().sqrt() / residual.square().mean().sqrt())

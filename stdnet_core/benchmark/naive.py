@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stdnet_core.model import ModelConfig, STDNet
 from stdnet_core.model.low_resolution import LowResolutionDepth
-from stdnet_core.model.stage import Stage, blend
+from stdnet_core.model.stage import Stage, StagePrediction, blend
 
 
 def naive_window(config: ModelConfig) -> tuple[int, int]:
@@ -39,7 +39,8 @@ def naive_depth(model: STDNet, rgb: Tensor, depth_lr: Tensor) -> Tensor:
     """
     scale = rgb.shape[-1] // depth_lr.shape[-1]
     low_resolution = LowResolutionDepth(depth_lr, scale, rgb)
-    guide, fused, predictions = rgb, None, []
+    guide, fused = rgb, None
+    predictions: list[StagePrediction] = []
     for stage in model.stages:
         rgb_features = stage.guide_encoder(guide)
         depth_features = stage.depth_encoder(low_resolution.features(stage.config.depth_features))

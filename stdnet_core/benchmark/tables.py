@@ -74,7 +74,7 @@ def with_operations(rows: list[Measurement], peaks: dict[tuple[str, str], float]
         peaks: GFLOP/s by device and precision.
     """
 
-    def key(r: Measurement) -> tuple:
+    def key(r: Measurement) -> tuple[object, ...]:
         return r.model, r.size, r.scale, r.device, r.precision, r.mode
 
     counted = {key(r): r.gflop for r in rows if r.engine == "eager"}

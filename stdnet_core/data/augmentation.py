@@ -86,7 +86,8 @@ class AugmentationConfig:
     @classmethod
     def none(cls) -> AugmentationConfig:
         """No variation at all."""
-        return cls(**dict.fromkeys(_PROBABILITIES, 0.0), **dict.fromkeys(_FACTORS, (1.0, 1.0)))
+        values: dict[str, Any] = {name: 0.0 for name in _PROBABILITIES} | {name: (1.0, 1.0) for name in _FACTORS}
+        return cls(**values)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AugmentationConfig:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,8 +96,8 @@ class RgbdClip:
                 f"the frame of {full_height}x{full_width}"
             )
 
-        def window(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[..., top : top + height, left : left + width]
+        def window(tensor: Tensor) -> Tensor:
+            return tensor[..., top : top + height, left : left + width]
 
         depth_lr = self.depth_lr
         if depth_lr is not None:
@@ -113,7 +114,7 @@ class RgbdClip:
             rgb=window(self.rgb),
             depth=window(self.depth),
             valid=window(self.valid),
-            flow=window(self.flow),
+            flow=None if self.flow is None else window(self.flow),
             depth_lr=depth_lr,
             intrinsics=intrinsics,
         )
@@ -145,8 +146,9 @@ class RgbdClip:
         return self._map(lambda tensor: tensor.contiguous())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> RgbdClip:
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: change(t) for name, t in tensors.items() if isinstance(t, Tensor)})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed: dict[str, Any] = {name: change(t) for name, t in values.items() if isinstance(t, Tensor)}
+        return replace(self, **changed)
 
 
 def _cells(first: int, size: int, full: int, cells: int, name: str) -> slice:

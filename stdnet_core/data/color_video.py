@@ -10,6 +10,7 @@ import threading
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -69,10 +70,9 @@ class ColorVideo:
         self._at = -1  # frame last decoded
         self._sought = False
         with self._lock:
-            self._open()
-            self.length = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+            self.length = max(0, int(self._open().get(cv2.CAP_PROP_FRAME_COUNT)))
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_capture": None, "_at": -1, "_sought": False}
 
     def read(self, index: int) -> np.ndarray:
@@ -83,7 +83,7 @@ class ColorVideo:
         """
         with self._lock:
             if self._decode_to(index):
-                readable, image = self._capture.retrieve()
+                readable, image = self._video().retrieve()
                 if readable:
                     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
             raise DataError(
@@ -99,12 +99,17 @@ class ColorVideo:
         with self._lock:
             return at_most if self._decode_to(at_most - 1) else len(self._stamps)
 
-    def _open(self) -> None:
+    def _open(self) -> cv2.VideoCapture:
         """(Re)open the file at its begin, and close the video that was open."""
         if ColorVideo._opened is not None:
             ColorVideo._opened._close()
         self._capture = open_video(self.path)
         ColorVideo._opened = self
+        return self._capture
+
+    def _video(self) -> cv2.VideoCapture:
+        """The file, open."""
+        return self._open() if self._capture is None else self._capture
 
     def _close(self) -> None:
         if self._capture is not None:
@@ -113,8 +118,7 @@ class ColorVideo:
 
     def _decode_to(self, index: int) -> bool:
         """Decode until ``index`` is the frame last decoded; whether the video has it."""
-        if self._capture is None:
-            self._open()
+        self._video()
         known = min(index, len(self._stamps) - 1)
         if (index < self._at or known - self._at > _FAR) and not self._seek(known):
             self._open()
@@ -125,8 +129,9 @@ class ColorVideo:
 
     def _decode_next(self) -> bool:
         following = self._at + 1
-        decoded = self._capture.grab()
-        stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC)
+        video = self._video()
+        decoded = video.grab()
+        stamp = video.get(cv2.CAP_PROP_POS_MSEC)
         if self._sought and following < len(self._stamps):
             if not decoded or abs(stamp - self._stamps[following]) > _SAME_MS:
                 self._open()  # after the seek a frame was passed over
@@ -141,10 +146,11 @@ class ColorVideo:
 
     def _seek(self, index: int) -> bool:
         """Go to a frame that was counted before, or some frames before it; whether it is sure which one that is."""
+        video = self._video()
         for ahead in _AHEAD:
-            self._capture.set(cv2.CAP_PROP_POS_MSEC, self._stamps[max(0, index - ahead)])
-            if self._capture.grab():
-                landed = self._counted_at(self._capture.get(cv2.CAP_PROP_POS_MSEC))
+            video.set(cv2.CAP_PROP_POS_MSEC, self._stamps[max(0, index - ahead)])
+            if video.grab():
+                landed = self._counted_at(video.get(cv2.CAP_PROP_POS_MSEC))
                 if landed is not None and landed <= index:
                     self._at, self._sought = landed, True
                     return True

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -137,7 +138,11 @@ class FileSequence:
         return clip
 
     def _read(self, indices: Sequence[int]) -> RgbdClip:
-        colors, depths, lows, flows, stamps = [], [], [], [], []
+        colors: list[np.ndarray] = []
+        depths: list[np.ndarray] = []
+        lows: list[np.ndarray | None] = []
+        flows: list[np.ndarray] = []
+        stamps: list[float | None] = []
         for index in indices:
             files = self.files[index]
             color = files.color.read() if isinstance(files.color, VideoFrame) else read_color(files.color)
@@ -159,24 +164,26 @@ class FileSequence:
                 )
             camera = self._camera(color.shape[:2])
             if self._rules.ray:
+                assert camera is not None
                 depth, low = (d if d is None else along_axis(d, _at_size(camera, color, d)) for d in (depth, low))
-            if files.confidence is not None:
-                _mask(depth if low is None else low, files.confidence, self._rules.min_confidence)
+            measured = depth if low is None else low
+            if files.confidence is not None and measured is not None:
+                _mask(measured, files.confidence, self._rules.min_confidence)
             if colors and color.shape != colors[0].shape:
                 raise DataError(
                     f"{files.color}: {_size(color.shape)} pixels, expected {_size(colors[0].shape)} as in the rest "
                     f"of {self.name}"
                 )
-            if lows and np.shape(low) != np.shape(lows[0]):
+            if lows and _shape(low) != _shape(lows[0]):
                 raise DataError(f"{files.color}: the low-resolution depth changes its size within {self.name}")
             colors.append(color)
             depths.append(np.zeros(color.shape[:2], np.float32) if depth is None else depth)
             lows.append(low)
             stamps.append(files.stamp)
         consecutive = all(b - a == 1 for a, b in pairwise(indices))
-        if consecutive and all(self.files[index].flow is not None for index in indices[:-1]):
-            for index in indices[:-1]:
-                path = self.files[index].flow
+        paths = [path for index in indices[:-1] if (path := self.files[index].flow) is not None]
+        if consecutive and len(paths) == len(indices) - 1:
+            for path in paths:
                 flow = read_flow(path)
                 if flow.shape[1:] != colors[0].shape[:2]:
                     raise DataError(
@@ -184,18 +191,19 @@ class FileSequence:
                     )
                 flows.append(flow)
         rgb = torch.from_numpy(np.stack(colors)).permute(0, 3, 1, 2).contiguous().float().div_(255)
-        depth = torch.from_numpy(np.stack(depths)).unsqueeze(1)
+        true = torch.from_numpy(np.stack(depths)).unsqueeze(1)
+        delivered = [low for low in lows if low is not None]
         clip = RgbdClip(
             rgb=rgb,
-            depth=depth,
-            valid=depth > 0,
+            depth=true,
+            valid=true > 0,
             intrinsics=camera,
             flow=torch.from_numpy(np.stack(flows)) if flows else None,
-            depth_lr=None if lows[0] is None else torch.from_numpy(np.stack(lows)).unsqueeze(1),
+            depth_lr=torch.from_numpy(np.stack(delivered)).unsqueeze(1) if delivered else None,
             stamps=None if None in stamps else torch.tensor(stamps, dtype=torch.float64),
             name=self.name,
         )
-        return clip if self._crop is None else self._center(clip)
+        return clip if self._crop is None else self._center(clip, self._crop)
 
     def _read_depth(self, path: Path) -> np.ndarray:
         return read_depth(path, self._rules.units) if self._depth_reader is None else self._depth_reader(path)
@@ -238,15 +246,15 @@ class FileSequence:
                 "them is likely stored in another unit"
             )
 
-    def _center(self, clip: RgbdClip) -> RgbdClip:
+    def _center(self, clip: RgbdClip, crop: tuple[int, int]) -> RgbdClip:
         height, width = clip.frame_size
-        top, left = (height - self._crop[0]) // 2, (width - self._crop[1]) // 2
+        top, left = (height - crop[0]) // 2, (width - crop[1]) // 2
         if min(top, left) < 0:
             raise DataError(
                 f"{self.files[0].color}: {_size(clip.frame_size)} pixels are too few for the centre crop of "
-                f"{_size(self._crop)} that this split uses"
+                f"{_size(crop)} that this split uses"
             )
-        return clip.crop(top, left, *self._crop)
+        return clip.crop(top, left, *crop)
 
 
 def _at_size(camera: Tensor, color: np.ndarray, depth: np.ndarray) -> np.ndarray:
@@ -263,6 +271,10 @@ def _mask(depth: np.ndarray, path: Path, least: int) -> None:
     depth[confidence < least] = 0
 
 
+def _shape(image: np.ndarray | None) -> tuple[int, ...] | None:
+    return None if image is None else image.shape
+
+
 def _size(shape: Sequence[int]) -> str:
     return f"{shape[1]}x{shape[0]}"
 
@@ -274,7 +286,7 @@ def is_smaller_version(small: Sequence[int], large: Sequence[int]) -> bool:
 
 
 def add_sequence(
-    sequences: list[RgbdSequence], findings: Findings, name: str, frames: list[FrameFiles], **options: object
+    sequences: list[RgbdSequence], findings: Findings, name: str, frames: list[FrameFiles], **options: Any
 ) -> None:
     """Append a :class:`FileSequence` to ``sequences``, or report to ``findings`` what is wrong with it."""
     try:

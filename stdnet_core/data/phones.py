@@ -25,6 +25,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -245,7 +246,7 @@ def _odometry_stamps(path: Path) -> dict[int, float]:
         ) from None
 
 
-def _record3d_camera(metadata: Mapping, path: Path) -> tuple[Tensor, tuple[int, int]]:
+def _record3d_camera(metadata: Mapping[str, Any], path: Path) -> tuple[Tensor, tuple[int, int]]:
     try:
         k = np.array(metadata["K"], dtype=np.float32).reshape(3, 3)
         size = int(metadata["h"]), int(metadata["w"])
@@ -258,7 +259,7 @@ def _record3d_camera(metadata: Mapping, path: Path) -> tuple[Tensor, tuple[int, 
     return torch.from_numpy(k), size
 
 
-def _record3d_stamps(metadata: Mapping, path: Path) -> dict[int, float]:
+def _record3d_stamps(metadata: Mapping[str, Any], path: Path) -> dict[int, float]:
     try:
         if metadata.get("frameTimestamps"):
             return {number: float(stamp) for number, stamp in enumerate(metadata["frameTimestamps"])}
@@ -281,7 +282,7 @@ def _scannetpp_frames(path: Path) -> tuple[Tensor, dict[int, float]]:
     return matrix, stamps
 
 
-def _read_json(path: Path) -> dict:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError:

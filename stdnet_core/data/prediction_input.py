@@ -81,7 +81,8 @@ def from_sequence(sequence: RgbdSequence, scale: float | None = None, seed: int 
     intrinsics = sequence.intrinsics
     camera = None
     if intrinsics is not None:
-        camera = tuple(float(intrinsics[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
+        fx, fy, cx, cy = (float(intrinsics[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
+        camera = fx, fy, cx, cy
     stamps = sequence.clip(0, min(2, len(sequence))).stamps
     fps = None
     if stamps is not None and len(stamps) == 2 and stamps[1] > stamps[0]:

@@ -6,7 +6,7 @@ Options follow a question mark: ``/data/x?depth_unit=0.0002``, ``/data/x?distanc
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from stdnet_core.data.arkitscenes import is_arkitscenes_folder, open_arkitscenes
@@ -310,7 +310,7 @@ def _is_bag_folder(path: Path) -> bool:
     return (path / "metadata.yaml").is_file()
 
 
-def _bags(root: Path) -> Iterable[Path]:
+def _bags(root: Path) -> Iterator[Path]:
     for folder in [root, *sorted(p for p in root.rglob("*") if p.is_dir())]:
         if _is_bag_folder(folder):
             yield folder

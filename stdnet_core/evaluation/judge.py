@@ -23,7 +23,7 @@ from stdnet_core.data.rgbd_sequence import RgbdSequence, frame_indices
 from stdnet_core.data.sensors.cell import Cell, scene_gain
 from stdnet_core.errors import ConfigError
 from stdnet_core.evaluation import librealsense
-from stdnet_core.evaluation.methods import CLASSICAL, Runner
+from stdnet_core.evaluation.methods import CLASSICAL, Method, Runner, StreamRunner
 from stdnet_core.evaluation.scoring import FAULTLESS_CM
 from stdnet_core.evaluation.sequence import evaluate_sequence
 from stdnet_core.inference import MAX_LATENCY, DepthUpsampler
@@ -64,12 +64,6 @@ class Group:
 
     name: str
     clips: Sequence[RgbdClip]
-
-    def suits(self, cell: Cell) -> bool:
-        """Whether the camera can look at these clips. Recordings have faults of their own: no other camera's are
-        simulated on them, and where depth stays as fine as the recording, taking out its noise would count as an
-        error."""
-        return self.name != "real" or (cell.sensor.family in _REAL_FAMILIES and cell.ratio >= SPLIT_BELOW)
 
 
 class ClipSequence:
@@ -194,10 +188,10 @@ class Judge:
         }
         return {"sequence": clip.name, "figures": figures, "by_frame": by_frame, "notices": result.notices}
 
-    def _runners(self, task: Task) -> dict[str, Runner]:
+    def _runners(self, task: Task) -> dict[str, Method]:
         # float32 everywhere: figures that back a checkpoint must not depend on the machine
-        settings = {"device": self._device, "precision": "fp32", "mask_unsupported": False}
-        runners: dict[str, Runner] = {}
+        settings: dict[str, Any] = {"device": self._device, "precision": "fp32", "mask_unsupported": False}
+        runners: dict[str, Method] = {}
         for name, (model, info) in self._networks.items():
             latency = 0 if info.config.causal else MAX_LATENCY
             for forgetful in (False, True):
@@ -211,26 +205,31 @@ class Judge:
         for name in RIVALS[:-1]:
             runners[name] = Runner.classical(name, self._device)
         if task.cell.ratio <= _LIBREALSENSE_UP_TO and librealsense.installed():
-            runners["librealsense"] = Runner(librealsense.LibrealsenseFilters())
+            runners["librealsense"] = StreamRunner(librealsense.LibrealsenseFilters())
         return runners
 
 
-def tasks_of(groups: Iterable[Group], cells: Iterable[Cell], standing_cells: Iterable[Cell]) -> list[Task]:
-    """Every clip in every cell that suits it."""
-    groups = list(groups)
+def _suits(group: str, cell: Cell) -> bool:
+    """Whether the camera can look at clips of the group. Recordings have faults of their own: no other camera's are
+    simulated on them, and where depth stays as fine as the recording, taking out its noise would count as an error."""
+    return group != "real" or (cell.sensor.family in _REAL_FAMILIES and cell.ratio >= SPLIT_BELOW)
+
+
+def tasks_of(clips: Mapping[str, int], cells: Iterable[Cell], standing_cells: Iterable[Cell]) -> list[Task]:
+    """Every clip in every cell that suits it; ``clips`` says how many there are of each group."""
     tasks = [
-        Task(cell, group.name, number)
+        Task(cell, group, number)
         for cell in cells
-        for group in groups
-        if group.suits(cell)
-        for number in range(len(group.clips))
+        for group, count in clips.items()
+        if _suits(group, cell)
+        for number in range(count)
     ]
     return tasks + [
-        Task(cell, group.name, number, standing=True)
+        Task(cell, group, number, standing=True)
         for cell in standing_cells
-        for group in groups
-        if group.name != "real"
-        for number in range(len(group.clips))
+        for group, count in clips.items()
+        if group != "real"
+        for number in range(count)
     ]
 
 

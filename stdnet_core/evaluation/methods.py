@@ -17,6 +17,7 @@ FORGETFUL = "model_without_history"
 METHODS = ("model", FORGETFUL, *CLASSICAL)
 
 _Frame = TypeVar("_Frame")
+_Result = TypeVar("_Result")
 
 
 class Said(NamedTuple):
@@ -49,36 +50,43 @@ class Method(Protocol):
     def notices(self) -> list[str]: ...
 
 
-class Runner:
+class Upsampler(Protocol):
+    """What a :class:`StreamRunner` runs: this part of :class:`stdnet_core.DepthUpsampler`."""
+
+    notices: list[str]
+
+    def reset(self) -> None: ...
+
+    def step(self, rgb: np.ndarray, depth: np.ndarray) -> UpsampledDepth | None: ...
+
+    def flush(self) -> list[UpsampledDepth]: ...
+
+
+class StreamRunner:
     """One method on one stream: what it says everywhere, and where it would show it.
 
     Args:
-        upsampler: with ``mask_unsupported=False``.
+        stream: what upsamples it.
         forgetful: it begins anew with every frame, to see what its history is worth.
     """
 
-    def __init__(self, upsampler: DepthUpsampler, *, forgetful: bool = False) -> None:
-        self.upsampler = upsampler
+    def __init__(self, stream: Upsampler, *, forgetful: bool = False) -> None:
+        self._stream = stream
         self.forgetful = forgetful
         self.seconds = 0.0
         self.frames = 0
         self._ready: deque[Said] = deque()
 
-    @classmethod
-    def classical(cls, method: str, device: str = "auto") -> Runner:
-        """A runner of one of :data:`CLASSICAL`."""
-        return cls(DepthUpsampler(method=method, device=device, mask_unsupported=False))
-
     def begin(self) -> None:
         """Start a new sequence; time is counted from here."""
-        self.upsampler.reset()
+        self._stream.reset()
         self._ready.clear()
         self.seconds, self.frames = 0.0, 0
 
     def step(self, rgb: np.ndarray, depth_lr: np.ndarray) -> None:
         """Give the next frame, (H, W, 3) and (h, w) metres with 0 where invalid."""
         self.frames += 1
-        result = self._timed(lambda: self.upsampler.step(rgb, depth_lr))
+        result = self._timed(lambda: self._stream.step(rgb, depth_lr))
         if result is not None:
             self._take(result)
         if self.forgetful:
@@ -86,7 +94,7 @@ class Runner:
 
     def finish(self) -> None:
         """End the sequence: all frames held back become ready, and the next frame begins a new one."""
-        for result in self._timed(self.upsampler.flush):
+        for result in self._timed(self._stream.flush):
             self._take(result)
 
     @property
@@ -106,16 +114,34 @@ class Runner:
     @property
     def notices(self) -> list[str]:
         """What it has to say to the user."""
-        return list(self.upsampler.notices)
+        return list(self._stream.notices)
 
     def _take(self, result: UpsampledDepth) -> None:
         self._ready.append(Said(result.depth, result.shown, result.confidence))
 
-    def _timed(self, call: Callable):
+    def _timed(self, call: Callable[[], _Result]) -> _Result:
         begin = time.perf_counter()
         result = call()
         self.seconds += time.perf_counter() - begin
         return result
+
+
+class Runner(StreamRunner):
+    """An upsampler's runner.
+
+    Args:
+        upsampler: with ``mask_unsupported=False``.
+        forgetful: as for :class:`StreamRunner`.
+    """
+
+    def __init__(self, upsampler: DepthUpsampler, *, forgetful: bool = False) -> None:
+        super().__init__(upsampler, forgetful=forgetful)
+        self.upsampler = upsampler
+
+    @classmethod
+    def classical(cls, method: str, device: str = "auto") -> Runner:
+        """A runner of one of :data:`CLASSICAL`."""
+        return cls(DepthUpsampler(method=method, device=device, mask_unsupported=False))
 
 
 def run_together(

@@ -6,6 +6,7 @@ the sequences, as in the paper's tables. What is summed is defined in :mod:`stdn
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,7 +16,10 @@ from stdnet_core.errors import InputError
 from stdnet_core.evaluation import metric_functions as functions
 from stdnet_core.evaluation.metric_functions import Pooled
 
-_torchmetrics = require("torchmetrics", extra="train")
+if TYPE_CHECKING:
+    import torchmetrics as _torchmetrics
+else:
+    _torchmetrics = require("torchmetrics", extra="train")
 
 
 class PooledMetric(_torchmetrics.Metric):
@@ -64,15 +68,19 @@ class MAE(PooledMetric):
         self._pool(functions.absolute_error(pred, target, valid), sequence)
 
 
-class RMSE(PooledMetric):
+class _RootMetric(PooledMetric):
+    """The root of what is pooled."""
+
+    def figures(self) -> Tensor:
+        return super().figures().sqrt()
+
+
+class RMSE(_RootMetric):
     """Root mean squared error in cm."""
 
     def update(self, pred: Tensor, target: Tensor, valid: Tensor, sequence: int | Tensor = 0) -> None:
         """As :meth:`MAE.update`."""
         self._pool(functions.squared_error(pred, target, valid), sequence)
-
-    def figures(self) -> Tensor:
-        return super().figures().sqrt()
 
 
 class EdgeRMSE(RMSE):
@@ -109,7 +117,7 @@ class Jitter(PooledMetric):
         self._pool(functions.jitter(pred, rgb), sequence)
 
 
-class SpatialLongTailRMSE(RMSE):
+class SpatialLongTailRMSE(_RootMetric):
     """RMSE in cm where interpolating the low-resolution depth is wrong by 0.1 m or more."""
 
     def update(
@@ -129,7 +137,7 @@ class TEPE(PooledMetric):
         self._pool(functions.temporal_end_point_error(pred, target, valid, warped), sequence)
 
 
-class MotionTailRMSE(RMSE):
+class MotionTailRMSE(_RootMetric):
     """RMSE in cm where the true depth changes by 0.1 m or more along the flow."""
 
     def update(self, pred: Tensor, target: Tensor, valid: Tensor, flow: Tensor, sequence: int | Tensor = 0) -> None:

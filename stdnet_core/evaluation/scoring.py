@@ -193,7 +193,7 @@ class VideoScore:
                 self._count(f"{name}_rmse_cm", functions.squared_error(pred, target, region))
                 self._count(f"{name}_mae_cm", functions.absolute_error(pred, target, region))
         if frame.confidence is not None:
-            self._add_confidence(frame, current.valid[0, 0, 0].cpu().numpy())
+            self._add_confidence(frame, frame.confidence, current.valid[0, 0, 0].cpu().numpy())
         shown = [
             np.isfinite(frame.predictions[name]) & (True if frame.supported is None else frame.supported[name])
             for name in self.methods
@@ -201,12 +201,12 @@ class VideoScore:
         supported = torch.from_numpy(np.stack(shown)).to(self._device).reshape(pred.shape)
         self._count("coverage", functions.pool(supported.float(), valid))
 
-    def _add_confidence(self, frame: ScoredFrame, valid: np.ndarray) -> None:
+    def _add_confidence(self, frame: ScoredFrame, confidences: Mapping[str, np.ndarray], valid: np.ndarray) -> None:
         target = frame.target[valid]
         for sums, name in zip(self._confidence, self.methods, strict=True):
-            if name not in frame.confidence:
+            if name not in confidences:
                 continue
-            depth, confidence = frame.predictions[name][valid], frame.confidence[name][valid]
+            depth, confidence = frame.predictions[name][valid], confidences[name][valid]
             right = np.abs(depth - target) <= tolerance(depth)
             classes = np.minimum((confidence * _CLASSES).astype(np.intp), _CLASSES - 1)
             for total, weights in zip(sums, (None, confidence, right), strict=True):

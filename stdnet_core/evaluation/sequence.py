@@ -174,7 +174,7 @@ def evaluate_sequence(
             results["bilinear"].depth,
             frame.flow,
             _measured(frame),
-            {name: results[name].confidence for name in runners if results[name].confidence is not None},
+            {name: confidence for name in runners if (confidence := results[name].confidence) is not None},
         )
         score.add(scored)
         if on_frame is not None:

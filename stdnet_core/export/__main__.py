@@ -12,14 +12,17 @@ from pathlib import Path
 from stdnet_core import checkpoints
 from stdnet_core.cli import positive_int, run_cli
 from stdnet_core.export import recurrent, streaming
+from stdnet_core.model import RecurrentNet
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; ``arguments`` default to those of the process."""
     args = _parser().parse_args(arguments)
     model, info = checkpoints.load(args.checkpoint)
-    run = recurrent.run if info.recurrent else streaming.run
-    run(model, info, args)
+    if isinstance(model, RecurrentNet):
+        recurrent.run(model, info, args)
+    else:
+        streaming.run(model, info, args)
 
 
 def _size(text: str) -> tuple[int, int]:

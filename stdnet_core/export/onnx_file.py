@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from torch import nn
 from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.cli import require
 from stdnet_core.errors import ConfigError
+from stdnet_core.model import RecurrentNet, STDNet
 from stdnet_core.streaming.stream import model_fingerprint
 
 OPSET = 18
@@ -37,7 +39,9 @@ def prepare_output(path: str | Path) -> Path:
     return path
 
 
-def export_metadata(model: nn.Module, info: CheckpointInfo, file_format: str, latency: int = 0) -> dict[str, str]:
+def export_metadata(
+    model: STDNet | RecurrentNet, info: CheckpointInfo, file_format: str, latency: int = 0
+) -> dict[str, str]:
     """What every exported file says about its network; all but the format and the fingerprint are JSON."""
     values = {
         "config": info.config.to_dict(),
@@ -54,12 +58,12 @@ def export_metadata(model: nn.Module, info: CheckpointInfo, file_format: str, la
 def write_onnx(
     path: Path,
     graph: nn.Module,
-    arguments: tuple,
+    arguments: tuple[Any, ...],
     inputs: list[str],
     outputs: list[str],
     metadata: dict[str, str],
     *,
-    translations: dict[Callable, Callable] | None = None,
+    translations: dict[Callable[..., Any], Callable[..., Any]] | None = None,
     grad: bool = False,
 ) -> None:
     """Trace a module and write it; the file appears whole or not at all.
@@ -83,6 +87,7 @@ def write_onnx(
             verbose=False,
             custom_translation_table=translations,
         )
+    assert program is not None
     for node in program.model.graph:
         node.metadata_props.clear()  # source lines of every operator: larger than the weights of a small model
     program.model.metadata_props.update(metadata)

@@ -143,7 +143,7 @@ def _likeness(colour: np.ndarray, own: np.ndarray) -> np.ndarray:
 
 def _mean(values: np.ndarray, places: list[np.ndarray], likeness: list[np.ndarray], farther: int) -> np.ndarray:
     """Mean of the values at several places of each pixel, by likeness and a power of depth."""
-    total = weights = np.float32(0)
+    total = weights = np.zeros((), np.float32)
     for place, alike in zip(places, likeness, strict=True):
         value = values[place]
         weight = alike / value**farther if farther else alike

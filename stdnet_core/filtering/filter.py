@@ -97,7 +97,7 @@ class GuidedTemporalFilter:
             deviation = self.noise.deviation(inverse)
             estimate, share, last_output = inverse, np.ones_like(inverse), None
         else:
-            estimate, share, deviation, last_output = self._fuse(inverse, measured, grey)
+            estimate, share, deviation, last_output = self._fuse(self._memory, inverse, measured, grey)
         known = estimate > 0
         deviation_now = deviation * np.sqrt(_STAYS + (1 - _STAYS) * share)
         smoothed = smooth(estimate, deviation_now)
@@ -114,7 +114,7 @@ class GuidedTemporalFilter:
         return Filtered(depth_out, np.where(known, deviation_now * depth_out * depth_out, np.float32(0)), origin)
 
     def _fuse(
-        self, inverse: np.ndarray, measured: np.ndarray, grey: np.ndarray
+        self, memory: _Memory, inverse: np.ndarray, measured: np.ndarray, grey: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One step of the Kalman filter.
 
@@ -122,7 +122,7 @@ class GuidedTemporalFilter:
             Inverse depth (0 unknown), its variance in units of a measurement's, the deviation of a measurement, and the
             output of the frame before where it lies now (0 where colour disagrees).
         """
-        moved = self._motion.bring(grey, self._memory.grey, self._memory.images)
+        moved = self._motion.bring(grey, memory.grey, memory.images)
         expected, share, last_output = (np.ascontiguousarray(image) for image in np.moveaxis(moved.images, -1, 0))
         expected_here = (expected > 0) & moved.same
         both = measured & expected_here

@@ -56,8 +56,7 @@ class MotionEstimator:
         """
         flow = self._backward_flow(grey, last_grey)
         moved, moved_grey, error = images, last_grey, np.zeros(grey.shape, np.float32)
-        moving = False if flow is None else (np.abs(flow) > _STILL).any(-1)
-        if np.any(moving):
+        if flow is not None and (moving := (np.abs(flow) > _STILL).any(-1)).any():
             error[moving] = _FLOW_ERROR + _FLOW_ERROR_SHARE * np.abs(flow[moving]).max(-1)
             x, y = self._places(grey.shape)
             x, y = x + flow[..., 0], y + flow[..., 1]

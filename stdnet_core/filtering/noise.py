@@ -51,10 +51,8 @@ class NoiseCurve:
         deviation, level = _blocks(inverse)
         if deviation.size < _LEAST_BLOCKS:
             return
-        if np.quantile(deviation / level, _QUANTILES[0]) < _FAULTLESS:
-            curve = np.zeros(len(DISTANCE_EDGES_M) - 1)
-        else:
-            curve = _by_distance(deviation, 1 / level)
+        faultless = np.quantile(deviation / level, _QUANTILES[0]) < _FAULTLESS
+        curve = np.zeros(len(DISTANCE_EDGES_M) - 1) if faultless else _by_distance(deviation, 1 / level)
         if curve is None:
             return
         self._curve = curve if self._curve is None else self._curve + _FOLLOW * (curve - self._curve)

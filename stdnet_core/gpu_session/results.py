@@ -88,7 +88,7 @@ def tables(results: dict[str, Any]) -> str:
     ]
     rows.append("|" + "---|" * (rows[0].count("|") - 1))
     peaks: dict[str, float] = {}
-    naive: dict[tuple, float] = {}
+    naive: dict[tuple[Any, ...], float] = {}
     seen = set()
     failures = []
     for name, step in done.items():

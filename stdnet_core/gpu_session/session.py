@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class GpuMeter:
 
     def __enter__(self) -> GpuMeter:
         self.samples: list[tuple[float, float]] = []
-        self._process = None
+        self._process: subprocess.Popen[str] | None = None
         query = [
             "nvidia-smi",
             "--query-gpu=utilization.gpu,memory.used",
@@ -39,12 +40,12 @@ class GpuMeter:
         ]
         with contextlib.suppress(OSError):
             self._process = subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            self._thread = threading.Thread(target=self._read, daemon=True)
+            self._thread = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
             self._thread.start()
         return self
 
-    def _read(self) -> None:
-        for line in self._process.stdout:
+    def _read(self, lines: Iterable[str]) -> None:
+        for line in lines:
             with contextlib.suppress(ValueError):
                 use, memory = line.split(",")
                 self.samples.append((float(use), float(memory)))
@@ -112,7 +113,7 @@ def run_step(step: Step, limit_s: float, log: Path, environment: dict[str, str])
     return result
 
 
-def _end(process: subprocess.Popen) -> None:
+def _end(process: subprocess.Popen[Any]) -> None:
     """End a process and those it has started: first politely, for training saves its state then."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stdnet_core.model import PRESETS, ModelConfig, RecurrentConfig, STDNet
+from stdnet_core.model import PRESETS, ModelConfig, RecurrentConfig, build
 
 RESULTS, LOG, TRAINING = "results.json", "log.txt", "training"
 GROUPS = {"checks": 60.0, "benchmark": 180.0, "training": float("inf")}
@@ -110,7 +110,7 @@ def dry_network(work: Path) -> tuple[str, ...]:
     """A minute network of the paper's kind, as arguments of the benchmark."""
     from stdnet_core import checkpoints
 
-    model = STDNet(ModelConfig.preset("tiny", **_DRY_NETWORK)).eval()
+    model = build(ModelConfig.preset("tiny", **_DRY_NETWORK)).eval()
     checkpoints.save(work / "paper.safetensors", model, checkpoints.CheckpointInfo(model.config, (8,), None))
     return "--presets", "", "--checkpoints", str(work / "paper.safetensors")
 

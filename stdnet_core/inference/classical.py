@@ -6,6 +6,8 @@ valid cell reaches comes out as 0. Everything is batched PyTorch, on any device.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -118,7 +120,7 @@ def joint_bilateral(
     return upsampled.view(*leading, 1, rows * scale, columns * scale)[..., :height, :width]
 
 
-def cell_size(size: tuple[int, int], size_lr: tuple[int, int], scale: int | None = None) -> int:
+def cell_size(size: Sequence[int], size_lr: Sequence[int], scale: int | None = None) -> int:
     """The smallest whole scale s for which a depth of ``size_lr`` has ceil(H / s) x ceil(W / s) cells, or ``scale`` if
     it is one.
 

@@ -16,6 +16,7 @@ import torch
 from stdnet_core.inference.devices import Placement
 from stdnet_core.inference.frames import pad_colour
 from stdnet_core.model import RecurrentNet, STDNet
+from stdnet_core.model.blocks import channels_last
 from stdnet_core.model.recurrent import RecurrentState, padded_size
 from stdnet_core.optical_flow import FlowEstimator
 from stdnet_core.short_repr import short_repr
@@ -64,7 +65,7 @@ class TorchEngine:
 
     def __init__(self, model: STDNet, latency: int, placement: Placement) -> None:
         self._device = placement.device
-        model = copy.deepcopy(model).to(self._device, placement.dtype, memory_format=torch.channels_last)
+        model = channels_last(copy.deepcopy(model).to(self._device, placement.dtype))
         self._stream = StreamingSTDNet(model, latency=latency)
 
     @torch.inference_mode()
@@ -112,7 +113,7 @@ class RecurrentTorchEngine:
 
     def __init__(self, model: RecurrentNet, placement: Placement) -> None:
         self._placement = placement
-        self._model = copy.deepcopy(model).to(placement.device, memory_format=torch.channels_last).eval()
+        self._model = channels_last(copy.deepcopy(model).to(placement.device)).eval()
         self._flow = FlowEstimator()
         self._state: RecurrentState | None = None
 
@@ -150,8 +151,15 @@ def _download(output: StreamOutput) -> EngineOutput:
     error_scale = None if output.log_scale is None else output.log_scale.float().exp()
     stages = output.stage_depths
     disagreement = (stages[1] - stages[0]).abs() if error_scale is None and len(stages) == 2 else None
-    arrays = (None if x is None else x[0, 0].float().cpu().numpy() for x in (output.depth, error_scale, disagreement))
-    return EngineOutput(*arrays)
+    return EngineOutput(
+        _image(output.depth),
+        None if error_scale is None else _image(error_scale),
+        None if disagreement is None else _image(disagreement),
+    )
+
+
+def _image(batch: torch.Tensor) -> np.ndarray:
+    return batch[0, 0].float().cpu().numpy()
 
 
 def tensor(array: np.ndarray) -> torch.Tensor:

@@ -24,7 +24,7 @@ _CHECK_EVERY = 4  # columns searched between two checks for completion: each che
 def valid_depth(depth: np.ndarray) -> np.ndarray: ...
 @overload
 def valid_depth(depth: Tensor) -> Tensor: ...
-def valid_depth(depth):
+def valid_depth(depth: np.ndarray | Tensor) -> np.ndarray | Tensor:
     """True where a depth is a measurement: finite and above zero. Any shape, numpy or torch."""
     if isinstance(depth, Tensor):
         return (depth > 0) & (depth < float("inf"))
@@ -41,7 +41,7 @@ def nan_where_invalid(depth: np.ndarray) -> np.ndarray:
 def fill_invalid(depth: np.ndarray) -> np.ndarray: ...
 @overload
 def fill_invalid(depth: Tensor) -> Tensor: ...
-def fill_invalid(depth):
+def fill_invalid(depth: np.ndarray | Tensor) -> np.ndarray | Tensor:
     """Fill invalid pixels with the nearest valid value of the same image.
 
     Args:
@@ -57,7 +57,7 @@ def fill_invalid(depth):
 def nearest_valid(depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
 @overload
 def nearest_valid(depth: Tensor) -> tuple[Tensor, Tensor]: ...
-def nearest_valid(depth):
+def nearest_valid(depth: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray] | tuple[Tensor, Tensor]:
     """Fill as :func:`fill_invalid` and say from how far each value came.
 
     Args:
@@ -77,8 +77,8 @@ def nearest_valid(depth):
             "it must be floating point with at least two dimensions (..., h, w)"
         )
     if isinstance(depth, Tensor):
-        filled, distance = _nearest_valid_torch(depth.flatten(0, -3) if depth.ndim > 2 else depth[None])
-        return filled.reshape(depth.shape), distance.reshape(depth.shape)
+        images = _nearest_valid_torch(depth.flatten(0, -3) if depth.ndim > 2 else depth[None])
+        return images[0].reshape(depth.shape), images[1].reshape(depth.shape)
     filled, distance = np.empty_like(depth), np.empty(depth.shape, np.float32)
     for index in np.ndindex(depth.shape[:-2]):
         filled[index], distance[index] = _nearest_valid_image(depth[index])

@@ -190,10 +190,10 @@ def _median_cells(depth: np.ndarray, grid: tuple[int, int], steps: list[float]) 
         for cells, step, lr in zip(grid, steps, depth.shape, strict=True)
     ]
     values = depth[np.ix_(*index)].reshape(grid[0], samples, grid[1], samples).transpose(0, 2, 1, 3)
-    values = np.where(values > 0, values, np.inf).reshape(*grid, samples * samples)
-    values.sort(-1)
-    count = np.isfinite(values).sum(-1, keepdims=True)
-    median = np.take_along_axis(values, np.maximum(count - 1, 0) // 2, -1)
+    ordered = np.where(values > 0, values, np.inf).reshape(*grid, samples * samples)
+    ordered.sort(-1)
+    count = np.isfinite(ordered).sum(-1, keepdims=True)
+    median = np.take_along_axis(ordered, np.maximum(count - 1, 0) // 2, -1)
     return np.where(count > 0, median, 0)[..., 0].astype(np.float32)
 
 

@@ -158,7 +158,7 @@ class _ExportedStep:
         self._state: dict[str, np.ndarray] = {}
         self.info = path.info
         self.fingerprint = path.fingerprint
-        self.depth_size: tuple[int, int] = path.inputs["depth_lr"][2:]
+        self.depth_size = _size(path.inputs["depth_lr"])
 
     def state_bytes(self) -> int:
         """Memory of the state."""
@@ -201,7 +201,7 @@ class OnnxEngine(_ExportedStep):
         super().__init__(path, fingerprint, providers, threads)
         self._path = self._file.path
         self.latency: int = json.loads(self._file.metadata["latency"])
-        self.size: tuple[int, int] = self._file.inputs["rgb"][2:]
+        self.size = _size(self._file.inputs["rgb"])
         self.scale = self.size[0] // self.depth_size[0]
         self._tail: ExportedFile | None = None
         self.reset()
@@ -227,7 +227,7 @@ class OnnxEngine(_ExportedStep):
         depth_lr = depth_lr.astype(np.float32, copy=False)
         if not (np.isfinite(depth_lr).all() and np.isfinite(colour).all()):
             raise InputError("rgb or depth_lr holds NaN or infinite values; fill invalid depth first")
-        feeds = {
+        feeds: dict[str, np.ndarray] = {
             "frame": np.array([self._frames], np.int64),
             "rgb": np.ascontiguousarray(colour.transpose(2, 0, 1))[None],
             "depth_lr": depth_lr[None, None],
@@ -293,7 +293,7 @@ class RecurrentOnnxEngine(_ExportedStep):
         threads: int | None = None,
     ) -> None:
         super().__init__(path, fingerprint, providers, threads)
-        self._padded: tuple[int, int] = self._file.inputs["rgb"][2:]
+        self._padded = _size(self._file.inputs["rgb"])
         try:
             self.size, self.covered, self.ratio = (
                 tuple(json.loads(self._file.metadata[name])) for name in ("size", "covered", "ratio")
@@ -345,8 +345,8 @@ class RecurrentOnnxEngine(_ExportedStep):
                 f"{self._file.path.name} was exported for colour of {width}x{height} and depth of {columns}x{rows}, "
                 f"and got arrays {rgb.shape} and {depth.shape}; export it for these sizes"
             )
-        pairs = zip(self.ratio if ratio is None else ratio, self.ratio, strict=True)
-        if not all(math.isclose(given, wanted, rel_tol=1e-6) for given, wanted in pairs):
+        ratio = self.ratio if ratio is None else ratio
+        if not all(math.isclose(given, wanted, rel_tol=1e-6) for given, wanted in zip(ratio, self.ratio, strict=True)):
             raise InputError(
                 f"{self._file.path.name} was exported for cells of {_by(self.ratio)} pixels, and got cells of "
                 f"{_by(ratio)}; export it for this ratio"
@@ -355,6 +355,12 @@ class RecurrentOnnxEngine(_ExportedStep):
             raise InputError("depth holds NaN, infinite or negative values; set it to 0 where it is invalid")
         if rgb.dtype != np.uint8 and not np.isfinite(rgb).all():
             raise InputError("rgb holds NaN or infinite values")
+
+
+def _size(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns of images (N, C, rows, columns)."""
+    rows, columns = shape[2:]
+    return rows, columns
 
 
 def _by(ratio: tuple[float, float]) -> str:

@@ -182,28 +182,32 @@ class DepthUpsampler:
             keep_freed_memory()
         loaded = _load(checkpoint, method) if exported is None else None
         self.info: CheckpointInfo | None = None
-        if exported is not None:
-            recurrent = exported.info.recurrent
-            self.info = exported.info if recurrent else replace(exported.info, scales=(exported.scale,))
+        self._engine: Engine | None = None
+        self._recurrent_engine: RecurrentEngine | None = None
+        if isinstance(exported, OnnxEngine):
+            self.info, self._engine = replace(exported.info, scales=(exported.scale,)), exported
+        elif exported is not None:
+            self.info, self._recurrent_engine = exported.info, exported
         elif loaded is not None:
             self.info = loaded[1]
         self._range = DepthRange(None if self.info is None else self.info.depth_range)
-        self._engine: Engine | RecurrentEngine | None = exported
         self._filter: GuidedTemporalFilter | None = None
         self._automatic = method == "auto" and exported is None
         if self._placement.reason and (loaded is not None or self._placement.fallback):
             self._note("device", self._placement.reason)
         network_latency = latency
         if loaded is not None:
-            if latency and self.info.config.causal:
+            model, info = loaded
+            if latency and info.config.causal:
                 self._note("latency", f"latency {latency}: the network is causal and gains nothing by waiting; using 0")
                 network_latency = 0
-            if self.info.recurrent:
-                self._engine = RecurrentTorchEngine(loaded[0], self._placement)
+            if isinstance(model, RecurrentNet):
+                self._recurrent_engine = RecurrentTorchEngine(model, self._placement)
             else:
-                self._engine = TorchEngine(loaded[0], network_latency, self._placement)
+                self._engine = TorchEngine(model, network_latency, self._placement)
         self._latencies = {"stdnet": network_latency}
-        self._usual = "stdnet" if self._engine is not None else "joint_bilateral" if method == "auto" else method
+        network = exported is not None or loaded is not None
+        self._usual = "stdnet" if network else "joint_bilateral" if method == "auto" else method
         self.reset()
 
     @classmethod
@@ -223,7 +227,12 @@ class DepthUpsampler:
 
     @property
     def _recurrent(self) -> bool:
-        return self.info is not None and self.info.recurrent
+        return self._recurrent_engine is not None
+
+    @property
+    def _scales(self) -> tuple[int, ...]:
+        """That the network was trained for."""
+        return () if self.info is None else self.info.scales
 
     @property
     def placement(self) -> Placement:
@@ -243,8 +252,9 @@ class DepthUpsampler:
         self._pending: deque[_Pending] = deque()
         self._ready: deque[UpsampledDepth] = deque()
         self._range.reset()
-        if self._engine is not None:
-            self._engine.reset()
+        for engine in (self._engine, self._recurrent_engine):
+            if engine is not None:
+                engine.reset()
 
     def _use(self, method: str) -> None:
         self.method = method
@@ -272,10 +282,11 @@ class DepthUpsampler:
         cells = geometry.to_grid(metres)
         if self.method != "stdnet" or self._recurrent:
             if self.method == "stdnet":
-                run = self._recurrently
+                result = self._recurrently(rgb, cells, geometry, stamp)
+            elif self._filter is not None:
+                result = self._filtered(self._filter, rgb, cells, geometry, stamp)
             else:
-                run = self._filtered if self._filter is not None else self._classical
-            result = run(rgb, cells, geometry, stamp)
+                result = self._classical(rgb, cells, geometry, stamp)
             self._geometry = geometry
             return result
         try:
@@ -310,7 +321,7 @@ class DepthUpsampler:
             InputError: as :meth:`step`, naming the frame, or videos of different lengths.
         """
         self.reset()
-        end = object()
+        end: Any = object()
         stamps = itertools.count() if stamps is None else stamps
         videos = itertools.zip_longest(rgb_video, depth_video, fillvalue=end)
         for index, ((rgb, depth), stamp) in enumerate(zip(videos, stamps, strict=False)):
@@ -340,14 +351,14 @@ class DepthUpsampler:
             )
         self._choose_method(Geometry.native(size, depth_size))
         if self.method == "stdnet" and not self._recurrent:
-            geometry = Geometry.choose(size, depth_size, self.info.scales)
+            geometry = Geometry.choose(size, depth_size, self._scales)
         elif self.method == "joint_bilateral":
             geometry = Geometry.choose(size, depth_size, _JOINT_BILATERAL_SCALES)
         else:
             geometry = Geometry.native(size, depth_size)
         if geometry.resampled:
             network = self.method == "stdnet"
-            method = self.method + (f", trained for {checkpoints.scales_text(self.info.scales)}" if network else "")
+            method = self.method + (f", trained for {checkpoints.scales_text(self._scales)}" if network else "")
             self._note(
                 f"geometry {geometry}",
                 f"depth of {_text(depth_size)} is resampled to {_text(geometry.grid)} and upsampled x{geometry.scale} "
@@ -359,8 +370,7 @@ class DepthUpsampler:
         """Method ``auto``: under x4 the filter, which recordings of real cameras prefer to every network so far."""
         if not self._automatic:
             return
-        scales = () if self.info is None else self.info.scales
-        least = min(scales, default=_LEAST_SCALE)
+        least = min(self._scales, default=_LEAST_SCALE)
         filtering = geometry.ratio < least and not cells_fit(geometry.size, geometry.depth_size, least)
         self._use("guided_temporal" if filtering else self._usual)
         if filtering:
@@ -387,6 +397,7 @@ class DepthUpsampler:
             )
         self._geometry = geometry
         self._pending.append(_Pending(cells, geometry, self._range.metres, stamp))
+        assert self._engine is not None
         output = self._engine.step(
             pad_colour(rgb, geometry.covered), self._filled(cells) * np.float32(1 / self._range.metres)
         )
@@ -394,6 +405,7 @@ class DepthUpsampler:
             self._ready.append(self._finish(output))
 
     def _collect_rest(self) -> None:
+        assert self._engine is not None
         for output in self._engine.flush():
             self._ready.append(self._finish(output))
 
@@ -432,12 +444,14 @@ class DepthUpsampler:
             measured = measured_here(measured, *geometry.covered)
         return self._mask(depth, cell_confidence(cells, geometry), measured, geometry, stamp)
 
-    def _filtered(self, rgb: np.ndarray, depth: np.ndarray, geometry: Geometry, stamp: Any) -> UpsampledDepth:
+    def _filtered(
+        self, temporal: GuidedTemporalFilter, rgb: np.ndarray, depth: np.ndarray, geometry: Geometry, stamp: Any
+    ) -> UpsampledDepth:
         """Denoise and fill on depth's own grid, then go to colour's size."""
         colour = pad_colour(as_bytes(rgb), geometry.covered)
         native = depth.shape == geometry.covered
         guide = colour if native else cv2.resize(colour, depth.shape[::-1], interpolation=cv2.INTER_AREA)
-        filtered = self._filter.step(guide, depth)
+        filtered = temporal.step(guide, depth)
         height, width = geometry.size
         result = filtered.depth
         if not native:
@@ -449,8 +463,10 @@ class DepthUpsampler:
 
     def _recurrently(self, rgb: np.ndarray, depth: np.ndarray, geometry: Geometry, stamp: Any) -> UpsampledDepth:
         """A step of the recurrent network, which takes depth as it is."""
-        ratio = tuple(c / d for c, d in zip(geometry.covered, depth.shape, strict=True))
-        output = self._engine.step(pad_colour(rgb, geometry.covered), depth, ratio)
+        assert self._recurrent_engine is not None
+        (height, width), (rows, columns) = geometry.covered, depth.shape
+        output = self._recurrent_engine.step(pad_colour(rgb, geometry.covered), depth, (height / rows, width / columns))
+        assert output.error_scale is not None
         height, width = geometry.size
         metres = output.depth[:height, :width]
         confidence = within_tolerance(metres, output.error_scale[:height, :width])

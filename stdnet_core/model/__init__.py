@@ -1,6 +1,6 @@
 """The networks: the paper's, and the recurrent one for any depth camera."""
 
-from torch import nn
+from typing import overload
 
 from stdnet_core.model.config import PRESETS, ModelConfig, network_config
 from stdnet_core.model.recurrent import RecurrentConfig, RecurrentNet
@@ -19,6 +19,10 @@ __all__ = [
 ]
 
 
-def build(config: ModelConfig | RecurrentConfig) -> nn.Module:
+@overload
+def build(config: ModelConfig) -> STDNet: ...
+@overload
+def build(config: RecurrentConfig) -> RecurrentNet: ...
+def build(config: ModelConfig | RecurrentConfig) -> STDNet | RecurrentNet:
     """The network of a configuration."""
     return RecurrentNet(config) if isinstance(config, RecurrentConfig) else STDNet(config)

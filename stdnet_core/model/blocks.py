@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Generic, TypeVar, overload
+
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+M = TypeVar("M", bound=nn.Module)
 LEAKY_SLOPE = 0.1
 ATTENTION_REDUCTION = 16
 
@@ -14,9 +20,33 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, stride, 1)
 
 
+def zero_bias(conv: nn.Conv2d) -> None:
+    """Start with a bias of zero."""
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
+def channels_last(module: M) -> M:
+    """The module with its weights in the order that convolutions of images (N, H, W, C) like best."""
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch
+
+
 def leaky_relu() -> nn.LeakyReLU:
     """LeakyReLU 0.1."""
     return nn.LeakyReLU(LEAKY_SLOPE)
+
+
+class ModuleListOf(nn.ModuleList, Generic[M]):
+    """A module list that says to a type checker which modules it holds."""
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[M]: ...
+        @overload
+        def __getitem__(self, index: slice) -> ModuleListOf[M]: ...
+        @overload
+        def __getitem__(self, index: int) -> M: ...
+        def __getitem__(self, index: int | slice) -> M | ModuleListOf[M]: ...
 
 
 class ResidualBlock(nn.Module):
@@ -29,7 +59,7 @@ class ResidualBlock(nn.Module):
         for conv in (self.conv1, self.conv2):
             nn.init.kaiming_normal_(conv.weight)
             conv.weight.data.mul_(0.1)
-            nn.init.zeros_(conv.bias)
+            zero_bias(conv)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(torch.relu(self.conv1(x)))
@@ -91,5 +121,5 @@ class PixelShuffleUp(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         conv = conv3x3(in_channels, 4 * out_channels)
         nn.init.kaiming_normal_(conv.weight)
-        nn.init.zeros_(conv.bias)
+        zero_bias(conv)
         super().__init__(conv, nn.PixelShuffle(2), leaky_relu())

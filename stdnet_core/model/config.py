@@ -137,24 +137,24 @@ class ModelConfig:
         return {**dataclasses.asdict(self), "passes": list(self.passes)}
 
 
-_COMPACT = dict(output="guided_kernel", depth_features="local", uncertainty=True, max_offset=16.0)
+_COMPACT = ModelConfig(output="guided_kernel", depth_features="local", uncertainty=True, max_offset=16.0)
 
 PRESETS: dict[str, ModelConfig | RecurrentConfig] = {
     "base": ModelConfig(),
-    "small": ModelConfig(
-        channels=32, head_channels=32, trunk_blocks=3, reconstruction_blocks=3, fusion_blocks=1, **_COMPACT
+    "small": dataclasses.replace(
+        _COMPACT, channels=32, head_channels=32, trunk_blocks=3, reconstruction_blocks=3, fusion_blocks=1
     ),
-    "tiny": ModelConfig(
-        channels=16, head_channels=16, trunk_blocks=2, reconstruction_blocks=2, fusion_blocks=1, **_COMPACT
+    "tiny": dataclasses.replace(
+        _COMPACT, channels=16, head_channels=16, trunk_blocks=2, reconstruction_blocks=2, fusion_blocks=1
     ),
-    "tiny_causal": ModelConfig(
+    "tiny_causal": dataclasses.replace(
+        _COMPACT,
         channels=16,
         head_channels=16,
         trunk_blocks=2,
         reconstruction_blocks=2,
         fusion_blocks=1,
         passes=("forward", "forward"),
-        **_COMPACT,
     ),
     "live": RecurrentConfig(),
 }

@@ -162,7 +162,9 @@ def deform_conv3x3_bags(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor,
     weights = weights.to(x.dtype)
     samples = F.embedding_bag(index, table.detach(), per_sample_weights=weights, mode="sum")
     if torch.is_grad_enabled():
-        samples = _TableGradient.apply(samples, table, index, weights.detach())
+        samples = _TableGradient.apply(  # type: ignore[no-untyped-call]  # torch has no types for it
+            samples, table, index, weights.detach()
+        )
     kernel = weight.permute(2, 3, 1, 0).reshape(TAPS * in_channels, out_channels).to(x.dtype)
     groups = samples.view(n * height * width, TAPS, channels // in_channels, in_channels).unbind(2)
     out = torch.cat([torch.addmm(bias.to(x.dtype), group.flatten(1), kernel) for group in groups], 1)

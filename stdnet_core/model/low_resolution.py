@@ -81,6 +81,7 @@ class LowResolutionDepth:
     @cached_property
     def color_distance(self) -> Tensor:
         """(N, 9, h, s, s w): squared distance of each pixel's colour to the mean colours of 3x3 cells."""
+        assert self.rgb is not None
         cells = self._to_columns(_neighborhood(F.avg_pool2d(self.rgb, self.scale))).unbind(2)
         pixels = self.rgb.unflatten(-2, (-1, self.scale)).unsqueeze(2).unbind(1)
         distance = sum(c.square() for c in cells) + sum(p.square() for p in pixels)

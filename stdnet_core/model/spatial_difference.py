@@ -38,11 +38,11 @@ def filter_3x3(features: Tensor, kernels: Tensor) -> Tensor:
     """
     height, width = features.shape[-2:]
     padded = F.pad(features, (1, 1, 1, 1))
-    out = None
-    for tap, kernel in enumerate(kernels.chunk(9, 1)):
+    first, *others = kernels.chunk(9, 1)
+    out = first * padded[..., :height, :width]
+    for tap, kernel in enumerate(others, 1):
         row, column = divmod(tap, 3)
-        shifted = padded[..., row : row + height, column : column + width]
-        out = kernel * shifted if out is None else torch.addcmul(out, kernel, shifted)
+        out = torch.addcmul(out, kernel, padded[..., row : row + height, column : column + width])
     return out
 
 
@@ -61,6 +61,7 @@ class KernelGenerator(nn.Module):
         encoded = self.activation(self.group(self.encoder(sigma)))
         # the parameters (as released) hold a channel's nine taps together; a tap's channels together filter faster
         weight = self.conv.weight.unflatten(0, (-1, 9)).transpose(0, 1).flatten(0, 1)
+        assert self.conv.bias is not None
         bias = self.conv.bias.unflatten(0, (-1, 9)).transpose(0, 1).flatten()
         return F.conv2d(encoded, weight, bias)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stdnet_core.model.blocks import PixelShuffleUp, ResidualBlocks, conv3x3, leaky_relu
+from stdnet_core.model.blocks import PixelShuffleUp, ResidualBlocks, conv3x3, leaky_relu, zero_bias
 from stdnet_core.model.config import ModelConfig
 from stdnet_core.model.low_resolution import LowResolutionDepth
 from stdnet_core.model.spatial_difference import SpatialConcatenation, SpatialDifference
@@ -64,16 +64,18 @@ class Stage(nn.Module):
         c = config.channels
         self.guide_encoder = _encoder(guide_channels, c, stride=2)
         self.depth_encoder = _encoder(config.depth_feature_channels, c, stride=1)
+        self.spatial: SpatialDifference | SpatialConcatenation
         if config.spatial_difference:
             self.spatial = SpatialDifference(c, config.spatial_fusion)
         else:
             self.spatial = SpatialConcatenation(c)
         self.trunk = ResidualBlocks(2 * c if previous_features else c, c, config.trunk_blocks)
         if config.temporal_difference:
-            modules = [TemporalDifference(c, config.fusion_blocks, config.max_offset) for _ in config.passes]
+            self.temporal = nn.ModuleList(
+                TemporalDifference(c, config.fusion_blocks, config.max_offset) for _ in config.passes
+            )
         else:
-            modules = [TemporalConcatenation(c, config.fusion_blocks) for _ in config.passes]
-        self.temporal = nn.ModuleList(modules)
+            self.temporal = nn.ModuleList(TemporalConcatenation(c, config.fusion_blocks) for _ in config.passes)
         self.reconstruction = ResidualBlocks((1 + len(config.passes)) * c, c, config.reconstruction_blocks)
         self.prediction = nn.Sequential(
             PixelShuffleUp(c, c),
@@ -108,8 +110,10 @@ class Stage(nn.Module):
 
     def zero_init_head(self) -> None:
         """Make the untrained stage predict its base."""
-        nn.init.zeros_(self.prediction[-1].weight)
-        nn.init.zeros_(self.prediction[-1].bias)
+        head = self.prediction[-1]
+        assert isinstance(head, nn.Conv2d)
+        nn.init.zeros_(head.weight)
+        zero_bias(head)
 
 
 def blend(predictions: tuple[StagePrediction, ...]) -> tuple[Tensor, Tensor, Tensor | None]:

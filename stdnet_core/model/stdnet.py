@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stdnet_core.errors import InputError
+from stdnet_core.model.blocks import ModuleListOf
 from stdnet_core.model.config import ModelConfig
 from stdnet_core.model.low_resolution import LowResolutionDepth, infer_scale
 from stdnet_core.model.propagation import propagate, temporal_differences
@@ -95,7 +96,7 @@ class STDNet(nn.Module):
         stages = [Stage(self.config, guide_channels=3, previous_features=False)]
         if self.config.stages == 2:
             stages.append(Stage(self.config, guide_channels=2, previous_features=True))
-        self.stages = nn.ModuleList(stages)
+        self.stages: ModuleListOf[Stage] = ModuleListOf(stages)
 
     __repr__ = network_repr
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stdnet_core.model.blocks import ResidualGroup, conv3x3, leaky_relu
+from stdnet_core.model.blocks import ResidualGroup, conv3x3, leaky_relu, zero_bias
 from stdnet_core.model.deform_conv import TAPS, DeformConv3x3
 
 
@@ -27,7 +27,7 @@ class TemporalDifference(nn.Module):
         self.difference_fusion = nn.Conv2d(2 * channels, channels, 1)
         self.offset_mask_conv = conv3x3(channels, 3 * TAPS)
         nn.init.zeros_(self.offset_mask_conv.weight)
-        nn.init.zeros_(self.offset_mask_conv.bias)
+        zero_bias(self.offset_mask_conv)
         self.deform_conv = DeformConv3x3(channels)
         self.activation = leaky_relu()
         self.aligned_conv = conv3x3(channels, channels)

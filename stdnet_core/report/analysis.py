@@ -227,18 +227,18 @@ class Analysis:
         row: dict[str, float] = {"index": frame.index, "stamp_s": math.nan if frame.stamp is None else frame.stamp}
         row["pixels"] = int(common.sum())
         total = max(1, int(known.sum()))
-        steady = None
-        if self._previous is not None:
+        previous = self._previous
+        if previous is not None:
             steady = common & self._previous_common
-            change = frame.truth - self._previous.truth
+            change = frame.truth - previous.truth
         for name in self.methods:
             output = frame.outputs[name]
             error = (output - frame.truth)[common].astype(np.float64)
             row[f"{name} rmse_cm"] = 100 * math.sqrt(np.mean(error**2)) if error.size else math.nan
             row[f"{name} mae_cm"] = 100 * float(np.abs(error).mean()) if error.size else math.nan
             row[f"{name} flicker_cm"] = math.nan
-            if steady is not None and steady.any():
-                other = output - self._previous.outputs[name] - change
+            if previous is not None and steady.any():
+                other = output - previous.outputs[name] - change
                 row[f"{name} flicker_cm"] = 100 * float(np.abs(other[steady]).mean())
             shown = known & np.isfinite(output)
             if frame.shown is not None:

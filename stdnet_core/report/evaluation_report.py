@@ -116,6 +116,7 @@ class EvaluationReport:
             notices: what methods had to say, None if it was interrupted.
             milliseconds: a frame of the method that the report is about.
         """
+        assert self._recording is not None
         analysis = self._analysis
         parts = recording_parts(self._recording, analysis.methods[0])
         parts["facts"] = [*parts["facts"], ("time per frame", f"{milliseconds:.0f} ms")]

@@ -87,7 +87,7 @@ def binned_errors(by_depth: BinnedErrors, by_edge_distance: BinnedErrors, method
             for name, line in line_styles(methods).items():
                 axes[0, column].plot(x, 100 * binned.mean(name)[used], marker="o", ms=4, **line)
             axes[1, column].bar(x, 100 * binned.counts[used] / max(1, binned.counts.sum()), color="#a1a1aa", width=0.8)
-            axes[1, column].set_xticks(x, [_bin_name(binned.edges, i) for i in used], rotation=35, fontsize=8)
+            axes[1, column].set_xticks(x, [_bin_name(binned.edges, int(i)) for i in used], rotation=35, fontsize=8)
             axes[1, column].set_xlabel(f"{label}, {unit}")
             axes[0, column].set_ylim(bottom=0)
         axes[0, 0].set_ylabel("mean |error|, cm")

@@ -189,7 +189,7 @@ def bubbles(points: Sequence[Bubble], size: str) -> bytes:
                 axis.scatter(*place, s=_area(point, longest), color=color, alpha=0.45, edgecolor=color, zorder=3)
                 number += 1
             if known:
-                values = [point.rmse_cm for point in strip]
+                values = [point.rmse_cm for point in strip if point.rmse_cm is not None]
                 if max(values) > _WIDE * min(values) > 0:
                     axis.set_yscale("log")
                 axis.margins(y=0.25)

@@ -87,7 +87,7 @@ def recording_verdict(score: RecordingScore, method: str) -> Verdict:
         }
         text = f"{label} {ours[figure]:.2f} cm"
         if others:
-            best = min(others, key=others.get)
+            best = min(others, key=others.__getitem__)
             text += f" ({best}: {others[best]:.2f})"
             ratios.append(_ratio(ours[figure], others[best]))
         hidden.append(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +23,8 @@ class Mp4Writer:
     def __init__(self, path: Path, fps: float) -> None:
         self._path, self._fps = Path(path), fps
         self._module = require("imageio_ffmpeg", extra="report")
-        self._writer = None
-        self._size: tuple[int, int] | None = None
+        self._writer: Any = None
+        self._size = (0, 0)
         self.frames = 0
 
     def add(self, frame: np.ndarray) -> None:
@@ -43,7 +44,7 @@ class Mp4Writer:
                 ffmpeg_log_level="error",
             )
             self._writer.send(None)
-        if (width, height) != self._size:
+        if self._size != (width, height):
             raise ValueError(f"frame of {width}x{height} in a video of {self._size[0]}x{self._size[1]}")
         self._writer.send(np.ascontiguousarray(frame[:height, :width]))
         self.frames += 1

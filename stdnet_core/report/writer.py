@@ -151,7 +151,8 @@ def _sections(data: ReportData) -> list[Section]:
     analysis, methods = data.analysis, data.analysis.methods
     depth = "true depth" if data.table is None else "recorded depth"
     sections = []
-    if len(analysis):
+    piece = analysis.slice
+    if piece is not None:
         sections = [
             Section("Frames", _examples_text(analysis), (), _examples(analysis)),
             Section(
@@ -166,10 +167,10 @@ def _sections(data: ReportData) -> list[Section]:
                     ),
                     Picture(
                         "xt_slices",
-                        f"Row {analysis.slice.row} of the image over time, from top to bottom, of the first "
-                        f"{len(analysis.slice.rgb)} frames. Jagged lines are flicker, blurred ones lost edges (as the "
+                        f"Row {piece.row} of the image over time, from top to bottom, of the first "
+                        f"{len(piece.rgb)} frames. Jagged lines are flicker, blurred ones lost edges (as the "
                         "paper's fig. 5b).",
-                        figures.xt_slices(analysis.slice, methods, analysis.reference),
+                        figures.xt_slices(piece, methods, analysis.reference),
                     ),
                 ],
             ),

@@ -102,6 +102,11 @@ class FixedShape(nn.Module):
         oldest = {t.slot: t.oldest for t in self.layout}
         return Values(lambda value: frames[value.slot][value.frame + age - oldest[value.slot]]), frames
 
+    def _run(self, plan: StepPlan, values: Values, frame: Tensor) -> StepResult:
+        result = run_plan(self.model, plan, values, self.scale, first=-frame)
+        assert result is not None, "the steady plan and those of the tail put out a frame"
+        return result
+
 
 class FixedStep(FixedShape):
     """``step(frame, rgb, depth_lr, *state) -> (result, new state)``; see :class:`FixedShape` for the arguments."""
@@ -123,7 +128,7 @@ class FixedStep(FixedShape):
         values, old = self._values(state, age=1)
         values.fresh[Value(Slot("rgb"), 0)] = rgb
         values.fresh[Value(Slot("depth"), 0)] = depth_lr
-        result = run_plan(self.model, self.schedule.steady, values, self.scale, first=-frame)
+        result = self._run(self.schedule.steady, values, frame)
         return result, tuple(self._advanced(t, old[t.slot], values) for t in self.layout)
 
     @staticmethod
@@ -145,4 +150,4 @@ class FixedTail(FixedShape):
         """``frame``: number of the newest frame taken in. Results for frames before 0 are meaningless."""
         values, _ = self._values(state, age=0)
         plans: tuple[StepPlan, ...] = self.schedule.tail
-        return tuple(run_plan(self.model, plan, values, self.scale, first=-frame) for plan in plans)
+        return tuple(self._run(plan, values, frame) for plan in plans)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stdnet_core.errors import InputError
-from stdnet_core.model import ModelConfig, STDNet
+from stdnet_core.model import ModelConfig, RecurrentNet, STDNet
 from stdnet_core.model.low_resolution import WORKING_STRIDE
 from stdnet_core.model.stdnet import pad_to_scale
 from stdnet_core.short_repr import short_repr
@@ -115,7 +115,7 @@ class StreamState:
         return StreamState(self.owner, self.frames, self.sizes, {k: r.copy() for k, r in self.rings.items()})
 
 
-def model_fingerprint(model: STDNet) -> str:
+def model_fingerprint(model: STDNet | RecurrentNet) -> str:
     """Hash of a model's configuration and weights (in float32, so that it is the same on every device)."""
     digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
     for name, parameter in sorted(model.state_dict().items()):
@@ -262,9 +262,9 @@ class StreamingSTDNet:
     def flush(self) -> list[StreamOutput]:
         """End the clip: the outputs that are still due, at most ``latency``, and a reset."""
         outputs = []
-        newest = self._state.frames - 1
-        if newest >= 0:
-            rgb_shape, depth_shape = self._state.sizes
+        newest, sizes = self._state.frames - 1, self._state.sizes
+        if sizes is not None:
+            rgb_shape, depth_shape = sizes
             scale = pad_to_scale(torch.empty(rgb_shape), torch.empty(depth_shape))[2]
             values = Values(self._kept)
             for plan in self.schedule.tail:
@@ -277,7 +277,7 @@ class StreamingSTDNet:
 
     def _run(self, plan: StepPlan, values: Values, scale: int, rgb_shape: torch.Size) -> StreamOutput | None:
         result = run_plan(self.model, plan, values, scale)
-        if result is None:
+        if result is None or plan.output is None:
             return None
         return StreamOutput.cropped(result, plan.output, *rgb_shape[-2:])
 

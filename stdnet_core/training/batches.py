@@ -81,6 +81,7 @@ def network_input(depth_lr: Tensor, config: NormalizationConfig, gain: Tensor | 
         :data:`LARGEST`-th of its largest depth.
     """
     if config.mode == "fixed":
+        assert config.depth_range is not None
         depth_range = depth_lr.new_full((depth_lr.shape[0], 1, 1, 1, 1), config.depth_range)
     else:
         depth_range = clip_depth_range(depth_lr) * gain
@@ -107,7 +108,7 @@ class BatchBuilder(ShareBuilder):
     def build(self, index: int) -> Batch:
         """This process's share of batch ``index``."""
         plan, drawn = self.drawn(index)
-        made = [self._measure(clip, rng, plan.scale) for clip, rng in drawn]
+        made = [self._measure(clip, rng, int(plan.scale)) for clip, rng in drawn]
         clips, lows, gains = zip(*made, strict=True)
         low, depth_range = network_input(
             torch.stack(lows), self.config.data.normalization, torch.stack(gains).view(-1, 1, 1, 1, 1)
@@ -138,7 +139,7 @@ class BatchBuilder(ShareBuilder):
         return clip, low, torch.tensor(gain, dtype=torch.float32, device=self.device)
 
 
-class BatchStream(IterableDataset):
+class BatchStream(IterableDataset[Batch]):
     """Batches from ``start`` on, without end; loader workers take turns, so the order does not depend on them."""
 
     def __init__(self, config: TrainConfig, device: str, rank: int, processes: int, start: int) -> None:
@@ -207,7 +208,7 @@ class ThreadedBatches:
             thread.join()
 
 
-def make_loader(stream: BatchStream, workers: int) -> DataLoader | ThreadedBatches:
+def make_loader(stream: BatchStream, workers: int) -> DataLoader[Batch] | ThreadedBatches:
     """Loader of ready batches: worker processes, a thread (data made on a GPU), or none."""
     if workers == 0 and stream.builder.device.type == "cuda":
         return ThreadedBatches(stream)

@@ -86,8 +86,8 @@ def read(folder: str | Path) -> RunState:
     pieces: dict[str, dict[int, Tensor]] = {}
     for name in files:
         for part, piece in read_tensors(folder / name)[0].items():
-            tensor, _, number = part.rpartition("#")
-            pieces.setdefault(tensor, {})[int(number)] = piece
+            whole, _, number = part.rpartition("#")
+            pieces.setdefault(whole, {})[int(number)] = piece
     missing = sorted(set(shapes) - set(pieces))
     if missing:
         raise CheckpointError(f"the compact state in {folder} lacks {len(missing)} tensors (first: {missing[0]})")

@@ -429,7 +429,7 @@ def model_config(config: TrainConfig) -> ModelConfig | RecurrentConfig:
     Raises:
         ConfigError: no such preset or field.
     """
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.model.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.model.items()}
     return ModelConfig.preset(values.pop("preset", "tiny"), **values)
 
 

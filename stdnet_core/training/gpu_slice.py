@@ -139,7 +139,7 @@ def train_slice(
         folder = Path(place)
         began = time.monotonic()
         recordings = shard_folder is not None and any(shard_folder.glob(shards.PATTERN))
-        if recordings:
+        if shard_folder is not None and recordings:
             shards.unpack(shard_folder, folder / "data")
             settings = load_config(config, [*overrides, f"data.root={folder / 'data'}"])
         else:

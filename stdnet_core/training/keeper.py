@@ -68,7 +68,8 @@ class Keeper(Callback):
 
     # --- start and end -------------------------------------------------------------------------------------------
 
-    def on_train_start(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        assert isinstance(module, TrainingModule)
         self._seen = module.step
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._interrupt)
@@ -94,7 +95,8 @@ class Keeper(Callback):
             raise KeyboardInterrupt
         self.interrupted = True
 
-    def on_train_end(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        assert isinstance(module, TrainingModule)
         if trainer.is_global_zero:
             self.save(module)
             if self._validated != module.step and not self.interrupted:
@@ -103,7 +105,8 @@ class Keeper(Callback):
         with writing(self.output / BOARD):
             self._close(trainer)
 
-    def on_exception(self, trainer: lightning.Trainer, module: TrainingModule, error: BaseException) -> None:
+    def on_exception(self, trainer: lightning.Trainer, module: lightning.LightningModule, error: BaseException) -> None:
+        assert isinstance(module, TrainingModule)
         if trainer.is_global_zero and self._seen >= 0:
             with contextlib.suppress(OutputError):  # a full disk would hide what happened first
                 if isinstance(error, TrainingDiverged):
@@ -135,12 +138,15 @@ class Keeper(Callback):
 
     # --- every step ----------------------------------------------------------------------------------------------
 
-    def on_train_batch_start(self, trainer: lightning.Trainer, module: TrainingModule, batch: Any, index: int) -> None:
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, batch: Any, index: int
+    ) -> None:
         self._wait_seconds += time.monotonic() - self._last
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, module: TrainingModule, outputs: Any, batch: Any, index: int
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
+        assert isinstance(module, TrainingModule)
         if module.step == self._seen:  # gradients of a part of the step alone
             return
         self._seen = module.step
@@ -198,6 +204,7 @@ class Keeper(Callback):
 
     def _validate(self, module: TrainingModule) -> None:
         began = time.monotonic()
+        assert self.validator is not None
         figures, score, picture = self.validator.run(module.average, module.device)
         self._validated = module.step
         self.figures = {"step": module.step, "score": score, **figures}
@@ -212,7 +219,7 @@ class Keeper(Callback):
                 self.board.add_image("validation/pictures", picture, module.step, dataformats="HWC")
         if picture is not None:
             with replacing(self.output / "pictures" / f"step_{module.step:07d}.png") as path:
-                path.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1])
+                path.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
         best = module.best_score is None or not score >= module.best_score
         if best:
             module.best_score = score

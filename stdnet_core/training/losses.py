@@ -11,6 +11,7 @@ its head learns apart, by the likelihood of that same paper, how the error is sp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 from stdnet_core.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from stdnet_core.model.stdnet import STDNetOutput
+    from stdnet_core.model.stdnet import StageDifferences, STDNetOutput
 
 SCALE_FLOOR = 1e-4
 """Smallest error (normalised depth) that the uncertainty must tell from none; bounds its likelihood."""
@@ -169,28 +170,30 @@ class STDNetLoss(nn.Module):
 
         if config.uses_differences and output.differences is None:
             raise ConfigError("the spatial and temporal terms need the network's return_differences=True")
-        if config.uses_spatial:
-            sigmas = [stage.sigma for stage in output.differences]
+        differences = output.differences or ()
+        if self.heads.spatial is not None:
+            head = self.heads.spatial
+            sigmas = [stage.sigma for stage in differences]
             weight = config.regularization_weight * config.spatial_weight
-            scores = [F.elu(self.heads.spatial(sigma, *depth.shape[-2:])) for sigma in sigmas]
-            value = sum(self._weighted_error(score, error, valid) for score in scores)
+            scores = [F.elu(head(sigma, *depth.shape[-2:])) for sigma in sigmas]
+            value = sum((self._weighted_error(score, error, valid) for score in scores), start=zero)
             add("spatial", value, weight)
             if config.spatial_weight_form == "detached":
-                value = sum(spread_likelihood(score, error.detach(), valid) for score in scores)
+                value = sum((spread_likelihood(score, error.detach(), valid) for score in scores), start=zero)
                 add("spatial_spread", config.spatial_stage_share * value, weight)
         if config.uses_temporal:
-            value = self._temporal(output, depth, valid)
+            value = self._temporal(differences, depth, valid)
             add("temporal", value, config.regularization_weight * config.temporal_weight)
         if config.stage_weight:
             stages = [(stage.float() - depth).where(valid, zero) for stage in output.stage_depths]
-            value = sum(clip_mean(charbonnier(stage, config.eps), valid) for stage in stages)
+            value = sum((clip_mean(charbonnier(stage, config.eps), valid) for stage in stages), start=zero)
             add("stages", value / len(stages), config.stage_weight)
         if config.relative_weight:
             value = clip_mean(error / depth.clamp(min=RELATIVE_FLOOR), valid)
             add("relative", value, config.relative_weight)
         if config.gradient_weight:
             steps = [step_mean(residual, valid, dim) for dim in (-1, -2)]
-            add("gradient", sum(steps), config.gradient_weight)
+            add("gradient", sum(steps, start=zero), config.gradient_weight)
         if config.consistency_weight:
             add("consistency", step_mean(residual, valid, 1), config.consistency_weight)
         if config.uncertainty_weight:
@@ -209,11 +212,11 @@ class STDNetLoss(nn.Module):
             weight = weight.detach()
         return self.config.spatial_stage_share * clip_mean(weight * error, valid)
 
-    def _temporal(self, output: STDNetOutput, depth: Tensor, valid: Tensor) -> Tensor:
+    def _temporal(self, differences: Sequence[StageDifferences], depth: Tensor, valid: Tensor) -> Tensor:
         """Eq. 12, summed over stages and distances in time."""
         # Heads that a short clip leaves unused stay in the graph: data-parallel training waits for each.
         value = sum((0.0 * p.sum() for p in self.heads.temporal.parameters()), start=depth.new_zeros(()))
-        for stage in output.differences:
+        for stage in differences:
             if len(stage.phi) > len(self.heads.temporal):
                 raise ConfigError(
                     f"the network compares {len(stage.phi)} distances in time, but the loss was made for "

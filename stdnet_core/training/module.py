@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from stdnet_core.errors import ConfigError, StdnetError
-from stdnet_core.model import RecurrentConfig, STDNet, build
+from stdnet_core.model import ModelConfig, RecurrentConfig, STDNet, build
+from stdnet_core.model.blocks import channels_last
 from stdnet_core.training.batches import Batch
 from stdnet_core.training.config import TrainConfig, model_config, validation_key
 from stdnet_core.training.initial import initialize
@@ -61,10 +62,11 @@ class Learner(nn.Module):
         if isinstance(loss, RecurrentLossConfig):
             self.loss = RecurrentLoss(loss)
         else:
+            assert isinstance(model, ModelConfig)
             self.loss = STDNetLoss(loss, model.channels, model.neighbors)
         if config.optim.zero_init_heads and isinstance(self.model, STDNet):  # the recurrent network's always are
             self.model.zero_init_heads()
-        self.model.to(memory_format=torch.channels_last)  # convolutions are faster on every device
+        channels_last(self.model)  # convolutions are faster on every device
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The loss's terms for a batch."""
@@ -149,13 +151,13 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optim = self.config.optim
-        parameters, common = self.learner.parameters(), {"lr": optim.lr, "betas": tuple(optim.betas)}
+        parameters, betas = self.learner.parameters(), (optim.betas[0], optim.betas[1])
         optimizer: torch.optim.Optimizer
         if optim.name == "muon":
-            optimizer = Muon(parameters, **common)
+            optimizer = Muon(parameters, lr=optim.lr, betas=betas)
         else:
             kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optim.name]
-            optimizer = kind(parameters, weight_decay=optim.weight_decay, **common)
+            optimizer = kind(parameters, lr=optim.lr, betas=betas, weight_decay=optim.weight_decay)
         if self._state is not None:
             restore_optimizer(self._state, self.learner, optimizer)
             self._state = None
@@ -221,7 +223,7 @@ class TrainingModule(lightning.LightningModule):
         decay = ema_decay(self.config.optim.ema, self.step - 1) if self.config.optim.ema else 0.0
         targets = dict(self.learner.model.named_parameters())
         names = [name for name, _ in self.average.named_parameters()]
-        averages = [p for _, p in self.average.named_parameters()]
+        averages: list[Tensor] = [p for _, p in self.average.named_parameters()]
         torch._foreach_lerp_(averages, [targets[name] for name in names], 1.0 - decay)
         for own, other in zip(self.average.buffers(), self.learner.model.buffers(), strict=True):
             own.copy_(other)

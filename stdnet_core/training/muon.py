@@ -6,7 +6,8 @@ one shape are orthogonalised as one batch, and the parameters that are no matric
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,8 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         eps: float = 1e-8,
     ) -> None:
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for parameter in parameters:
             matrix = parameter.ndim >= 2 and min(len(parameter), parameter[0].numel()) >= SMALLEST
             (matrices if matrix else others).append(parameter)
@@ -63,8 +65,12 @@ class Muon(torch.optim.Optimizer):
         defaults = {"lr": lr, "betas": betas, "momentum": momentum, "eps": eps}
         super().__init__([group for group in groups if group["params"]], defaults)
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step; see :class:`torch.optim.Optimizer`."""
         loss = None
         if closure is not None:
@@ -85,14 +91,14 @@ class Muon(torch.optim.Optimizer):
                 self._adam_step(parameters, group)
         return loss
 
-    def _orthogonal_step(self, parameters: list[nn.Parameter], group: dict) -> None:
+    def _orthogonal_step(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
         same_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
         for parameter in parameters:
             same_shape.setdefault((len(parameter), parameter[0].numel()), []).append(parameter)
         for (rows, columns), members in same_shape.items():
             torch._foreach_add_([self.state[p]["step"] for p in members], 1)
             averages = [self.state[p]["exp_avg"] for p in members]
-            gradients = [p.grad for p in members]
+            gradients = [p.grad for p in members if p.grad is not None]
             torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
             ahead = torch._foreach_lerp(gradients, averages, group["momentum"])
             updates = orthogonalize(torch.stack([update.reshape(rows, columns) for update in ahead]))
@@ -100,14 +106,14 @@ class Muon(torch.optim.Optimizer):
             for parameter, update in zip(members, updates, strict=True):
                 parameter.add_(update.view(parameter.shape), alpha=size)
 
-    def _adam_step(self, parameters: list[nn.Parameter], group: dict) -> None:
+    def _adam_step(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
         if not parameters:
             return
         states = [self.state[p] for p in parameters]
         beta1, beta2 = group["betas"]
         adam(
-            parameters,
-            [p.grad for p in parameters],
+            [*parameters],
+            [p.grad for p in parameters if p.grad is not None],
             [s["exp_avg"] for s in states],
             [s["exp_avg_sq"] for s in states],
             [],

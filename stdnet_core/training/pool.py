@@ -7,6 +7,7 @@ import fnmatch
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.errors import ConfigError, DataError
 from stdnet_core.training.config import DataConfig, SourceConfig, public_name
 from stdnet_core.training.draw import BatchPlan, choose
+
+if TYPE_CHECKING:
+    from stdnet_core.data.synthetic import SyntheticConfig
 
 MIN_VALID = 0.3
 """A crop with a smaller share of valid depth is drawn again, at most :data:`TRIES` times."""
@@ -183,7 +187,7 @@ class Pool:
             {
                 "source": public_name(source.config.source),
                 "weight": source.config.weight,
-                "sequences": None if source.procedural else [s.name for s in source.sequences],
+                "sequences": None if source.sequences is None else [s.name for s in source.sequences],
             }
             for source in self.sources
         ]
@@ -205,9 +209,9 @@ class Pool:
                     break
             clips.append(limit_depth(clip, source.config).to(device))
         for index, seeds in scenes.items():
-            source = self.sources[index].config
-            for number, clip in zip(seeds, self._render(source, list(seeds.values()), plan, device), strict=True):
-                clips[number] = limit_depth(clip, source)
+            config = self.sources[index].config
+            for number, clip in zip(seeds, self._render(config, list(seeds.values()), plan, device), strict=True):
+                clips[number] = limit_depth(clip, config)
         return [clip for clip in clips if clip is not None]
 
     @staticmethod
@@ -230,6 +234,7 @@ class Pool:
         raise DataError(f"source {source.config.source!r}: {READING_TRIES} clips in a row cannot be read")
 
     def _draw(self, source: Source, plan: BatchPlan, rng: np.random.Generator) -> RgbdClip:
+        assert source.sequences is not None
         sequence = source.sequences[int(rng.choice(len(source.starts), p=source.starts))]
         stride = choose(rng, self.config.strides)
         stride = min(stride, (len(sequence) - 1) // max(1, plan.length - 1)) or 1
@@ -279,7 +284,7 @@ def limit_depth(clip: RgbdClip, config: SourceConfig) -> RgbdClip:
     return dataclasses.replace(clip, depth=clip.depth * near, valid=clip.valid & near)
 
 
-def _synthetic_config(config: SourceConfig):
+def _synthetic_config(config: SourceConfig) -> SyntheticConfig:
     from stdnet_core.data.synthetic import SyntheticConfig
 
     try:

@@ -62,7 +62,8 @@ def cell_size(size: tuple[int, int], cells: tuple[int, int], ratio: float) -> tu
 
 def geometry_of(clip: RgbdClip, low: Tensor, ratio: float) -> CellGeometry:
     """Where the cells (T, 1, h, w) of a camera lie on a clip."""
-    cells = tuple(low.shape[-2:])
+    rows, columns = low.shape[-2:]
+    cells = rows, columns
     return CellGeometry(clip.frame_size, cells, cell_size(clip.frame_size, cells, ratio), low.device)
 
 
@@ -142,7 +143,8 @@ class VideoBatchBuilder(ShareBuilder):
         if camera.family == "stereo" and rng.random() < video.smoothed:
             low = smoothed(low, int(rng.choice([3, 5])))
         if ratio < SPLIT_BELOW and rng.random() < video.hidden:
-            low = low * ~hidden(tuple(low.shape[-2:]), rng).to(low.device)
+            rows, columns = low.shape[-2:]
+            low = low * ~hidden((rows, columns), rng).to(low.device)
         supported = supported_pixels(low, geometry_of(clip, low, ratio))
         return dataclasses.replace(clip, depth=depth, valid=(depth > 0) & supported), low
 

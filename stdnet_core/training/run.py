@@ -23,10 +23,10 @@ from stdnet_core.inference.devices import cpu_computes_bf16
 from stdnet_core.training import compact
 from stdnet_core.training import state as run_state
 from stdnet_core.training.batches import BatchStream, make_loader
-from stdnet_core.training.config import TrainConfig, to_yaml
+from stdnet_core.training.config import TrainConfig, model_config, to_yaml
 from stdnet_core.training.keeper import Keeper
 from stdnet_core.training.lock import locked
-from stdnet_core.training.module import TrainingModule, loss_config, model_config
+from stdnet_core.training.module import TrainingModule, loss_config
 from stdnet_core.training.state import RunState
 from stdnet_core.whole_files import write_text, writing
 
@@ -109,7 +109,7 @@ def run(
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
     # The first process alone has the folder; the others of a run write nothing.
-    with locked(output) if rank_zero_only.rank == 0 else contextlib.nullcontext():
+    with locked(output) if is_first_process() else contextlib.nullcontext():
         return _run(config, output, started, minutes, minutes_in_all, resume_compact, fresh)
 
 
@@ -144,7 +144,7 @@ def _run(
         module.best_score = None
     saved = first_step if (output / run_state.FILE_NAME).is_file() else None
     keeper = Keeper(config, output, stream.builder.pool.names, started, minutes, saved)
-    trainer.callbacks.append(keeper)
+    trainer.callbacks.append(keeper)  # type: ignore[attr-defined]  # lightning sets it from elsewhere
     if rank == 0:
         write_text(output / "config.yaml", to_yaml(config))
     if config.trainer.compile:
@@ -183,6 +183,11 @@ def _process_group(trainer: lightning.Trainer) -> Iterator[None]:
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one of a run that writes."""
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]  # lightning sets it on the function
 
 
 def _lightning_trainer(**options: Any) -> lightning.Trainer:

@@ -108,12 +108,12 @@ class Validator:
 
     def _case(self, label: str, clip: RgbdClip, cell: Cell) -> Case:
         clip, low = self._seen(clip, cell)
-        clip = dataclasses.replace(clip, valid=clip.valid & supported(low, cell.ratio))
+        clip = dataclasses.replace(clip, valid=clip.valid & supported(low, int(cell.ratio)))
         depth_lr, depth_range = network_input(low[None], self.config.data.normalization)
         filled = (depth_lr * depth_range)[0]
         rivals = {
             "bilinear": classical.bilinear(filled, clip.frame_size),
-            "joint_bilateral": classical.joint_bilateral(clip.rgb, filled, scale=cell.ratio),
+            "joint_bilateral": classical.joint_bilateral(clip.rgb, filled, scale=int(cell.ratio)),
         }
         return Case(label, cell, clip, depth_lr, depth_range, rivals)
 
@@ -175,6 +175,7 @@ class VideoValidator(Validator):
         )
 
     def _predict(self, model: nn.Module, case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
+        assert case.flow is not None
         rgb, low, flow = (tensor.to(device) for tensor in (case.clip.rgb[None], case.depth_lr, case.flow))
         predicted = model(rgb, low, flow, case.ratio).depth.float().cpu()[0]
         frames = (tensor.transpose(0, 1) for tensor in (rgb, low, torch.zeros_like(flow)))
@@ -196,9 +197,9 @@ def rivals_of(clip: RgbdClip, low: Tensor, ratio: tuple[float, float]) -> dict[s
     """
     filled = fill_invalid(low)
     height, width = clip.frame_size
-    covered = tuple(round(cells * pixels) for cells, pixels in zip(low.shape[-2:], ratio, strict=True))
+    rows, columns = (round(cells * pixels) for cells, pixels in zip(low.shape[-2:], ratio, strict=True))
     rivals = {
-        name: upsample(filled, covered)[..., :height, :width].contiguous()
+        name: upsample(filled, (rows, columns))[..., :height, :width].contiguous()
         for name, upsample in (("nearest", classical.nearest), ("bilinear", classical.bilinear))
     }
     if ratio[0] == ratio[1] == int(ratio[0]):

@@ -74,6 +74,11 @@ def test_every_file_of_config_and_launch_is_installed(installed):
             assert (share / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
 
 
+def test_type_checkers_find_both_packages_typed(installed):
+    (site,) = (installed.folder / "env").glob("lib/python*/site-packages")
+    assert all((site / package / "py.typed").is_file() for package in ("stdnet_core", "stdnet_ros"))
+
+
 @pytest.mark.parametrize("program", ["stdnet_node", "evaluate_bag"])
 def test_programs_explain_themselves(installed, program):
     assert "usage" in installed(program, "--help").lower()

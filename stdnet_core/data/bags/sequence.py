@@ -132,12 +132,12 @@ class BagSequence:
 
     def _images(self, pairs: Sequence[tuple[_Recorded, _Recorded, int]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Colour and depth images of the pairs, of whatever size."""
-        topics = self.color_topic, self.depth_topic
-        colors, depths = (
-            [self._image(topic, message) for message in self._read(topic, [pair[part] for pair in pairs])]
-            for part, topic in enumerate(topics)
-        )
-        return colors, depths
+
+        def images(topic: str, recorded: list[_Recorded]) -> list[np.ndarray]:
+            return [self._image(topic, message) for message in self._read(topic, recorded)]
+
+        colors = images(self.color_topic, [color for color, _, _ in pairs])
+        return colors, images(self.depth_topic, [depth for _, depth, _ in pairs])
 
     def _open(self) -> BagFile:
         """The bag, opened once in each process (readers seek in an open file)."""
@@ -184,9 +184,10 @@ class BagSequence:
         by_record = by_record or bool(empty)
         stamps = [[f.logged if by_record else f.stamp for f in found] for found in (colors, depths)]
         origin = min([*stamps[0], *stamps[1]])  # differences in nanoseconds do not fit a float64 of today's time
-        pairs = match_nearest(*([(s - origin) / 1e9 for s in part] for part in stamps), max_difference)
+        color_seconds, depth_seconds = ([(s - origin) / 1e9 for s in part] for part in stamps)
+        pairs = match_nearest(color_seconds, depth_seconds, max_difference)
         if not pairs:
-            nearest = match_nearest(*([(s - origin) / 1e9 for s in part] for part in stamps), float("inf"))
+            nearest = match_nearest(color_seconds, depth_seconds, float("inf"))
             apart = min((abs(stamps[0][i] - stamps[1][j]) for i, j in nearest), default=0) / 1e6
             remedy = "" if by_record else f"; if their clocks differ: {self.path}?stamps=record, the recorder's times"
             raise DataError(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -255,7 +255,7 @@ class _Ros1Storage:
         self._reader.close()
 
 
-STORAGES = {".mcap": _McapStorage, ".db3": _SqliteStorage, ".bag": _Ros1Storage}
+STORAGES: dict[str, Callable[[Path], Storage]] = {".mcap": _McapStorage, ".db3": _SqliteStorage, ".bag": _Ros1Storage}
 _FIRST_BYTES = {_MCAP_MAGIC: ".mcap", b"SQLite format 3\0": ".db3", b"#ROSBAG": ".bag"}
 
 

@@ -98,7 +98,7 @@ class BagTopics:
     color_info: str | None = None
     depth_info: str | None = None
     reference: str | None = None
-    first: tuple[FirstImage, FirstImage] | None = field(default=None, repr=False, compare=False)
+    first: tuple[FirstImage, FirstImage] = field(repr=False, compare=False, kw_only=True)
 
     def named(self) -> dict[str, str]:
         """Those that are there, by what they are."""
@@ -137,7 +137,7 @@ def find_topics(bag: BagFile, wanted: Mapping[str, str | None], units: DepthUnit
         wanted.get("color_info") or _sibling(color.topic, infos),
         wanted.get("depth_info") or _sibling(depth.topic, infos),
         wanted.get("reference"),
-        (color, depth),
+        first=(color, depth),
     )
 
 
@@ -243,7 +243,7 @@ def _best(bag: BagFile, colors: list[FirstImage], depths: list[FirstImage]) -> t
     return color, depth
 
 
-def _rank(color: FirstImage, depth: FirstImage) -> tuple:
+def _rank(color: FirstImage, depth: FirstImage) -> tuple[Any, ...]:
     """The lower the likelier."""
     names = {"color": color.topic.lower(), "depth": depth.topic.lower()}
     avoided = sum(any(word in name for word in _AVOIDED) for name in names.values())

@@ -64,7 +64,7 @@ class Sensor:
 
     def describe(self) -> str:
         """How it measures, and every parameter that is not the default."""
-        parts = {self.family: self.measurement, "alignment": self.alignment, "faults": self.faults}
+        parts: dict[str, Any] = {self.family: self.measurement, "alignment": self.alignment, "faults": self.faults}
         if self.holes is not None:
             parts["holes"] = self.holes
         words = []
@@ -124,8 +124,10 @@ def delivered_size(frame_size: tuple[int, int], ratio: float) -> tuple[int, int]
 
     Rounded up for whole ratios, where the last cell of an axis may be cut off; else to the nearest."""
     if ratio == int(ratio):
-        return tuple(-(-length // int(ratio)) for length in frame_size)
-    return tuple(max(1, round(length / ratio)) for length in frame_size)
+        rows, columns = (-(-length // int(ratio)) for length in frame_size)
+    else:
+        rows, columns = (max(1, round(length / ratio)) for length in frame_size)
+    return rows, columns
 
 
 class DepthCamera:
@@ -227,5 +229,6 @@ def simulate(
     """
     if depth.ndim != 4:
         raise InputError(f"depth to measure has shape {tuple(depth.shape)}, expected (T, 1, H, W)")
-    camera = DepthCamera(sensor, tuple(depth.shape[-2:]), ratio, focal_px=focal_px, seed=seed, device=depth.device)
+    height, width = depth.shape[-2:]
+    camera = DepthCamera(sensor, (height, width), ratio, focal_px=focal_px, seed=seed, device=depth.device)
     return camera.measure(depth, rgb)

@@ -6,6 +6,7 @@ frame, and what is drawn for the clip (calibration errors, dead pixels) stays fo
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ class Draws:
         """Numbers in 0..1 (1 excluded), the same for the whole clip."""
         return self._draw(torch.rand, purpose, _CLIP, shape)
 
-    def _draw(self, kind, purpose: str, frame: int, shape: tuple[int, ...]) -> Tensor:
+    def _draw(self, kind: Callable[..., Tensor], purpose: str, frame: int, shape: tuple[int, ...]) -> Tensor:
         mixed = (self.seed * 0x9E3779B97F4A7C15 + frame * 0xBF58476D1CE4E5B9 + zlib.crc32(purpose.encode())) & _MASK
         generator = torch.Generator(self.device).manual_seed(mixed ^ (mixed >> 29))
         return kind(shape, generator=generator, device=self.device)

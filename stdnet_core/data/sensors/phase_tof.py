@@ -8,6 +8,7 @@ it has pixels that no measurement falls on, and shadows beside near surfaces."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,7 +82,8 @@ class PhaseTof:
         """See :class:`stdnet_core.data.sensors.view.Measurement`."""
         frame = view.depth.shape[-2:]
         registered = size == tuple(frame)
-        grid = tuple(max(1, round(length / self.pitch)) for length in frame) if registered else size
+        rows, columns = (max(1, round(length / self.pitch)) for length in frame) if registered else size
+        grid = rows, columns
         depth, light = self._mixed(view, grid)
         known = depth > 0
         lateral = view.focal_px * grid[1] / frame[1]
@@ -127,10 +129,12 @@ class PhaseTof:
     def _detours(self, depth: Tensor, known: Tensor) -> Tensor:
         """Too much depth in a corner: as much as its surroundings are nearer on average, up to the limit."""
         # On a coarse grid, since the surroundings are wide.
-        coarse = tuple(max(1, -(-length // _COARSE)) for length in depth.shape[-2:])
-        radius = max(1, round(_DETOUR * coarse[1]))
+        rows, columns = (max(1, -(-length // _COARSE)) for length in depth.shape[-2:])
+        radius = max(1, round(_DETOUR * columns))
         weight, total = (
-            F.avg_pool2d(reduce_image(part, coarse)[:, None], 2 * radius + 1, 1, radius, count_include_pad=False)
+            F.avg_pool2d(
+                reduce_image(part, (rows, columns))[:, None], 2 * radius + 1, 1, radius, count_include_pad=False
+            )
             for part in (known.to(depth), depth)
         )
         around = F.interpolate(total / weight.clamp_min(1e-6), depth.shape[-2:], mode="bilinear", align_corners=False)[
@@ -167,7 +171,7 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     return F.conv2d(F.conv2d(flat, kernel), kernel.transpose(-1, -2)).view(images.shape)
 
 
-def _onto(depth: Tensor, size: tuple[int, int], phase: list[float]) -> Tensor:
+def _onto(depth: Tensor, size: Sequence[int], phase: list[float]) -> Tensor:
     """Put each measurement (T, h, w) on the one pixel of a larger image that its centre falls on; (T, H, W)."""
     target = []
     for cells, length, shift in zip(depth.shape[-2:], size, phase, strict=True):

@@ -87,5 +87,5 @@ class PhoneLidar:
                 frame = torch.where((frame > 0) & (last > 0), mixed, frame)
             frames.append(frame)
             last = frame
-        memory["lidar last"] = last
+        memory["lidar last"] = frames[-1]
         return torch.stack(frames)

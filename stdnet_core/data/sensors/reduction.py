@@ -6,6 +6,7 @@ image evenly. Measurements alone count; a cell without any is invalid."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -51,15 +52,15 @@ class Reduction:
 
     def apply(self, depth: Tensor, size: tuple[int, int], draws: Draws) -> Tensor:
         """Reduce measured depth (T, H, W), 0 invalid, to (T, h, w)."""
-        if self.method != "nearest" or self.phase is not None:
+        if self.phase is not None:
             return reduce_depth(depth, size, self.method, self.phase)
+        if self.method != "nearest":
+            return reduce_depth(depth, size, self.method)
         down, right = draws.clip_uniform("reduction phase", 2).tolist()
         return reduce_depth(depth, size, self.method, (down, right))
 
 
-def reduce_depth(
-    depth: Tensor, size: tuple[int, int], method: str, phase: float | tuple[float, float] | None = 0.5
-) -> Tensor:
+def reduce_depth(depth: Tensor, size: tuple[int, int], method: str, phase: float | tuple[float, float] = 0.5) -> Tensor:
     """Reduce depth by one of :data:`METHODS`.
 
     Args:
@@ -140,7 +141,7 @@ def reduce_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     return image if image.shape[-2:] == torch.Size(size) else _resample(image, size, _overlaps)
 
 
-def _resample(image: Tensor, size: tuple[int, int], weights) -> Tensor:
+def _resample(image: Tensor, size: tuple[int, int], weights: Callable[[int, int], Tensor]) -> Tensor:
     """(T, H, W) by a matrix for each axis to (T, h, w)."""
     rows, columns = (weights(length, cells).to(image) for length, cells in zip(image.shape[-2:], size, strict=True))
     return rows @ image @ columns.T

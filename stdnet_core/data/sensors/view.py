@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -80,11 +81,11 @@ def follow(fresh: Tensor, correlation: float, name: str, memory: Memory) -> Tens
     for frame in fresh:
         last = frame if last is None else correlation * last + share * frame
         frames.append(last)
-    memory[name] = last
+    memory[name] = frames[-1]
     return torch.stack(frames)
 
 
-def smooth_field(coarse: Tensor, size: tuple[int, int]) -> Tensor:
+def smooth_field(coarse: Tensor, size: Sequence[int]) -> Tensor:
     """Random values (..., a, b) as a smooth field (..., h, w)."""
     flat = coarse.reshape(-1, 1, *coarse.shape[-2:])
     field = F.interpolate(flat, size, mode="bicubic", align_corners=True)

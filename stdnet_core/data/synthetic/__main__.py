@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -69,10 +70,11 @@ def main() -> None:
     if arguments.benchmark:
         _report(benchmark(arguments.device, batch=arguments.batch), arguments.json)
     if arguments.sheet:
-        chosen = {name: float(name == arguments.layout) for name in LAYOUTS} if arguments.layout else {}
+        chosen: dict[str, Any] = {name: float(name == arguments.layout) for name in LAYOUTS} if arguments.layout else {}
         config = SyntheticConfig(zoom=1.0, **chosen)
         seeds = range(arguments.seed, arguments.seed + arguments.count)
-        _write(arguments.sheet, _sheet(seeds, *arguments.size, arguments.columns, config, arguments.device))
+        height, width = arguments.size
+        _write(arguments.sheet, _sheet(seeds, height, width, arguments.columns, config, arguments.device))
     if arguments.demo:
         sequence = demo_sequence(max(90, arguments.seed + 1), device=arguments.device)
         _write(arguments.demo, _tile(sequence.clip(arguments.seed, 1), "demo"))

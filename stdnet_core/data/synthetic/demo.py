@@ -12,7 +12,7 @@ from .config import SyntheticConfig
 from .generator import SceneSequence, bank_for
 from .layouts import put_on_walls, shell
 from .motion import look_at, smooth_noise
-from .paint import Paint
+from .paint import Colour, Paint
 from .renderer import RenderOptions
 from .scene import Array, Light, Material, Scene, SceneBuilder, Sensor, pose
 
@@ -43,9 +43,27 @@ def _build(frames: int, height: int, width: int, groups: dict[str, tuple[int, ..
     paint, b, times = Paint(rng, groups), SceneBuilder(frames, 1 / _RATE), np.arange(frames) / _RATE
     low, high = np.array((-2.6, -1.2, 0.0)), np.array((2.6, 4.6, 2.7))
 
-    def material(low_: tuple, high_: tuple, texture: str, period: float, **more: object) -> Material:
-        grain = {"accent": (0.06, 0.06, 0.06), "detail": groups["noise"][0], "detail_period": 0.4} | more
-        return Material(low_, high_, texture=groups[texture][0], period=period, **grain)
+    def material(
+        low_: Colour,
+        high_: Colour,
+        texture: str,
+        period: float,
+        *,
+        accent: Colour = (0.06, 0.06, 0.06),
+        gloss: float = 0.0,
+        angle: float = 0.0,
+    ) -> Material:
+        return Material(
+            low_,
+            high_,
+            accent,
+            texture=groups[texture][0],
+            detail=groups["noise"][0],
+            period=period,
+            detail_period=0.4,
+            angle=angle,
+            gloss=gloss,
+        )
 
     plaster = material((0.62, 0.56, 0.45), (0.7, 0.64, 0.53), "cloud", 3.0)
     paper = material((0.25, 0.38, 0.42), (0.45, 0.58, 0.6), "weave", 0.7)

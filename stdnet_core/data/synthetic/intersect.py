@@ -8,12 +8,13 @@ so a room is a cube seen from within."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-Vector = tuple[Tensor, Tensor, Tensor]
+Vector = Sequence[Tensor]
+"""x, y and z."""
 BOX, ELLIPSOID, CYLINDER, CONE = range(4)
 NEAREST = 1e-4
 """Hits nearer than this many metres are ignored."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from . import objects
 from .config import LAYOUTS, SyntheticConfig
 from .motion import handheld, rigid_path
 from .paint import Paint
-from .scene import Array, Light, Material, Scene, SceneBuilder, Sensor, pose
+from .scene import Array, Light, Material, Scene, SceneBuilder, Sensor, on_ground, pose
 
 
 @dataclass
@@ -51,8 +52,9 @@ class _Floor:
         self.rng = rng
         self.taken = [(*position[:2], 0.45) for position in camera[:: max(1, len(camera) // 4), :3, 3]]
 
-    def claim(self, x: float, y: float, radius: float) -> bool:
-        """Take a disc if it is free."""
+    def claim(self, place: Iterable[float], radius: float) -> bool:
+        """Take a disc about a place (x, y) if it is free."""
+        x, y = place
         if any(math.hypot(x - a, y - b) < radius + r for a, b, r in self.taken):
             return False
         self.taken.append((x, y, radius))
@@ -62,7 +64,7 @@ class _Floor:
         """A free place in a rectangle, or None after a few tries."""
         for _ in range(8):
             x, y = self.rng.uniform(low, high)
-            if self.claim(x, y, radius):
+            if self.claim((x, y), radius):
                 return float(x), float(y)
         return None
 
@@ -87,7 +89,7 @@ def put_on_walls(b: SceneBuilder, paint: Paint, rng: np.random.Generator, low: A
             centre, size = [0.0, 0.0, z], [0.0, 0.0, high_]
             centre[axis], centre[along] = wall + inward * thick / 2, u  # noqa: B023
             size[axis], size[along] = thick, wide  # noqa: B023
-            b.box(pose(*centre), tuple(size), material)
+            b.box(pose(*centre), (size[0], size[1], size[2]), material)
 
         middle, length = (low[along] + high[along]) / 2, high[along] - low[along]
         if rng.random() < 0.5:
@@ -126,15 +128,16 @@ def put_on_walls(b: SceneBuilder, paint: Paint, rng: np.random.Generator, low: A
                     b.cylinder(pose(*centre), fold, tall * 0.9, cloth)
 
 
-def _lamp(stage: _Stage, position: Array, target: Array, reach: float, spread: float = 1.25) -> Light:
+def _lamp(stage: _Stage, position: Array, target: Iterable[float], reach: float, spread: float = 1.25) -> Light:
     rng = stage.rng
     warm = np.array((1.0, rng.uniform(0.8, 1.0), rng.uniform(0.6, 1.0)))
     ratio = rng.uniform(0.15, 0.6)
     strength = rng.uniform(1.0, 1.6)
     cool = np.array((rng.uniform(0.8, 1.0), rng.uniform(0.85, 1.0), 1.0))
+    x, y, z = target
     return Light(
         tuple(position),
-        tuple(target),
+        (x, y, z),
         spread,
         reach,
         tuple(strength * (1 - ratio) * warm * 1.3),
@@ -230,25 +233,25 @@ def _room(stage: _Stage, seed: int, height: int, width: int) -> Scene:
         sign, yaw = ((-1, 0.0), (-1, -np.pi / 2), (1, np.pi), (1, np.pi / 2))[side]
         where = rng.uniform(-1, 1, 2) * (half - 0.6)
         where[axis] = sign * (half[axis] - rng.uniform(0.25, 0.5))
-        if ground.claim(*where, 0.7):
-            _thing(stage, objects.ALONG_WALLS[rng.integers(len(objects.ALONG_WALLS))], pose(*where, 0, yaw))
+        if ground.claim(where, 0.7):
+            _thing(stage, objects.ALONG_WALLS[rng.integers(len(objects.ALONG_WALLS))], on_ground(where, yaw))
     interest = target
     for _ in range(rng.integers(2, 8)):
         place = ground.place(tuple(-half + 0.4), tuple(half - 0.4), 0.45)
         if place:
             maker = objects.FREE_STANDING[rng.integers(len(objects.FREE_STANDING))]
-            _thing(stage, maker, pose(*place, 0, rng.uniform(0, 6.28)))
+            _thing(stage, maker, on_ground(place, rng.uniform(0, 6.28)))
             interest = np.array((*place, 0.6))
     for _ in range(rng.integers(0, 4)):
         place = ground.place(tuple(-half + 0.5), tuple(half - 0.5), 0.35)
         if place:
             yaw = rng.uniform(0, 6.28)
             maker = objects.MOVING[rng.integers(len(objects.MOVING))]
-            _thing(stage, maker, np.eye(4), stage.moving(pose(*place, 0, yaw), 0.5, 0.5))
+            _thing(stage, maker, np.eye(4), stage.moving(on_ground(place, yaw), 0.5, 0.5))
             interest = np.array((*place, 0.8))
     lamp = np.array((*rng.uniform(-0.5, 0.5, 2) * half, tall - 0.25))
     if rng.random() < 0.6:
-        b.cylinder(pose(*lamp, 0) @ pose(z=0.2), 0.004, 0.4, b.paint(paint.metal()))
+        b.cylinder(pose(*lamp) @ pose(z=0.2), 0.004, 0.4, b.paint(paint.metal()))
         b.cone(pose(*lamp) @ pose(z=0.02), 0.2, 0.04, b.paint(paint.lamp()))
     _camouflage(stage, rng.choice((0.0, 0.05, 0.3)), list(range(6)))
     aim = np.array((*lamp[:2] * 0.7 + 0.01, 0.0))
@@ -282,7 +285,7 @@ def _table(stage: _Stage, seed: int, height: int, width: int) -> Scene:
         place = ground.place((-span, -0.5 * span), (span, min(back, 1.5 * span)), 0.06)
         if place:
             interest = np.array((*place, 0.08))
-            _thing(stage, makers[rng.integers(len(makers))], pose(*place, 0, rng.uniform(0, 6.28)))
+            _thing(stage, makers[rng.integers(len(makers))], on_ground(place, rng.uniform(0, 6.28)))
     for _ in range(rng.integers(0, 3)):
         place = ground.place((-span, -0.5 * span), (span, span), 0.06)
         if place:
@@ -314,7 +317,7 @@ def _hall(stage: _Stage, seed: int, height: int, width: int) -> Scene:
         stone = b.paint(paint.stone())
         for x in np.arange(-half[0] + 1.5, half[0] - 1, pitch):
             for y in np.arange(-half[1] + 3, half[1] - 1, pitch):
-                if ground.claim(x, y, radius):
+                if ground.claim((x, y), radius):
                     if square:
                         b.box(pose(x, y, tall / 2), (2 * radius, 2 * radius, tall), stone)
                     else:
@@ -339,14 +342,14 @@ def _hall(stage: _Stage, seed: int, height: int, width: int) -> Scene:
             else float(np.exp(rng.uniform(np.log(1.8), np.log(2 * half[1]))))
         )
         place = start[:2] + reach * (ahead + rng.normal(0, 0.4, 2))
-        if (np.abs(place) < half - 0.8).all() and ground.claim(*place, 0.8):
+        if (np.abs(place) < half - 0.8).all() and ground.claim(place, 0.8):
             maker = objects.IN_HALLS[rng.integers(len(objects.IN_HALLS))]
-            _thing(stage, maker, pose(*place, 0, rng.choice((0.0, np.pi / 2, rng.uniform(0, 6)))))
+            _thing(stage, maker, on_ground(place, rng.choice((0.0, np.pi / 2, rng.uniform(0, 6)))))
             interest = np.array((*place, 0.8))
     for _ in range(rng.integers(0, 5)):
         place = start[:2] + rng.uniform(2, half[1]) * (ahead + rng.normal(0, 0.3, 2))
-        if (np.abs(place) < half - 0.8).all() and ground.claim(*place, 0.5):
-            node = stage.moving(pose(*place, 0, rng.uniform(0, 6.28)), 1.0, 0.4)
+        if (np.abs(place) < half - 0.8).all() and ground.claim(place, 0.5):
+            node = stage.moving(on_ground(place, rng.uniform(0, 6.28)), 1.0, 0.4)
             _thing(stage, objects.MOVING[rng.integers(len(objects.MOVING))], np.eye(4), node)
             interest = np.array((*place, 0.8))
     _camouflage(stage, rng.choice((0.0, 0.05, 0.2)), list(range(6)))
@@ -381,28 +384,28 @@ def _outdoor(stage: _Stage, seed: int, height: int, width: int) -> Scene:
         b.box(pose(x - 4, 0, 0.05), (0.2, 2 * distance, 0.14), road)
     for _ in range(rng.integers(0, 6)):  # hills, mounds, rocks
         where, size = rng.uniform(-1, 1, 2) * (20, 0) + (0, rng.uniform(4, 35)), rng.uniform(0.3, 5)
-        if ground.claim(*where, size * 1.5):
+        if ground.claim(where, size * 1.5):
             rock = floor if rng.random() < 0.5 else b.paint(paint.stone())
-            b.ellipsoid(pose(*where, 0, rng.uniform(0, 6)), (size * 1.5, size, size * rng.uniform(0.2, 0.8)), rock)
+            b.ellipsoid(on_ground(where, rng.uniform(0, 6)), (size * 1.5, size, size * rng.uniform(0.2, 0.8)), rock)
     for _ in range(rng.integers(0, 9)):  # houses
-        size = np.array((rng.uniform(4, 12), rng.uniform(4, 12), rng.uniform(3, 15)))
+        sides = np.array((rng.uniform(4, 12), rng.uniform(4, 12), rng.uniform(3, 15)))
         where = np.array((rng.choice((-1, 1)) * rng.uniform(5, 22), rng.uniform(5, 38)))
-        if not ground.claim(*where, size[:2].max() * 0.6):
+        if not ground.claim(where, sides[:2].max() * 0.6):
             continue
-        at = pose(*where, 0, rng.choice((0.0, rng.normal(0, 0.3))))
-        b.box(at @ pose(z=size[2] / 2), tuple(size), b.paint(paint.wall() if rng.random() < 0.5 else paint.stone()))
-        b.box(at @ pose(z=size[2]), (size[0] + 0.6, size[1] + 0.6, 0.3), b.paint(paint.stone()))
+        at = on_ground(where, rng.choice((0.0, rng.normal(0, 0.3))))
+        b.box(at @ pose(z=sides[2] / 2), tuple(sides), b.paint(paint.wall() if rng.random() < 0.5 else paint.stone()))
+        b.box(at @ pose(z=sides[2]), (sides[0] + 0.6, sides[1] + 0.6, 0.3), b.paint(paint.stone()))
         glass = b.paint(paint.plain((0.02, 0.15)))
-        for z in np.arange(1.5, size[2] - 1, 3):
-            for x in np.arange(-size[0] / 2 + 1.2, size[0] / 2 - 1, 2.4):
-                b.box(at @ pose(x, -size[1] / 2, z), (1.1, 0.1, 1.4), glass)
+        for z in np.arange(1.5, sides[2] - 1, 3):
+            for x in np.arange(-sides[0] / 2 + 1.2, sides[0] / 2 - 1, 2.4):
+                b.box(at @ pose(x, -sides[1] / 2, z), (1.1, 0.1, 1.4), glass)
     interest = target
     for _ in range(rng.integers(8, 22)):
         reach = float(np.exp(rng.uniform(np.log(2), np.log(35))))
         place = reach * np.array((rng.normal(0, 0.5), 1.0))
-        if ground.claim(*place, 0.8):
+        if ground.claim(place, 0.8):
             maker = objects.OUTDOORS[rng.integers(len(objects.OUTDOORS))]
-            _thing(stage, maker, pose(*place, 0, rng.uniform(0, 6.28)))
+            _thing(stage, maker, on_ground(place, rng.uniform(0, 6.28)))
             interest = np.array((*place, 1.0))
     if rng.random() < 0.5:  # wires overhead
         wire = b.paint(paint.plain((0.01, 0.05)))
@@ -411,9 +414,9 @@ def _outdoor(stage: _Stage, seed: int, height: int, width: int) -> Scene:
             b.rod(np.array((-30, y, z)), np.array((30, y + x, z + rng.normal())), rng.uniform(0.008, 0.025), wire)
     for _ in range(rng.integers(0, 5)):
         place = rng.uniform(3, 20) * np.array((rng.normal(0, 0.4), 1.0))
-        if ground.claim(*place, 1.0):
+        if ground.claim(place, 1.0):
             maker = (objects.car, objects.person, objects.person, objects.animal, objects.ball)[rng.integers(5)]
-            _thing(stage, maker, np.eye(4), stage.moving(pose(*place, 0, rng.uniform(0, 6.28)), 1.5, 0.3))
+            _thing(stage, maker, np.eye(4), stage.moving(on_ground(place, rng.uniform(0, 6.28)), 1.5, 0.3))
             interest = np.array((*place, 1.0))
     _camouflage(stage, rng.choice((0.0, 0.05)), [1])
     bearing, lift = rng.uniform(0, 6.28), rng.uniform(0.4, 1.3)

@@ -25,7 +25,9 @@ def _between(at: Array, start: Array, end: Array) -> tuple[Array, Array]:
     return at[:3, :3] @ start + at[:3, 3], at[:3, :3] @ end + at[:3, 3]
 
 
-def _rods(b: SceneBuilder, at: Array, points: list[tuple[Array, Array]], radius: float, material: int, node: int):
+def _rods(
+    b: SceneBuilder, at: Array, points: list[tuple[Array, Array]], radius: float, material: int, node: int
+) -> None:
     for start, end in points:
         b.rod(*_between(at, start, end), radius, material, node)
 
@@ -86,15 +88,15 @@ def shelf(b: SceneBuilder, paint: Paint, rng: np.random.Generator, at: Array, no
     for z in levels:
         b.box(at @ pose(z=z), (width, depth, thick), board, node)
     for low, high in pairwise(levels):
-        x, room = -width / 2 + 0.02, high - low - thick
-        while x < width / 2 - 0.1 and rng.random() < 0.85:
+        left, room = -width / 2 + 0.02, high - low - thick
+        while left < width / 2 - 0.1 and rng.random() < 0.85:
             wide = rng.uniform(0.03, 0.3)
             tall, deep = room * rng.uniform(0.4, 0.95), depth * rng.uniform(0.5, 0.95)
-            if x + wide > width / 2:
+            if left + wide > width / 2:
                 break
-            where = at @ pose(x + wide / 2, rng.uniform(-0.1, 0.1) * depth, low + thick / 2 + tall / 2)
+            where = at @ pose(left + wide / 2, rng.uniform(-0.1, 0.1) * depth, low + thick / 2 + tall / 2)
             b.box(where, (wide, deep, tall), b.paint(paint.picture() if wide > 0.1 else paint.any()), node)
-            x += wide + (rng.uniform(0.02, 0.2) if rng.random() < 0.3 else 0.003)
+            left += wide + (rng.uniform(0.02, 0.2) if rng.random() < 0.3 else 0.003)
 
 
 def cabinet(b: SceneBuilder, paint: Paint, rng: np.random.Generator, at: Array, node: int = 0) -> None:
@@ -175,7 +177,8 @@ def plant(b: SceneBuilder, paint: Paint, rng: np.random.Generator, at: Array, no
         tip = _point(np.cos(angle) * np.cos(lift), np.sin(angle) * np.cos(lift), np.sin(lift)) * height
         start = _point(0, 0, radius * 1.8)
         b.rod(*_between(at, start, start + 0.8 * tip), 0.004 + 0.004 * height, leaves[0], node)
-        where = at @ pose(*(start + tip), angle, -lift * rng.uniform(0, 1), rng.normal(0, 0.4))
+        x, y, z = start + tip
+        where = at @ pose(x, y, z, angle, -lift * rng.uniform(0, 1), rng.normal(0, 0.4))
         b.ellipsoid(where, (height * rng.uniform(0.15, 0.35), height * rng.uniform(0.05, 0.15), 0.008),
                     leaves[rng.integers(2)], node)  # fmt: skip
 
@@ -224,7 +227,8 @@ def bowl_of_fruit(b: SceneBuilder, paint: Paint, rng: np.random.Generator, at: A
     """Balls in a heap."""
     for _ in range(rng.integers(1, 6)):
         radius = rng.uniform(0.025, 0.06)
-        where = at @ pose(*rng.normal(0, 0.07, 2), radius * rng.uniform(0.9, 1.8), rng.uniform(0, 6))
+        x, y = rng.normal(0, 0.07, 2)
+        where = at @ pose(x, y, radius * rng.uniform(0.9, 1.8), rng.uniform(0, 6))
         b.ellipsoid(where, (radius, radius * rng.uniform(0.8, 1), radius), b.paint(paint.plain()), node)
 
 
@@ -263,7 +267,8 @@ def crate(b: SceneBuilder, paint: Paint, rng: np.random.Generator, at: Array, no
     size, z = rng.uniform(0.4, 1.4, 3), 0.0
     material = b.paint(paint.wood() if rng.random() < 0.5 else paint.any())
     for _ in range(rng.integers(1, 4)):
-        b.box(at @ pose(*rng.normal(0, 0.04, 2), z + size[2] / 2, rng.normal(0, 0.06)), tuple(size), material, node)
+        x, y = rng.normal(0, 0.04, 2)
+        b.box(at @ pose(x, y, z + size[2] / 2, rng.normal(0, 0.06)), tuple(size), material, node)
         z += size[2]
 
 
@@ -356,7 +361,9 @@ def _joint(b: SceneBuilder, at: Array, node: int, pivot: Array, angles: Array) -
 
 def _gait(b: SceneBuilder, rng: np.random.Generator, rate: float) -> Array:
     """Phases (N,) of a walk of about ``rate`` steps a second, from a random start."""
-    return rng.uniform(0, 6.28) + 2 * np.pi * rate * rng.uniform(0.7, 1.3) * b.frame_time * np.arange(b.frames)
+    return rng.uniform(0, 6.28) + 2 * np.pi * rate * rng.uniform(0.7, 1.3) * b.frame_time * np.arange(
+        b.frames, dtype=float
+    )
 
 
 def person(b: SceneBuilder, paint: Paint, rng: np.random.Generator, at: Array, node: int = 0) -> None:

@@ -64,7 +64,8 @@ class Paint:
     def near(self, colour: Colour, contrast: float) -> Colour:
         """A colour like ``colour``, lighter or darker by up to ``contrast``."""
         factor = 1 + contrast * self.rng.uniform(-1, 1)
-        return tuple(float(np.clip(c * factor * self.rng.uniform(0.93, 1.07), 0.01, 0.95)) for c in colour)
+        red, green, blue = (float(np.clip(c * factor * self.rng.uniform(0.93, 1.07), 0.01, 0.95)) for c in colour)
+        return red, green, blue
 
     def wall(self) -> Material:
         """Plaster, wallpaper, panels, brick, tiles."""
@@ -92,9 +93,9 @@ class Paint:
         """Wood, varnished or painted."""
         rng = self.rng
         dark = colorsys.hsv_to_rgb(rng.uniform(0.05, 0.11), rng.uniform(0.3, 0.8), rng.uniform(0.05, 0.4))
-        light = tuple(min(1.0, c * rng.uniform(1.3, 2.2)) for c in dark)
+        red, green, blue = (min(1.0, c * rng.uniform(1.3, 2.2)) for c in dark)
         angle = rng.choice((0.0, np.pi / 2))
-        return self.mix(dark, light, ("wood",), (0.4, 1.5), angle=angle, gloss=rng.choice((0.0, 0.25)))
+        return self.mix(dark, (red, green, blue), ("wood",), (0.4, 1.5), angle=angle, gloss=rng.choice((0.0, 0.25)))
 
     def cloth(self) -> Material:
         """Upholstery, clothes."""

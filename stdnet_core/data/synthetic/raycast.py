@@ -131,6 +131,9 @@ def cast(pairs: Pairs, rays: Rays, tile: int = TILE) -> tuple[Tensor, Tensor]:
     order = by_tile.indices[torch.sort(rank, stable=True).indices]
     entry_pair, entry_column, entry_row = entry_pair[order], entry_column[order], entry_row[order]
 
+    def blocks(values: Tensor) -> Tensor:
+        return values[:, None, None]
+
     hits = torch.empty(len(entry_pair), tile, tile, device=device)
     offset = torch.arange(tile, device=device)
     kinds = pairs.kind[entry_pair]
@@ -145,12 +148,11 @@ def cast(pairs: Pairs, rays: Rays, tile: int = TILE) -> tuple[Tensor, Tensor]:
                 (entry_row[members, None] * tile + offset)[:, :, None].float(),
             )
             matrix, origin = pairs.direction[pair], pairs.origin[pair]
-            entry = lambda value: value[:, None, None]  # noqa: E731
             directions = tuple(
-                x * entry(matrix[:, axis, 0]) + (y * entry(matrix[:, axis, 1]) + entry(matrix[:, axis, 2]))
+                x * blocks(matrix[:, axis, 0]) + (y * blocks(matrix[:, axis, 1]) + blocks(matrix[:, axis, 2]))
                 for axis in range(3)
             )
-            hits[members] = intersect(tuple(entry(origin[:, axis]) for axis in range(3)), directions)
+            hits[members] = intersect(tuple(blocks(origin[:, axis]) for axis in range(3)), directions)
 
     nearest = torch.full((tiles, tile, tile), math.inf, device=device)
     seen = torch.full((tiles, tile, tile), -1, dtype=torch.int64, device=device)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stdnet_core.data.clip import RgbdClip
@@ -37,6 +39,9 @@ class RenderOptions:
     shadows: bool = True
     sensor: bool = True
     shadow_size: int = 128
+
+
+Integers = NDArray[np.signedinteger[Any]]
 
 
 def _inverse(pose: Array) -> Array:
@@ -74,7 +79,7 @@ class _Assembly:
         camera = np.stack([scene.camera[frames] for scene in self.scenes])
         return _inverse(camera)[self.owner] @ self._world_from_object(frames)
 
-    def _pairs(self, camera_from_object: Array, view: Array, primitive: Array) -> Pairs:
+    def _pairs(self, camera_from_object: Array, view: Integers, primitive: Integers) -> Pairs:
         """Pairs of the given primitives with poses (p, t, 4, 4) in views (p, t)."""
         times = view.shape[1]
         return Pairs.build(
@@ -84,7 +89,7 @@ class _Assembly:
             torch.from_numpy(np.repeat(self.half[primitive], times, 0)).to(self.device),
         )
 
-    def integers(self, values: Array) -> Tensor:
+    def integers(self, values: Integers) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(self.device)
 
     def floats(self, values: Array) -> Tensor:

@@ -6,6 +6,7 @@ local coordinates to the parent's."""
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +28,12 @@ def pose(x: float = 0, y: float = 0, z: float = 0, yaw: float = 0, pitch: float 
             (0, 0, 0, 1),
         )
     )
+
+
+def on_ground(place: Iterable[float], yaw: float = 0) -> Array:
+    """Pose of what stands upright at (x, y)."""
+    x, y = place
+    return pose(x, y, 0, yaw)
 
 
 def pointing(start: Array, end: Array) -> tuple[Array, float]:

@@ -24,7 +24,7 @@ from stdnet_core.data.sensors.presets import PRESETS
 from stdnet_core.data.synthetic import render_clip
 from stdnet_core.errors import ConfigError, DataError
 from stdnet_core.evaluation import judge, librealsense
-from stdnet_core.evaluation.judge import ALONE, Group, Task
+from stdnet_core.evaluation.judge import ALONE, Task
 from stdnet_core.evaluation.sequence import EvaluationFrame
 
 SMALL = ["--frames", "3", "--size", "64x96", "--clips", "2"]
@@ -236,8 +236,7 @@ def test_history_gain_is_with_over_without():
 
 
 def test_recordings_are_not_given_the_faults_of_other_cameras():
-    real, rendered = Group("real", range(2)), Group("rendered", range(1))
-    tasks = judge.tasks_of([real, rendered], JUDGED, STANDING)
+    tasks = judge.tasks_of({"real": 2, "rendered": 1}, JUDGED, STANDING)
     families = {PRESETS[task.cell.camera].sensor.family for task in tasks if task.group == "real"}
     assert families == {"reduction", "dtof"}
     assert all(task.cell.ratio >= 4 and not task.standing for task in tasks if task.group == "real")
