@@ -54,7 +54,9 @@ def parser() -> argparse.ArgumentParser:
     task.add_argument("--reference", metavar="TOPIC", help="ground truth; the input is then the bag's depth, unchanged")
     add_sensor_arguments(task, _SENSOR)
     task.add_argument(
-        "--baselines", default="bilinear,joint_bilateral", help=f"from {','.join(BASELINES)}; '' for none"
+        "--baselines",
+        default="bilinear,joint_bilateral",
+        help=f"methods to compare with, separated by commas: {', '.join(BASELINES)}; '' for none",
     )
     task.add_argument(
         "--no-flow", action="store_true", help="omit the figures that need optical flow (TEPE, motion tail)"
