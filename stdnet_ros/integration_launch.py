@@ -77,7 +77,7 @@ def beside_the_node(
 
 
 def require_package(name: str, how: str) -> str:
-    """The share folder of a ROS package; ``how`` says in the error how to install it.
+    """The share folder of a ROS package; the error says with ``how`` how to install it.
 
     Raises:
         RuntimeError: the package is not installed.

@@ -88,7 +88,7 @@ class _Reader:
         header.stamp.sec = self._word(self._int32)
         nanosec = self.uint32()
         if nanosec >= 1_000_000_000:
-            raise FrameError(self._cause, f"{self._topic}: the stamp has {nanosec} nanoseconds, a second or more")
+            raise FrameError(self._cause, f"{self._topic}: invalid stamp: its nanoseconds are {nanosec}")
         header.stamp.nanosec = nanosec
         header.frame_id = self.string()
         return header

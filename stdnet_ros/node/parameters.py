@@ -84,10 +84,10 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         "method",
         "auto",
-        "How depth is upsampled. auto: where depth is less than 4 times coarser than colour (RealSense, OAK-D, "
-        "Kinect), guided_temporal, which denoises depth and fills its holes at its own resolution. For coarser depth, "
-        "the network if model is set or weights ship with the package, otherwise joint_bilateral. stdnet: the network "
-        "for depth of any resolution.",
+        "How depth is upsampled. auto: guided_temporal if depth is less than 4 times coarser than colour (RealSense, "
+        "OAK-D, Kinect); for coarser depth, the network if model is set or weights ship with the package, otherwise "
+        "joint_bilateral. guided_temporal denoises depth and fills its holes at the resolution of depth. stdnet is the "
+        "network, for depth of any resolution.",
         choices=("auto", "stdnet", "guided_temporal", "joint_bilateral", "bilinear", "bicubic", "nearest"),
     ),
     ParameterSpec(
@@ -210,8 +210,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         "sync_queue_seconds",
         2.0,
-        "How long an image waits in the queue for its partner, in seconds. Must exceed the delay of the slower "
-        "stream, colour or depth. At most 256 MB of each input are queued.",
+        "How long an image waits in the queue for its partner, in seconds. Must exceed the delay between the two "
+        "streams. At most 256 MB of each input are queued.",
         range=(0.05, 60.0),
     ),
     ParameterSpec(

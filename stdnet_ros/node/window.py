@@ -37,7 +37,7 @@ _PERIODS = 2.5
 
 
 class WindowGuard:
-    """Remembers the last frame and tells why the next one does not continue the window."""
+    """Remembers the last frame, and decides whether the next one continues the window."""
 
     def __init__(self) -> None:
         self._stamp: int | None = None
