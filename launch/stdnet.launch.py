@@ -1,7 +1,7 @@
 """Starts the depth upsampling node: ``ros2 launch stdnet_ros stdnet.launch.py camera:=realsense``.
 
-``ros2 launch stdnet_ros stdnet.launch.py --show-args`` lists the arguments. An argument that is left empty leaves the
-value to the camera preset or to the parameter file."""
+``ros2 launch stdnet_ros stdnet.launch.py --show-args`` lists the arguments. If an argument is empty, the camera preset
+or the parameter file gives the value."""
 
 import os
 from pathlib import Path
@@ -22,8 +22,8 @@ def _boolean(text):
     return text == "true"
 
 
-# Launch argument -> type of the node parameter of the same name. Without the type, launch would read model:=8 as a
-# number and sync_slop:=1 as an integer.
+# Launch argument -> type of the node parameter with the same name. Without the type, launch would pass model:=8 as a
+# number.
 _PARAMETERS = {
     "method": str,
     "model": str,
@@ -36,48 +36,53 @@ _PARAMETERS = {
     "autostart": _boolean,
 }
 
+_FROM_PRESET = "Empty: the topic of the camera preset"
+_FROM_FILE = "Empty: the value in the parameter file"
+
 _ARGUMENTS = {
-    "camera": ("generic", f"Topics and parameters of a camera: {', '.join(CAMERAS)}", list(CAMERAS)),
-    "color_topic": ("", "Colour image (sensor_msgs/Image). Empty: the camera's", None),
-    "color_info_topic": ("", "camera_info of the colour image. Empty: the camera's", None),
-    "depth_topic": ("", "Depth image of any resolution, registered to colour. Empty: the camera's", None),
-    "depth_info_topic": ("", "camera_info of the depth image. Empty: the camera's", None),
+    "camera": ("generic", f"Camera preset of topics and parameters: {', '.join(CAMERAS)}", list(CAMERAS)),
+    "color_topic": ("", f"Topic of the colour images. {_FROM_PRESET}", None),
+    "color_info_topic": ("", f"Topic of the colour camera's camera_info. {_FROM_PRESET}", None),
+    "depth_topic": ("", f"Topic of the depth images, of any resolution, registered to colour. {_FROM_PRESET}", None),
+    "depth_info_topic": ("", f"Topic of the depth camera's camera_info. {_FROM_PRESET}", None),
     "namespace": ("", "Namespace of the node", None),
     "name": ("stdnet", "Name of the node; its outputs are <namespace>/<name>/depth/image and so on", None),
     "params_file": (str(_SHARE / "config" / "stdnet.yaml"), "Parameter file of the node", None),
     "use_sim_time": (
         "",
-        "true: use /clock, e.g. for recordings played with --clock. Empty: the parameter file's",
+        f"true: use the time on /clock, for example for recordings played with --clock. {_FROM_FILE}",
         ["", "true", "false"],
     ),
     "autostart": (
         "",
-        "Configure and activate at start; false for a lifecycle manager. Empty: the parameter file's",
+        f"true: configure and activate at start; false: a lifecycle manager does this. {_FROM_FILE}",
         ["", "true", "false"],
     ),
     "log_level": ("info", "Log level of the node", ["debug", "info", "warn", "error", "fatal"]),
     "method": (
         "",
-        "The node's parameter of this name, e.g. guided_temporal. Empty: the parameter file's",
+        f"How depth is upsampled, for example guided_temporal (see docs/parameters.md). {_FROM_FILE}",
         None,
     ),
-    "model": ("", "Name of a shipped checkpoint or path of a .safetensors file. Empty: the parameter file's", None),
-    "device": ("", "auto, cpu, cuda or cuda:N. Empty: the parameter file's", None),
-    "precision": ("", "auto, fp32, fp16 or bf16. Empty: the parameter file's", None),
-    "latency_frames": ("", "Following frames to wait for, 0 to 8. Empty: the parameter file's", None),
-    "color_transport": ("", "raw or compressed. Empty: the parameter file's", None),
-    "depth_transport": ("", "raw or compressedDepth. Empty: the parameter file's", None),
+    "model": ("", f"Name of a shipped checkpoint, or path of a .safetensors file. {_FROM_FILE}", None),
+    "device": ("", f"auto, cpu, cuda or cuda:N. {_FROM_FILE}", None),
+    "precision": ("", f"auto, fp32, fp16 or bf16. {_FROM_FILE}", None),
+    "latency_frames": ("", f"How many following frames each frame waits for, 0 to 8. {_FROM_FILE}", None),
+    "color_transport": ("", f"Transport of the colour images: raw or compressed. {_FROM_FILE}", None),
+    "depth_transport": ("", f"Transport of the depth images: raw or compressedDepth. {_FROM_FILE}", None),
     "fastdds_profile": (
         str(_SHARE / "config" / "fastdds.xml"),
-        "Fast DDS profile for large images on one machine; it keeps the node's topics on this machine. Empty: none. "
-        "Not used where the environment names one",
+        "Fast DDS profile for large images; other machines cannot see the node's topics with it. Empty: no profile. "
+        "Ignored if the environment already sets a profile",
         None,
     ),
 }
 
 
 def _middleware_environment(context):
-    """Fast DDS's default transport loses most large messages; Humble reads the older variable."""
+    """Set the Fast DDS profile, since the default transport loses most large messages.
+
+    Humble reads it from the older variable."""
     profile = LaunchConfiguration("fastdds_profile").perform(context)
     names = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
     if not profile or any(os.environ.get(name) for name in names):
@@ -117,7 +122,7 @@ def _node(context):
 
 
 def generate_launch_description():
-    """The node with its arguments."""
+    """The node and its launch arguments."""
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
         for name, (default, description, choices) in _ARGUMENTS.items()

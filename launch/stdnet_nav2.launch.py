@@ -1,6 +1,6 @@
-"""The node and Nav2, whose local costmap reads the node's cloud: ``ros2 launch stdnet_ros stdnet_nav2.launch.py``.
+"""Starts the node and Nav2, whose local costmap uses the node's cloud.
 
-Takes all arguments of stdnet.launch.py; see docs/integrations.md."""
+``ros2 launch stdnet_ros stdnet_nav2.launch.py`` accepts all arguments of stdnet.launch.py; see docs/integrations.md."""
 
 import tempfile
 from pathlib import Path
@@ -35,15 +35,15 @@ def _nav2(arguments, shares):
 
 
 def generate_launch_description():
-    """The node's launch file, then Nav2's."""
+    """The node's launch file and Nav2's."""
     arguments = [
         DeclareLaunchArgument(
-            "nav2_params_file", default_value="", description="Your Nav2 parameters. Empty: those of nav2_bringup"
+            "nav2_params_file", default_value="", description="Parameter file of Nav2. Empty: that of nav2_bringup"
         ),
         DeclareLaunchArgument(
             "costmap_file",
             default_value=str(Path(get_package_share_directory("stdnet_ros")) / "config" / "nav2_costmap.yaml"),
-            description="Parameters merged into them: the cloud as a source of the local costmap",
+            description="Parameters to merge into those of Nav2; they add the cloud to the local costmap",
         ),
     ]
     how = "on Debian and Ubuntu: apt install ros-$ROS_DISTRO-nav2-bringup"

@@ -1,6 +1,7 @@
-"""The node and nvblox, which maps the node's depth: ``ros2 launch stdnet_ros stdnet_nvblox.launch.py``.
+"""Starts the node and nvblox, which builds a map from the node's depth.
 
-Takes all arguments of stdnet.launch.py; see docs/integrations.md."""
+``ros2 launch stdnet_ros stdnet_nvblox.launch.py`` accepts all arguments of stdnet.launch.py; see
+docs/integrations.md."""
 
 from launch.actions import DeclareLaunchArgument
 from launch_ros.actions import Node
@@ -38,12 +39,12 @@ def _nvblox(arguments, _):
 
 
 def generate_launch_description():
-    """The node's launch file, then nvblox."""
+    """The node's launch file and nvblox."""
     arguments = [
         DeclareLaunchArgument(
-            "global_frame", default_value="odom", description="Frame of the map; tf must lead from it to the camera"
+            "global_frame", default_value="odom", description="Frame of the map; tf must connect it to the camera"
         ),
-        DeclareLaunchArgument("voxel_size", default_value="0.05", description="Edge of a voxel in metres"),
+        DeclareLaunchArgument("voxel_size", default_value="0.05", description="Edge length of a voxel in metres"),
     ]
     how = "it is part of Isaac ROS: apt install ros-$ROS_DISTRO-isaac-ros-nvblox"
     return beside_the_node(_nvblox, arguments, ["nvblox_ros"], how)

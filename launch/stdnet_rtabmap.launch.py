@@ -1,6 +1,7 @@
-"""The node and RTAB-Map, which maps the node's depth: ``ros2 launch stdnet_ros stdnet_rtabmap.launch.py``.
+"""Starts the node and RTAB-Map, which builds a map from the node's depth.
 
-Takes all arguments of stdnet.launch.py; see docs/integrations.md."""
+``ros2 launch stdnet_ros stdnet_rtabmap.launch.py`` accepts all arguments of stdnet.launch.py; see
+docs/integrations.md."""
 
 from launch.actions import DeclareLaunchArgument
 from launch_ros.actions import Node
@@ -19,8 +20,8 @@ def _rtabmap(arguments, _):
             output="screen",
             parameters=[
                 {
-                    "approx_sync": False,  # depth carries colour's stamp
-                    "topic_queue_size": 30,  # colour waits here while the node computes its depth
+                    "approx_sync": False,  # depth has the stamp of its colour image
+                    "topic_queue_size": 30,  # colour images wait here while the node computes their depth
                     "sync_queue_size": 30,
                     "qos": 2,
                     "use_sim_time": use_sim_time,
@@ -40,15 +41,15 @@ def _rtabmap(arguments, _):
 
 
 def generate_launch_description():
-    """The node's launch file, then RTAB-Map's nodes."""
+    """The node's launch file and RTAB-Map's nodes."""
     arguments = [
         DeclareLaunchArgument(
-            "frame_id", default_value="base_link", description="Frame of the robot; tf must lead to the camera"
+            "frame_id", default_value="base_link", description="Frame of the robot; tf must connect it to the camera"
         ),
         DeclareLaunchArgument(
             "visual_odometry",
             default_value="true",
-            description="true: odometry from colour and depth; false: the robot publishes odom",
+            description="true: compute odometry from colour and depth; false: the robot publishes odom",
             choices=["true", "false"],
         ),
     ]

@@ -1,6 +1,6 @@
-"""The node together with RViz: ``ros2 launch stdnet_ros stdnet_rviz.launch.py camera:=realsense``.
+"""Starts the node and RViz: ``ros2 launch stdnet_ros stdnet_rviz.launch.py camera:=realsense``.
 
-Takes all arguments of stdnet.launch.py; RViz shows colour, input depth, output depth and the cloud."""
+Accepts all arguments of stdnet.launch.py. RViz shows colour, input depth, output depth and the cloud."""
 
 from pathlib import Path
 
@@ -47,16 +47,18 @@ def _rviz(context):
 
 
 def generate_launch_description():
-    """The node's launch file, then RViz."""
+    """The node's launch file and RViz."""
     return LaunchDescription(
         [
             DeclareLaunchArgument(
-                "rviz_config", default_value=str(_SHARE / "config" / "stdnet.rviz"), description="RViz configuration"
+                "rviz_config",
+                default_value=str(_SHARE / "config" / "stdnet.rviz"),
+                description="RViz configuration file",
             ),
             DeclareLaunchArgument(
                 "fixed_frame",
                 default_value="camera_color_optical_frame",
-                description="RViz's fixed frame; the colour camera's optical frame works without any tf",
+                description="Fixed frame of RViz; the colour camera's optical frame needs no tf",
             ),
             IncludeLaunchDescription(PythonLaunchDescriptionSource(str(_SHARE / "launch" / "stdnet.launch.py"))),
             OpaqueFunction(function=_rviz),

@@ -1,4 +1,4 @@
-"""Where common cameras publish colour and depth: presets of the launch file (see docs/cameras.md)."""
+"""Topics of common cameras: the presets of the launch file (see docs/cameras.md)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class CameraPreset:
-    """Topics of a driver with depth registered to colour, and the node parameters that it needs."""
+    """Topics of a driver that publishes depth registered to colour, and the node parameters that it requires."""
 
     color: str
     color_info: str
@@ -29,7 +29,7 @@ CAMERAS = {
         "/rgb/camera_info",
         "/depth_to_rgb/image_raw",
         "/depth_to_rgb/camera_info",
-        # Its colour image keeps the lens distortion, and depth_to_rgb is warped onto it as it is.
+        # Its colour image is not rectified, and depth_to_rgb is warped onto the distorted image.
         {"color_rectified": False},
     ),
     "oakd": CameraPreset(

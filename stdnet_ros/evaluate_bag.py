@@ -1,4 +1,4 @@
-"""``ros2 run stdnet_ros evaluate_bag BAG``, also ``python -m stdnet_ros.evaluate_bag BAG``."""
+"""The executable ``ros2 run stdnet_ros evaluate_bag BAG``; also ``python -m stdnet_ros.evaluate_bag BAG``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the launch files share that start the node together with another package."""
+"""Shared code of the launch files that start the node together with another package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stdnet_ros.cameras import CAMERAS
 
 
 class Topics(NamedTuple):
-    """Full names of the topics that another package reads."""
+    """Full names of the topics that another package subscribes to."""
 
     color: str
     color_info: str
@@ -20,7 +20,7 @@ class Topics(NamedTuple):
 
 
 def topics(arguments: Mapping[str, str]) -> Topics:
-    """Topics of colour and of the node's outputs, from the arguments of stdnet.launch.py."""
+    """Topics of the colour camera and of the node's outputs, from the arguments of stdnet.launch.py."""
     preset = CAMERAS[arguments["camera"]]
     namespace = arguments["namespace"].strip("/")
     prefix = f"/{namespace}" if namespace else ""
@@ -44,13 +44,13 @@ def beside_the_node(
     packages: Sequence[str],
     how: str,
 ) -> Any:
-    """A LaunchDescription of the node (stdnet.launch.py) and of what ``start`` adds.
+    """A LaunchDescription of the node (stdnet.launch.py) and of the actions that ``start`` returns.
 
     Args:
-        start: makes its actions from the values of all launch arguments and the packages' share folders by name.
-        arguments: those that it declares beside the node's.
-        packages: ROS packages that it needs; one that is missing is an error before anything starts.
-        how: they are installed.
+        start: creates its actions from the values of all launch arguments and the share folders of ``packages``.
+        arguments: launch arguments to declare in addition to the node's.
+        packages: ROS packages that are needed; if one is missing, the launch fails before anything starts.
+        how: how to install them, for the error message.
     """
     from ament_index_python.packages import get_package_share_directory
     from launch import LaunchDescription
@@ -77,10 +77,10 @@ def beside_the_node(
 
 
 def require_package(name: str, how: str) -> str:
-    """The share folder of a ROS package.
+    """The share folder of a ROS package; the error says with ``how`` how to install it.
 
     Raises:
-        RuntimeError: it is not installed; the message says how to install it.
+        RuntimeError: the package is not installed.
     """
     from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
@@ -91,7 +91,7 @@ def require_package(name: str, how: str) -> str:
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes`` in it; mappings are merged, all else is replaced."""
+    """``base`` updated with ``changes``; nested mappings are merged, other values are replaced."""
     result = dict(base)
     for key, value in changes.items():
         old = result.get(key)

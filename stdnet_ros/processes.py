@@ -1,4 +1,4 @@
-"""Child processes that end with their parent: in order on success and on Ctrl-C, at once if the parent is killed."""
+"""Child processes that end with their parent: cleanly on success and on Ctrl-C, at once if the parent is killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stdnet_core.errors import StdnetError
 _PR_SET_PDEATHSIG = 1
 _DDS_PORT = 7400
 DOMAINS = 100
-"""Domains 1 to so many are used: higher ones reach into the ports that Linux hands out."""
+"""Domains 1 to this number are used; the ports of higher ones overlap with the ephemeral ports of Linux."""
 _GRACE = 8.0
 
 
@@ -30,24 +30,24 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process number."""
+        """Its process ID."""
         return self._process.pid
 
     def poll(self) -> int | None:
-        """Exit status, or None while it runs."""
+        """Exit status, None while it is running."""
         return self._process.poll()
 
     def check_running(self) -> None:
-        """Raise with the last words of its log if it has ended."""
+        """Raise an error that quotes its log if it has ended."""
         status = self.poll()
         if status is not None:
             raise self.failure(status)
 
     def wait(self, *others: Child, until: Path | None = None) -> None:
-        """Wait until it has ended well, or until the file ``until`` is there.
+        """Wait until it has ended with status 0, or until the file ``until`` exists.
 
         Raises:
-            StdnetError: it failed, or one of ``others`` ended before it did.
+            StdnetError: it failed, or one of ``others`` ended before it.
         """
         while (status := self.poll()) is None:
             if until is not None and until.exists():
@@ -61,14 +61,14 @@ class Child:
             raise self.failure(status)
 
     def failure(self, status: int) -> StdnetError:
-        """An error that quotes the last line of the log."""
+        """An error that quotes the last line of the log (the last with "error" in it, if there is one)."""
         lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         errors = [line for line in lines if "error" in line.lower()]
         reason = (errors or lines or ["it wrote nothing"])[-1].removeprefix("error: ")
         return StdnetError(f"the {self.name} ended with status {status}: {reason} (log: {self.log})")
 
     def stop(self) -> None:
-        """Ask it to stop as Ctrl-C does; terminate and kill it if it does not."""
+        """Stop it with SIGINT, as Ctrl-C does; if it does not end, with SIGTERM and then SIGKILL."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             if self.poll() is not None:
                 return
@@ -80,7 +80,7 @@ class Child:
 
 
 class Children:
-    """Starts processes and stops all of them when the ``with`` block ends, whatever ends it."""
+    """Starts processes, and stops all of them when the ``with`` block ends, for whatever reason."""
 
     def __init__(self, log_folder: Path, environment: Mapping[str, str]) -> None:
         self._logs, self._environment = log_folder, dict(environment)
@@ -96,7 +96,7 @@ class Children:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                # Its own session: Ctrl-C in the terminal reaches the parent alone, which stops the children in order.
+                # Its own session: Ctrl-C in the terminal reaches only the parent, which then stops the children.
                 start_new_session=True,
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
@@ -114,14 +114,14 @@ class Children:
 
 
 def options(**values: object) -> list[str]:
-    """Command-line options of a child; None is left out."""
+    """Command-line options of a child; those that are None are omitted."""
     given = {name.replace("_", "-"): value for name, value in values.items() if value is not None}
     return [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Hold back a second Ctrl-C while the children are stopped."""
+    """Ignore a second Ctrl-C while the children are being stopped."""
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -130,17 +130,18 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _die_with_parent() -> None:
-    """Have the kernel terminate this process when its parent is gone."""
+    """Make the kernel send SIGTERM to this process when its parent ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def free_domain(first: int | None = None) -> int:
     """A ROS domain in which no participant runs on this machine.
 
-    DDS gives each participant UDP ports computed from its domain, so that a free port of the first ones tells.
+    DDS computes the UDP ports of each participant from its domain, so a domain is free if the ports of its first
+    participants are free.
 
     Args:
-        first: the domain to try first; by default it depends on the process number.
+        first: the domain to try first; by default it depends on the process ID.
     """
     start = os.getpid() if first is None else first - 1
     for offset in range(DOMAINS):
@@ -160,19 +161,19 @@ def _port_is_free(port: int) -> bool:
 
 
 def ros_environment(profile: Path | None, log_folder: Path, domain: int | None = None) -> dict[str, str]:
-    """Environment of processes that talk among themselves alone, on this machine.
+    """Environment for processes that communicate only with each other, on this machine.
 
     Args:
-        profile: Fast DDS profile for large messages, or None without one.
+        profile: Fast DDS profile for large messages, None for no profile.
         log_folder: where ROS writes its logs.
-        domain: ROS domain; by default one that nobody uses on this machine.
+        domain: ROS domain; by default one that no other process uses on this machine.
     """
     environment = dict(os.environ)
     environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     environment["ROS_DOMAIN_ID"] = str(free_domain() if domain is None else domain)
     environment["ROS_LOG_DIR"] = str(log_folder)
     environment["PYTHONUNBUFFERED"] = "1"
-    # Several processes share the cores: threads that wait must not spin.
+    # Several processes share the cores, so waiting threads must not spin.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.pop("ROS_LOCALHOST_ONLY", None)
     if profile is not None:

@@ -1,4 +1,4 @@
-"""Configuration files of the node and its tools."""
+"""Finds the configuration files of the node and its tools."""
 
 from __future__ import annotations
 

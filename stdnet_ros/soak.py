@@ -1,8 +1,9 @@
-"""Runs the node for minutes or hours while everything around it goes wrong: ``python -m stdnet_ros.soak --minutes 30``.
+"""Soak test: runs the node for minutes or hours under random faults (``python -m stdnet_ros.soak --minutes 30``).
 
-A 30 Hz camera sends damaged messages, jumps in time, restarts and is killed; a listener comes and goes, changes
-parameters and calls services. Memory and latency are sampled and drawn. Exit status 1 if the node died, did not
-recover, its counters do not add up, or its memory grows by 5 MB or more in 30 minutes."""
+A 30 Hz camera sends damaged messages, jumps in time, restarts and is killed. A listener subscribes and unsubscribes,
+changes parameters and calls services. Memory and latency are sampled and plotted. The exit status is 2 if the node
+dies, and 1 if it does not recover, its counters do not add up, a parameter change has the wrong result, or its memory
+grows by 5 MB or more in 30 minutes."""
 
 from __future__ import annotations
 
@@ -30,47 +31,59 @@ _SAMPLE_SECONDS = 1.0
 _START_SECONDS = 90.0
 _CLEAN_SECONDS = 3.0
 _KILLS = 6
-"""How often the camera's process is killed and replaced in a run, beside the restarts of its publishers."""
+"""How often the camera's process is killed and replaced in a run, in addition to the restarts of its publishers."""
 _LEAST_BETWEEN_KILLS = 10.0
 _RECOVERED = 0.5
-"""Share of the frames of a good stream at the end that must come through; a busy machine may lose some."""
+"""Least share of the frames of the faultless stream at the end that must be processed; a busy machine may lose some."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     cli = argparse.ArgumentParser(prog="python -m stdnet_ros.soak", description=__doc__)
-    cli.add_argument("--minutes", type=float, default=30.0, help="length (default 30)")
+    cli.add_argument("--minutes", type=float, default=30.0, help="length of the test (default 30)")
     cli.add_argument("--output", type=Path, default=Path("soak_output"), help="folder for the results")
     cli.add_argument(
-        "--warm-up", type=float, default=None, help="seconds not counted for growth (default a fifth, at most 300)"
+        "--warm-up",
+        type=float,
+        default=None,
+        help="seconds at the start not counted for memory growth (default a fifth of the length, at most 300)",
     )
-    cli.add_argument("--growth-limit", type=float, default=GROWTH_LIMIT_MB, help="MB in 30 minutes (default 5)")
-    cli.add_argument("--share", type=float, default=0.1, help="share of the frames with a fault (default 0.1)")
+    cli.add_argument(
+        "--growth-limit",
+        type=float,
+        default=GROWTH_LIMIT_MB,
+        help="limit of memory growth, MB in 30 minutes (default 5)",
+    )
+    cli.add_argument("--share", type=float, default=0.1, help="share of the frames that have a fault (default 0.1)")
     cli.add_argument("--rate", type=float, default=30.0, help="frames per second (default 30)")
     cli.add_argument("--width", type=int, default=640)
     cli.add_argument("--height", type=int, default=480)
-    cli.add_argument("--method", default="bilinear", help="of the node (default bilinear, which keeps up everywhere)")
+    cli.add_argument(
+        "--method",
+        default="bilinear",
+        help="the node's parameter method (default bilinear, fast enough on any machine)",
+    )
     cli.add_argument("--seed", type=int, default=0)
     return cli
 
 
 def memory(pid: int) -> tuple[float, float]:
-    """Resident memory of a process in MB (10**6 bytes): its own, and with shared memory and files.
+    """Resident memory of a process in MB (10**6 bytes): without and with shared memory and files.
 
     Raises:
-        StdnetError: the process has gone.
+        StdnetError: the process has ended.
     """
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError as error:
-        raise StdnetError(f"process {pid} has gone") from error
+        raise StdnetError(f"process {pid} has ended") from error
     found = {key: value for key, _, value in (line.partition(":") for line in lines)}
     own, resident = (int(found[key].split()[0]) * 1024 / 1e6 for key in ("RssAnon", "VmRSS"))
     return own, resident
 
 
 class Soak:
-    """The running processes and what is noted; times in ``memory`` and ``kills`` are seconds since ``start``."""
+    """The running processes and the measurements; times in ``memory`` and ``kills`` are in seconds since ``start``."""
 
     def __init__(self, args: argparse.Namespace, children: Children, work: Path) -> None:
         from stdnet_ros.benchmark.monitor import Monitor
@@ -86,7 +99,7 @@ class Soak:
         self._sampled = 0.0
 
     def run(self) -> None:
-        """The faulty part.
+        """Run the part with faults.
 
         Raises:
             StdnetError: the node or the camera ended.
@@ -108,7 +121,7 @@ class Soak:
         camera.stop()
 
     def finish(self) -> tuple[float, list[str]]:
-        """Send a good stream, let the node come to rest; returns the share that came through and wrong counters."""
+        """Send a faultless stream; returns the share that was processed, and the counters that do not add up."""
         self.monitor.finish()
         calls = self.monitor.counts
         self._wait(lambda: calls["answers"] >= calls["calls"], "answers of the node's services")
@@ -154,12 +167,12 @@ class Soak:
         deadline = time.monotonic() + _START_SECONDS
         while not condition():
             if time.monotonic() > deadline:
-                raise StdnetError(f"waited {_START_SECONDS:.0f} s in vain for {what}; see node.log")
+                raise StdnetError(f"{what} did not come within {_START_SECONDS:.0f} s; see node.log")
             self._spin(0.05)
 
 
 def evaluate(args: argparse.Namespace, soak: Soak, through: float, wrong: list[str]) -> dict:
-    """The report; ``failures`` says in sentences what is wrong."""
+    """The report; its ``failures`` are sentences that say what is wrong."""
     total = 60.0 * args.minutes
     warm_up = min(300.0, total / 5) if args.warm_up is None else args.warm_up
     samples = np.array([row for row in soak.memory if warm_up <= row[0] <= total]).reshape(-1, 3)
@@ -173,7 +186,7 @@ def evaluate(args: argparse.Namespace, soak: Soak, through: float, wrong: list[s
     if growth["own"] >= args.growth_limit:
         failures.append(f"memory grows by {growth['own']:.1f} MB in 30 minutes (limit {args.growth_limit:g})")
     if through < _RECOVERED:
-        failures.append(f"only {100 * through:.0f} % of a good stream came through at the end")
+        failures.append(f"only {100 * through:.0f} % of the faultless stream at the end was processed")
     failures += [f"parameters: {surprise}" for surprise in soak.monitor.surprises]
     return {
         "version": __version__,
@@ -217,7 +230,7 @@ def _print(report: dict) -> None:
             f"memory:   {used['own_first']:.1f} MB after warm-up, {used['own_last']:.1f} MB at the end; growth "
             f"{growth['own']:+.2f} MB in 30 minutes (with shared memory {growth['resident']:+.2f})"
         )
-    print(f"the end:  {100 * report['good_stream_at_the_end']:.0f} % of a good stream came through")
+    print(f"the end:  {100 * report['good_stream_at_the_end']:.0f} % of a faultless stream was processed")
     print("\n".join(f"FAILED: {failure}" for failure in report["failures"]) or "passed")
 
 

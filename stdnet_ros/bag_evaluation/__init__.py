@@ -1,4 +1,5 @@
-"""How good, how steady and how fast upsampling is on a recording: ``python -m stdnet_ros.evaluate_bag BAG``.
+"""Evaluates depth upsampling on a recording: ``python -m stdnet_ros.evaluate_bag BAG``.
 
-The deterministic run reads the bag itself and sees every frame (:mod:`.deterministic`); the live run replays it over
-real topics into a node process and tells what made it in time (:mod:`.live`). Both end in the same report."""
+The deterministic run reads the bag directly and processes every frame (:mod:`.deterministic`). The live run replays the
+bag over real topics to a node process and measures which frames are processed in time (:mod:`.live`). Both write the
+same kind of report: accuracy, temporal stability and speed."""

@@ -1,4 +1,4 @@
-"""Recordings as the node's own parts take them: messages come out as ROS 2's types, whatever wrote the bag."""
+"""Recordings whose messages are decoded to ROS 2 types, as the node's code needs them, even from ROS 1 bags."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TYPES = {
     "sensor_msgs/msg/CompressedImage": CompressedImage,
     "sensor_msgs/msg/CameraInfo": CameraInfo,
 }
-"""Message types that are understood; others are passed over."""
+"""Supported message types; others are ignored."""
 
 
 class Bag(BagFile):
@@ -28,7 +28,7 @@ class Bag(BagFile):
         """The message as a ROS type.
 
         Raises:
-            DataError: the type is not one of :data:`TYPES`, or the bytes are no such message.
+            DataError: the type is not one of :data:`TYPES`, or the bytes are not a valid message of that type.
         """
         kind = TYPES.get(raw.kind)
         if kind is None or raw.ros1:
@@ -40,12 +40,12 @@ class Bag(BagFile):
             raise DataError(f"{self.path}: damaged message on {raw.topic} ({error})") from error
 
     def cdr(self, raw: Raw) -> bytes:
-        """The message as ROS 2 puts it on the wire."""
+        """The message in ROS 2's serialised format (CDR)."""
         return serialize_message(self.decode(raw)) if raw.ros1 else bytes(raw.data)
 
 
 def _as_ros2(source: Any, kind: Any) -> Any:
-    """A ROS 1 message as the ROS 2 type of the same fields (which ROS 1 may spell in capitals: K, D, R, P)."""
+    """Convert a ROS 1 message to the ROS 2 type with the same fields (in ROS 1 some are capitals: K, D, R, P)."""
     message = kind()
     for name, field_type in kind.get_fields_and_field_types().items():
         value = getattr(source, name, None)

@@ -27,7 +27,7 @@ from stdnet_ros.simulated_sensor import range_for
 
 _SENSOR = "dtof_paper"
 _LOOKED_AT = 20
-"""Images from whose stamps and depth a recording is judged before it is read."""
+"""How many images of a recording are checked, for their stamps and the unit of depth, before it is processed."""
 BASELINES = ("nearest", "bilinear", "bicubic", "joint_bilateral", "guided_temporal")
 
 
@@ -35,57 +35,68 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     cli = argparse.ArgumentParser(
         prog="evaluate_bag",
-        description="How good, how steady and how fast depth upsampling is on a recording: reads a ROS 2 (mcap, "
-        "sqlite3) or ROS 1 bag and writes report.html, metrics.json, per_frame.csv, pictures and a video.",
+        description="Evaluates depth upsampling on a recording: accuracy, temporal stability and speed. Reads a ROS 2 "
+        "(mcap, sqlite3) or ROS 1 bag and writes report.html, metrics.json, per_frame.csv, pictures and a video.",
     )
     cli.add_argument("bag", type=Path, help="folder of a ROS 2 bag, or a .mcap, .db3 or .bag file")
     cli.add_argument(
         "--output", type=Path, default=Path("bag_report"), help="folder for the results (default bag_report)"
     )
     task = cli.add_argument_group("what is compared with what")
-    task.add_argument("--scale", type=ratio_argument, help="scale of the input made from the bag's depth (default 8)")
+    task.add_argument("--scale", type=ratio_argument, help="scale of the simulated input depth (default 8)")
     task.add_argument(
         "--self",
         dest="by_itself",
         action="store_true",
-        help="judge the recording by itself, without a truth: depth goes in as it is, at its own resolution, but for "
-        "patches that are hidden",
+        help="judge the recording by itself, without ground truth: the input is the recorded depth at its own "
+        "resolution, with some patches hidden",
     )
-    task.add_argument("--reference", metavar="TOPIC", help="true depth; the bag's depth then is the input as it is")
+    task.add_argument("--reference", metavar="TOPIC", help="ground truth; the input is then the bag's depth, unchanged")
     add_sensor_arguments(task, _SENSOR)
-    task.add_argument("--baselines", default="bilinear,joint_bilateral", help=f"of {','.join(BASELINES)}; '' for none")
-    task.add_argument("--no-flow", action="store_true", help="no figures along optical flow (TEPE, motion tail)")
-    topics = cli.add_argument_group("topics (found by type, content and name if not given)")
+    task.add_argument(
+        "--baselines",
+        default="bilinear,joint_bilateral",
+        help=f"methods to compare with, separated by commas: {', '.join(BASELINES)}; '' for none",
+    )
+    task.add_argument(
+        "--no-flow", action="store_true", help="omit the figures that need optical flow (TEPE, motion tail)"
+    )
+    topics = cli.add_argument_group("topics (by default found by type, content and name)")
     for role in ("color", "depth", "color-info", "depth-info"):
         topics.add_argument(f"--{role}", metavar="TOPIC")
     part = cli.add_argument_group("which part of the bag")
-    part.add_argument("--start", type=float, default=0.0, metavar="S", help="seconds from its begin")
-    part.add_argument("--duration", type=float, metavar="S", help="seconds; all without it")
-    part.add_argument("--every", type=int, default=1, metavar="N", help="every N-th pair")
+    part.add_argument("--start", type=float, default=0.0, metavar="S", help="start after S seconds")
+    part.add_argument("--duration", type=float, metavar="S", help="length in seconds (default: to the end)")
+    part.add_argument("--every", type=int, default=1, metavar="N", help="process every N-th pair")
     part.add_argument(
         "--stamps",
         choices=("header", "record"),
         default="header",
-        help="what pairs are made by; header stamps that are all the same are not",
+        help="pair by header stamps or by recording times (default header; record if all header stamps are the same)",
     )
     node = cli.add_argument_group("the node's parameters")
-    node.add_argument("--params-file", type=Path, metavar="FILE", help="a ROS parameter file, as the node takes it")
-    node.add_argument("--method", help="overrides the file")
-    node.add_argument("--model", help="overrides the file: name or path of a checkpoint")
-    node.add_argument("--device", help="overrides the file")
-    node.add_argument("--latency-frames", type=int, help="overrides the file")
+    node.add_argument("--params-file", type=Path, metavar="FILE", help="ROS parameter file, as for the node")
+    node.add_argument("--method", help="how depth is upsampled; overrides the file")
+    node.add_argument("--model", help="name or path of a checkpoint; overrides the file")
+    node.add_argument("--device", help="auto, cpu, cuda or cuda:N; overrides the file")
+    node.add_argument(
+        "--latency-frames", type=int, help="how many following frames each frame waits for; overrides the file"
+    )
     add_unit_arguments(node)
     out = cli.add_argument_group("more results")
     out.add_argument(
-        "--write-bag", type=Path, metavar="OUT", help="depth, camera_info and cloud beside the original topics"
+        "--write-bag",
+        type=Path,
+        metavar="OUT",
+        help="write a bag with the original topics and the upsampled depth, its camera_info and the cloud",
     )
-    out.add_argument("--live", action="store_true", help="also replay over real topics into a node process")
+    out.add_argument("--live", action="store_true", help="also replay the bag over real topics to a node process")
     out.add_argument("--rate", type=float, default=1.0, help="speed of the live replay (default 1.0)")
     return cli
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; ``arguments`` default to those of the process. Returns 130 after Ctrl-C, else 0."""
+    """Run the command line; ``arguments`` default to those of the process. Returns 130 after Ctrl-C, otherwise 0."""
     args = parser().parse_args(arguments)
     _check(args)
     for module in ("matplotlib", "jinja2", "PIL", "imageio_ffmpeg"):
@@ -118,14 +129,15 @@ def main(arguments: list[str] | None = None) -> int:
     print("frames: " + ", ".join(f"{count} {name}" for name, count in shown.items()))
     for note in result.warnings + result.notes:
         print(f"note: {note}")
-    print(f"\nOpen {report.resolve()} in a browser; numbers are in metrics.json and per_frame.csv beside it")
+    print(f"\nOpen {report.resolve()} in a browser; the numbers are in metrics.json and per_frame.csv next to it")
     return 130 if result.partial else 0
 
 
 def _check(args: argparse.Namespace) -> None:
     if args.by_itself and (args.scale is not None or args.reference or args.sensor_value or args.sensor != _SENSOR):
         raise ConfigError(
-            "--self takes depth as it is and compares it with itself; drop --scale, --reference and --sensor"
+            "--self uses the recorded depth as input and as reference; remove --scale, --reference, --sensor and "
+            "--sensor-value"
         )
     if args.every < 1:
         raise ConfigError(f"--every is {args.every}; it must be 1 or more")
@@ -136,7 +148,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--start is {args.start:g}; it must be 0 or more")
     unknown = sorted(set(_baselines(args)) - set(BASELINES))
     if unknown:
-        raise ConfigError(f"--baselines has {', '.join(unknown)}; choose of {', '.join(BASELINES)}")
+        raise ConfigError(f"--baselines has {', '.join(unknown)}; choose from {', '.join(BASELINES)}")
 
 
 def _baselines(args: argparse.Namespace) -> list[str]:
@@ -165,7 +177,7 @@ def _task(bag: Bag, topics: BagTopics, args: argparse.Namespace) -> Task:
         "depth_unit": args.depth_unit,
         "invalid_above": args.invalid_above,
         "color_transport": "compressed" if compressed_color else "raw",
-        # What is made from the bag's depth is always raw.
+        # Depth that is simulated from the bag's depth is always raw.
         "depth_transport": "compressedDepth" if compressed_depth else "raw",
     }
     settings, values = make_settings(args.params_file, changes)
@@ -200,15 +212,15 @@ def _task(bag: Bag, topics: BagTopics, args: argparse.Namespace) -> Task:
 
 
 def _stamps(bag: Bag, topics: BagTopics, args: argparse.Namespace, settings: SimpleNamespace) -> str:
-    """What pairs are made by: header stamps, where they say something."""
+    """``record`` if asked for or if all header stamps of a topic are the same, otherwise ``header``."""
     if args.stamps == "record" or settings.use_arrival_time:
         return "record"
     for topic in (topics.color, topics.depth):
         stamps = [bag.header_stamp(raw) for raw in islice(bag.messages([topic]), _LOOKED_AT)]
         if stamps_say_nothing(stamps):
             bag.notes.append(
-                f"all header stamps on {topic} are {stamps[0] / 1e9:.3f} s; frames are paired by the recorder's times "
-                "(live: use_arrival_time)"
+                f"all header stamps on {topic} are {stamps[0] / 1e9:.3f} s; frames are paired by recording times "
+                "(for a live node, set use_arrival_time)"
             )
             return "record"
     return "header"

@@ -1,4 +1,4 @@
-"""The deterministic run: every frame of a bag through the node's own pipeline, none dropped."""
+"""The deterministic run: processes every frame of a bag with the node's own pipeline and drops none."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _ALL_BEFORE = 1 << 30
 
 @dataclass(frozen=True)
 class Upsampled:
-    """A frame with what the pipeline made of it.
+    """A frame with its upsampled depth.
 
     Attributes:
-        frame: what went in.
+        frame: the input.
         depth: (H, W) metres, NaN invalid.
-        info: camera_info of ``depth``, None without.
-        seconds: of inference; NaN for frames that came out at the end of a window.
+        info: camera_info of ``depth``, None if there is none.
+        seconds: duration of the inference; NaN for frames that were flushed at the end of the bag.
     """
 
     frame: BagFrame
@@ -37,14 +37,14 @@ class Upsampled:
 
 
 class OfflineNode:
-    """What the live node does with a pair, without topics and threads.
+    """Processes pairs as the live node does, without topics and threads.
 
     Args:
-        settings: the node's.
+        settings: settings of the node.
 
     Attributes:
-        drops, resets: frames dropped and temporal windows cleared, by cause.
-        messages: what the pipeline warned of, each once.
+        drops, resets: number of dropped frames and of cleared temporal windows, by cause.
+        messages: warnings of the pipeline, each once.
 
     Raises:
         StdnetError: the model cannot be loaded.
@@ -61,7 +61,7 @@ class OfflineNode:
         self._inside: dict[int, BagFrame] = {}
 
     def process(self, frame: BagFrame) -> Iterator[Upsampled]:
-        """Give the next frame; yields the one that is finished, if one is."""
+        """Process the next frame; yields the frame that this finishes, if there is one."""
         request = Request(frame.pair, frame.color_info, frame.depth_info, time.monotonic())
         self._inside[frame.stamp] = frame
         try:
@@ -73,12 +73,12 @@ class OfflineNode:
             return
         if done is not None:
             yield self._finished(done.request, done.depth, done.info, done.inference_seconds)
-        # A cleared window drops the frames that waited in it.
+        # When the window is cleared, the frames waiting in it are dropped.
         for stamp in list(self._inside)[: len(self._inside) - self.pipeline.waiting]:
             del self._inside[stamp]
 
     def finish(self) -> Iterator[Upsampled]:
-        """The frames that wait for following ones, at the end of the bag."""
+        """At the end of the bag: the frames that are still waiting for following ones."""
         for result in self.pipeline.upsampler.flush():
             taken = result.stamp
             depth = result.depth
@@ -88,16 +88,16 @@ class OfflineNode:
 
     @property
     def ended(self) -> bool:
-        """False: there is an output for every frame of the bag."""
+        """Always False: every frame of the bag is processed."""
         return False
 
     @property
     def memory(self) -> int:
-        """How many frames before a frame can change its depth; a large number when all of them can."""
+        """How many previous frames can influence the depth of a frame; a large number if all of them can."""
         info = getattr(self.pipeline.upsampler, "info", None)
         if info is None:
             return 0
-        if info.depth_range is None:  # it is taken from the first frame
+        if info.depth_range is None:  # the range is set from the first frame
             return _ALL_BEFORE
         config = info.config
         return config.stages * len(config.passes) * config.neighbors

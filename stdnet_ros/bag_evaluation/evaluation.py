@@ -1,4 +1,4 @@
-"""Runs an evaluation of a bag from its files to report.html, metrics.json and per_frame.csv."""
+"""Evaluates a bag and writes report.html, metrics.json and per_frame.csv."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ _CAUSES = {
 
 @dataclass(frozen=True)
 class Task:
-    """What to evaluate and where to leave it.
+    """What to evaluate, and where to write the results.
 
     Attributes:
-        bag: open.
-        topics: of it.
-        protocol: how the bag becomes a task with a known answer.
-        settings: the node's.
-        parameters: those that differ from the defaults, for the report.
+        bag: an open bag.
+        topics: its topics to read.
+        protocol: how to obtain input and ground truth from the bag.
+        settings: settings of the node.
+        parameters: parameters that were set, for the report.
         baselines: classical methods to compare with.
-        temporal: also figures along optical flow.
-        output: folder of the results.
-        write_bag: where to write the upsampled depth, None for nowhere.
+        temporal: whether to compute figures that need optical flow.
+        output: folder for the results.
+        write_bag: bag to write the upsampled depth to, None for none.
     """
 
     bag: Bag
@@ -81,18 +81,18 @@ class Task:
 
 @dataclass
 class Result:
-    """What an evaluation found, on the way to its report.
+    """The results of an evaluation, for its report.
 
     Attributes:
-        analysis: of the frames scored.
-        counts: frames by what became of them.
-        timeline: (seconds since the first frame, milliseconds of inference).
-        warnings, notes: for the reader.
-        state: what ran where.
-        partial: it was interrupted.
-        cloud: picture of a cloud, None without.
-        video_caption: what the video shows.
-        recording: of a recording that is judged by itself, else None.
+        analysis: of the scored frames.
+        counts: frames by what happened to them.
+        timeline: (seconds since the first frame, milliseconds of inference) per frame.
+        warnings, notes: sentences for the reader.
+        state: method, checkpoint, device and precision in use.
+        partial: whether the evaluation was interrupted.
+        cloud: picture of a cloud as PNG, None if there is none.
+        video_caption: caption of the video.
+        recording: scores of a recording that is judged by itself, otherwise None.
     """
 
     analysis: Analysis
@@ -108,18 +108,18 @@ class Result:
 
     @property
     def table(self) -> Table:
-        """The figures that the report is about."""
+        """The main table of the report."""
         if self.recording is not None:
             return Table(COLUMNS, self.recording.figures())
         return accuracy_of(self.analysis)
 
 
 class Baselines:
-    """Classical methods on the same input as the node's pipeline.
+    """Classical methods, run on the same input as the node's pipeline.
 
     Args:
-        names: of the methods.
-        withhold: depth that no measurement supports, as the node does.
+        names: the methods.
+        withhold: whether to mask depth that no measurement supports, as the node does.
     """
 
     def __init__(self, names: Sequence[str], *, withhold: bool = True) -> None:
@@ -130,11 +130,11 @@ class Baselines:
 
     @property
     def names(self) -> list[str]:
-        """Of the methods."""
+        """The methods."""
         return list(self._upsamplers)
 
     def run(self, rgb: np.ndarray, depth_lr: np.ndarray) -> dict[str, UpsampledDepth]:
-        """What every method makes of the next frame, (H, W, 3) uint8 and (h, w) metres."""
+        """The output of every method for the next frame: (H, W, 3) uint8 and (h, w) metres."""
         sizes = rgb.shape, depth_lr.shape
         if sizes != self._sizes:
             for upsampler in self._upsamplers.values():
@@ -144,13 +144,13 @@ class Baselines:
 
 
 class Scorer:
-    """Scores upsampled frames and keeps what the report shows of them.
+    """Scores upsampled frames, and keeps what the report shows of them.
 
     Args:
-        task: what is evaluated.
-        main: name of the method in question.
-        expected: about how many frames will come.
-        video: file of the video.
+        task: the evaluation.
+        main: name of the evaluated method.
+        expected: approximate number of frames.
+        video: video file to write.
     """
 
     def __init__(self, task: Task, main: str, expected: int, video: Path) -> None:
@@ -167,7 +167,7 @@ class Scorer:
         self.video = PreviewVideo(video, main, expected, reference)
 
     def add(self, done: Upsampled) -> dict[str, float] | None:
-        """Score a frame; returns its row of the table, None when it has no truth."""
+        """Score a frame; returns its row of the per-frame table, None if it has no ground truth."""
         frame = done.frame
         if frame.truth is None and self.recording is None:
             self.unscored += 1
@@ -190,10 +190,10 @@ class Scorer:
         return row
 
     def _compare(self, frame: BagFrame, outputs: Mapping[str, np.ndarray], upsampled: np.ndarray) -> dict[str, float]:
-        """Compare with the truth."""
+        """Compare with the ground truth; returns the row of the frame."""
         size = outputs[self._main].shape
         if size != frame.truth.shape:
-            raise DataError(f"output of {size} cannot be compared with truth of {frame.truth.shape}")
+            raise DataError(f"output of size {size} cannot be compared with ground truth of size {frame.truth.shape}")
         return self.analysis.add(
             AnalysisFrame(
                 frame.index,
@@ -209,7 +209,7 @@ class Scorer:
     def _judge(
         self, frame: BagFrame, outputs: Mapping[str, np.ndarray], shown: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, float], np.ndarray]:
-        """Judge a recording by itself; returns the row and the recorded depth at colour's size."""
+        """Judge a recording by itself; returns the row of the frame, and the recorded depth at the size of colour."""
         hidden = hidden_patches(frame.recorded.shape)
         scored = RecordedFrame(frame.rgb, frame.recorded, hidden, outputs, shown)
         flicker = self.recording.add(scored)
@@ -223,38 +223,38 @@ class Scorer:
         if not same_field_of_view(rgb.shape[:2], depth_lr.shape):
             raise InputError(
                 f"depth of {depth_lr.shape[1]}x{depth_lr.shape[0]} does not cover colour of "
-                f"{rgb.shape[1]}x{rgb.shape[0]} at one scale, so baselines cannot run; "
-                f"register the depth first (depth_image_proc register_node)"
+                f"{rgb.shape[1]}x{rgb.shape[0]}: their aspect ratios differ, so the baselines cannot run; "
+                f"register depth first (depth_image_proc register_node)"
             )
         return self._baselines.run(rgb, depth_lr)
 
 
 class Source(Interface):
-    """Where the upsampled frames come from: :class:`OfflineNode`, or the recording of a live node."""
+    """Source of the upsampled frames: :class:`OfflineNode`, or the recording of a live node."""
 
     drops: Counter
     resets: Counter
     messages: dict[str, str]
 
     def process(self, frame: BagFrame) -> Iterable[Upsampled]:
-        """Take the next frame; gives those that are finished."""
+        """Process the next frame; returns the frames that this finishes."""
 
     def finish(self) -> Iterable[Upsampled]:
-        """At the end of the bag: the frames that are still held back."""
+        """At the end of the bag: the frames that are still waiting for following ones."""
 
     def state(self) -> dict[str, Any]:
-        """Method, device and the like, by name."""
+        """Method, device and other facts, by name."""
 
     @property
     def ended(self) -> bool:
-        """Whether no frame will come any more, however far the bag goes on."""
+        """Whether no more frames will come, even if the bag continues."""
 
 
 def run_deterministic(task: Task, on_frame: Callable[[Upsampled, OfflineNode], None] | None = None) -> Result:
-    """Every frame of the bag, none dropped; Ctrl-C ends it early with what there is.
+    """Process every frame of the bag and drop none; after Ctrl-C, the result covers the frames done so far.
 
     Args:
-        task: what to evaluate.
+        task: the evaluation.
         on_frame: called with each finished frame.
 
     Raises:
@@ -264,7 +264,7 @@ def run_deterministic(task: Task, on_frame: Callable[[Upsampled, OfflineNode], N
 
 
 def score(task: Task, node: Source, on_frame: Callable[[Upsampled, Any], None] | None = None) -> Result:
-    """Score what ``node`` makes of the bag's frames; as :func:`run_deterministic`."""
+    """Score the output of ``node`` for the frames of the bag; otherwise as :func:`run_deterministic`."""
     tqdm = require("tqdm", extra="report").tqdm
     reader = FrameReader(task.bag, task.topics, task.protocol, task.settings)
 
@@ -283,7 +283,7 @@ def score(task: Task, node: Source, on_frame: Callable[[Upsampled, Any], None] |
         nonlocal first, scorer, result
         if first is None:
             first = done.frame.stamp
-            scorer, result = begin()  # with the method that auto has taken for this frame
+            scorer, result = begin()  # again, since auto chooses the method at the first frame
         row = scorer.add(done)
         if row is not None:
             row["inference_ms"] = 1e3 * done.seconds
@@ -341,18 +341,18 @@ def _account(
     result.notes += list(node.messages.values())
     result.notes += [f"The temporal window was cleared {count} times: {cause}." for cause, count in node.resets.items()]
     if reader.counts["clock_jumps"]:
-        result.notes.append(f"The clock of the stamps jumped back {reader.counts['clock_jumps']} times.")
+        result.notes.append(f"The stamps jumped back {reader.counts['clock_jumps']} times.")
     if task.topics.color_info is None:
         result.notes.append(
-            "No camera_info for the colour topic was found, so there are no camera_info and cloud of the output; "
-            "expected one beside it, or one given with --color-info."
+            "No camera_info was found for the colour topic, so the output has no camera_info and no cloud; expected "
+            "one next to that topic, or one named with --color-info."
         )
     if written is not None:
         result.notes += written.notes
-        patches = " It is that of input with patches hidden." if task.protocol.by_itself else ""
+        patches = " Its input had the patches hidden." if task.protocol.by_itself else ""
         result.notes.append(f"The upsampled depth was written to {task.write_bag}.{patches}")
     if len(result.analysis) == 0 and not result.partial and not node.ended:
-        reasons = [*reader.skipped.values(), *node.messages.values()] or ["no frame has a truth"]
+        reasons = [*reader.skipped.values(), *node.messages.values()] or ["no frame has a ground truth"]
         raise DataError(f"{task.bag.path}: no frame could be scored: {reasons[0]}")
     if len(result.analysis) and result.recording is not None and not scorer.measured and not result.partial:
         raise DataError(f"{task.bag.path}: nothing could be judged: {_why_nothing(task, result, scorer)}")
@@ -366,23 +366,26 @@ def _why_nothing(task: Task, result: Result, scorer: Scorer) -> str:
     topic, frames = task.topics.reference or task.topics.depth, len(result.analysis)
     if scorer.measured:
         return (
-            f"of {frames} frames no pixel has a depth in {topic} and one of every method; is it in metres (32FC1) or "
-            "the unit of depth_unit (16UC1), and within max_depth and the simulated camera's range?"
+            f"in {frames} frames no pixel has a depth in {topic} and from every method; is the depth in metres (32FC1) "
+            "or in units of depth_unit (16UC1), and within max_depth and the simulated camera's range?"
         )
-    return f"{topic} is 0 or not finite in every pixel of {frames} frames; name the topic of depth if it is another"
+    return (
+        f"{topic} is 0 or not finite in every pixel of {frames} frames; if depth is on another topic, name that topic "
+        "with --depth or --reference"
+    )
 
 
 def write_results(
     task: Task, result: Result, sections: Sequence[Section] = (), live: Any = None, verdict: Verdict | None = None
 ) -> Path:
-    """Write report.html and what belongs to it, metrics.json with all numbers; returns the HTML file.
+    """Write report.html with its files, and metrics.json with all numbers; returns the HTML file.
 
     Args:
-        task: what was evaluated.
-        result: of the run that the report is about.
-        sections: further ones.
-        live: numbers of a live run for metrics.json.
-        verdict: on speed, of a live run; without it that of the inference times.
+        task: the evaluation.
+        result: of the run that the report describes.
+        sections: further sections of the report.
+        live: numbers of a live run, for metrics.json.
+        verdict: on the speed of a live run; None for a verdict from the inference times.
     """
     analysis, recording = result.analysis, result.recording
     figures = result.table.figures if len(analysis) else {}
@@ -458,12 +461,12 @@ def write_results(
 
 
 def readable(cause: str) -> str:
-    """What became of a frame, in words."""
+    """The cause of a drop, in words."""
     return _CAUSES.get(cause, cause.replace("_", " "))
 
 
 def _configuration(task: Task, result: Result) -> dict[str, Any]:
-    """Topics, protocol, what ran, and parameters that differ from the defaults, by readable names."""
+    """Topics, protocol, method and device, and the parameters that were set, by readable names."""
     protocol = task.protocol
     rows: dict[str, Any] = {f"{role.replace('_', ' ')} topic": topic for role, topic in task.topics.named().items()}
     if protocol.by_itself:
@@ -480,14 +483,14 @@ def _configuration(task: Task, result: Result) -> dict[str, Any]:
 
 
 def _speed_verdict(inference_ms: Mapping[str, float], interval_ms: float) -> Verdict:
-    """Whether inference alone would keep up with the frames that were taken."""
+    """Whether inference alone would keep up with the rate of the processed frames."""
     kind = "good" if inference_ms["p95"] < interval_ms else "mixed" if inference_ms["p50"] < interval_ms else "bad"
-    ends = {"good": "fast enough", "mixed": "fast enough for most of them", "bad": "too slow for all of them"}
+    ends = {"good": "fast enough", "mixed": "fast enough for most frames", "bad": "too slow to process every frame"}
     return Verdict(
         kind,
-        f"Inference takes {inference_ms['p50']:.0f} ms (95 % of frames within {inference_ms['p95']:.0f} ms) on this "
-        f"machine and a frame comes every {interval_ms:.0f} ms: {ends[kind]}. A run with --live measures what gets "
-        "through.",
+        f"Inference takes {inference_ms['p50']:.0f} ms on this machine (95 % of frames at most "
+        f"{inference_ms['p95']:.0f} ms), and a frame arrives every {interval_ms:.0f} ms: {ends[kind]}. A run with "
+        "--live measures how many frames are processed.",
     )
 
 
@@ -512,7 +515,7 @@ def _frame_interval(analysis: Analysis) -> float | None:
 
 
 def _plain(value: Any) -> Any:
-    """For JSON: NaN and infinity become null, paths text, counters dicts."""
+    """Convert for JSON: NaN and infinity to null, paths to text, counters to dicts."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,8 +1,11 @@
-"""What a bag gives, frame by frame: pairs as the node makes them, the depth that goes into the network, and the truth.
+"""Reads a bag frame by frame: pairs as the node makes them, the input depth, and the ground truth.
 
-Three protocols: without a reference the bag's depth is the truth, and what goes in is made from it at a chosen scale;
-with a reference topic the bag's depth goes in as it is and the reference is the truth; and a recording that is judged
-by itself goes in as it is, but for patches that are hidden (:mod:`stdnet_core.evaluation.recording`)."""
+There are three protocols:
+
+- Without a reference topic, the bag's depth is the ground truth, and the input is simulated from it at a chosen scale.
+- With a reference topic, the bag's depth is the input, unchanged, and the reference is the ground truth.
+- If a recording is judged by itself, its depth is the input, except for patches that are hidden
+  (:mod:`stdnet_core.evaluation.recording`)."""
 
 from __future__ import annotations
 
@@ -33,18 +36,18 @@ _WAITING = 64
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a recording becomes a task with a known answer.
+    """How input and ground truth are obtained from a recording.
 
     Attributes:
         scale: of the simulated low-resolution depth; not used with a reference.
-        sensor: that is simulated.
+        sensor: the simulated sensor.
         camera: its name.
-        seed: of what is random in it.
-        every: take every n-th pair.
-        start: seconds from the bag's begin.
-        duration: seconds, None for all.
-        stamps: ``header``, or ``record`` to pair by the recorder's times.
-        by_itself: there is no truth; depth goes in as recorded, with patches hidden.
+        seed: for the simulation.
+        every: process every n-th pair.
+        start: seconds after the start of the bag.
+        duration: in seconds, None to the end.
+        stamps: pair by ``header`` stamps, or by recording times (``record``).
+        by_itself: there is no ground truth; the input is the recorded depth with patches hidden.
     """
 
     scale: float = 8
@@ -60,17 +63,17 @@ class Protocol:
 
 @dataclass(frozen=True)
 class BagFrame:
-    """A colour and depth pair with its truth.
+    """A colour and depth pair with its ground truth.
 
     Attributes:
-        index: number of the pair among those taken.
-        stamp: of the colour image, nanoseconds.
-        pair: the messages for the node's pipeline; depth is the low-resolution one.
-        color_info, depth_info: camera_infos as the node knows them at this time, None without.
+        index: number of the frame among those processed.
+        stamp: of the colour image, in nanoseconds.
+        pair: the messages for the node's pipeline; depth is the input depth.
+        color_info, depth_info: camera_infos that the node would have at this time, None if it has none.
         rgb: (H, W, 3) uint8.
-        depth_lr: (h, w) metres, NaN invalid; what goes into the pipeline.
-        truth: (H, W) metres, NaN invalid; None when a reference frame is missing, or the recording is judged by itself.
-        recorded: (h, w) metres, NaN invalid: depth before patches were hidden; None otherwise.
+        depth_lr: (h, w) metres, NaN invalid; the input depth.
+        truth: (H, W) metres, NaN invalid; None if the reference frame is missing or the recording is judged by itself.
+        recorded: (h, w) metres, NaN invalid: depth before patches were hidden; None with a ground truth.
         raw_color, raw_depth: the messages as recorded.
     """
 
@@ -91,14 +94,14 @@ class FrameReader:
     """Reads the frames of a bag in order, in constant memory.
 
     Args:
-        bag: open.
-        topics: what to read.
-        protocol: how to read it.
-        settings: the node's.
+        bag: an open bag.
+        topics: the topics to read.
+        protocol: how to obtain input and ground truth.
+        settings: settings of the node.
 
     Attributes:
-        counts: messages read by topic role, pairs, and what was left out by cause.
-        skipped: sentences about frames that could not be used, each cause once.
+        counts: messages read by topic role, pairs, and omitted messages by cause.
+        skipped: by type of error, the first message about a frame that could not be used.
     """
 
     def __init__(self, bag: Bag, topics: BagTopics, protocol: Protocol, settings: SimpleNamespace) -> None:
@@ -110,11 +113,11 @@ class FrameReader:
         self.stop = bag.start + round(((protocol.start + protocol.duration) if protocol.duration else 1e9) * 1e9)
         self.start = bag.start + round(protocol.start * 1e9)
         if protocol.start >= max(bag.duration, 1e-9):
-            raise InputError(f"--start {protocol.start:g} is behind the bag's end at {bag.duration:.1f} s")
+            raise InputError(f"--start {protocol.start:g} is after the end of the bag at {bag.duration:.1f} s")
 
     @property
     def expected(self) -> int:
-        """About how many frames there will be, for progress bars."""
+        """Approximate number of frames, for progress bars."""
         protocol, bag = self._protocol, self._bag
         length = max(bag.duration - protocol.start, 0.0)
         taken = min(length, protocol.duration) if protocol.duration else length
@@ -144,7 +147,7 @@ class FrameReader:
             else:
                 for pair in pairing.add(COLOR if role == "color" else DEPTH, stamp, raw, len(raw.data)):
                     waiting.append((pair, infos["color_info"], infos["depth_info"]))
-            # A pair waits until the reference stream has passed it, so that the nearest one is known.
+            # A pair waits until the reference stream has passed it; then its nearest reference is known.
             while waiting and self._reference_is_certain(waiting[0][0], references):
                 yield from self._frame(*waiting.popleft(), references)
         for entry in waiting:
@@ -236,32 +239,33 @@ class FrameReader:
             )
             raise DataError(
                 f"{topic}: {what} is {depth.shape[1]}x{depth.shape[0]} and colour {rgb.shape[1]}x{rgb.shape[0]}; "
-                f"expected one size, aligned pixel by pixel; {hint}"
+                f"expected the same size, registered pixel by pixel; {hint}"
             )
 
     def _check_registered(self, rgb: np.ndarray, depth: np.ndarray, color_frame: str, depth_frame: str) -> None:
-        """What comes out is compared with what went in, so both must be seen from colour's place."""
+        """Raise unless depth is registered: output is compared with input, so both need the colour camera's view."""
         settings = self._settings
         moved = settings.registration == "reproject" or (
             settings.registration == "auto" and not frames_agree(depth_frame, color_frame)
         )
         if moved or not same_field_of_view(rgb.shape[:2], depth.shape):
             why = (
-                f"its frame {printable(depth_frame)} is not colour's {printable(color_frame)}"
+                f"its frame_id {printable(depth_frame)} is not colour's {printable(color_frame)}"
                 if moved
-                else f"{depth.shape[1]}x{depth.shape[0]} does not cover colour of {rgb.shape[1]}x{rgb.shape[0]}"
+                else f"its {depth.shape[1]}x{depth.shape[0]} does not cover colour of {rgb.shape[1]}x{rgb.shape[0]}: "
+                "the aspect ratios differ"
             )
             raise DataError(
                 f"{self._topics.depth} is not registered to colour ({why}), and a recording that is judged by itself "
                 "must be; record the driver's registered depth (aligned_depth_to_color), or run depth_image_proc's "
-                "register_node, or set registration: registered in --params-file if only the frame's name differs"
+                "register_node, or set registration: registered in --params-file if only the frame_id differs"
             )
 
     def _why_no_pairs(self, trouble: str) -> str:
         colour, depth = self.counts["color"], self.counts["depth"]
         return (
-            f"{self._bag.path}: {colour} colour and {depth} depth images made no pair in the chosen time: {trouble} "
-            f"(parameters of --params-file), or pair by the recorder's times with --stamps record; nothing was "
+            f"{self._bag.path}: {colour} colour and {depth} depth images form no pair in the chosen part: {trouble} "
+            f"(parameters are set in --params-file), or pair by recording times with --stamps record; nothing was "
             "evaluated"
         )
 

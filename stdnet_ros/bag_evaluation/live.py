@@ -1,8 +1,9 @@
-"""The live run: would it keep up on this machine, and is what comes out then the same?
+"""The live run: does the node keep up on this machine, and is its output then the same?
 
-A prepared bag (colour as recorded, depth as the node is to get it) is replayed over real topics with simulated time
-into a node process, and what comes back is recorded. Then the deterministic run goes over the same frames and both
-are compared by stamp. Ctrl-C during the replay ends it; then what came back until then is scored by itself."""
+A prepared bag (colour as recorded, and the input depth) is replayed over real topics, with simulated time, to a node
+process, and the node's output is recorded. The deterministic run then processes the same frames, and both outputs are
+compared by stamp. Ctrl-C during the replay ends it; the output received until then is then scored without a
+deterministic run."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ from stdnet_ros.processes import Child, Children, options, ros_environment
 from stdnet_ros.resources import config_file
 
 TOLERANCE_M = 1e-3
-"""Largest difference between live and deterministic depth for the same input."""
+"""Largest accepted difference, in metres, between live and deterministic depth for the same input."""
 
 _KEPT_UP = 0.98
 _NAMESPACE = "/bag"
@@ -44,14 +45,14 @@ _NODE_NAME = ("--ros-args", "-r", f"__ns:={_NAMESPACE}", "-r", f"__node:={NODE_N
 
 @dataclass
 class Agreement:
-    """How live depth compares with the deterministic run's, by stamp.
+    """Compares live depth with the deterministic run, frame by frame (same stamp).
 
     Attributes:
-        compared: frames that both have.
-        equal_windows: of these, frames before which no frame was lost that they depend on.
-        agreeing: of these, frames that agree to :data:`TOLERANCE_M` everywhere.
-        largest_m: largest difference on frames of equal windows.
-        largest_other_m: largest difference on the others.
+        compared: number of frames in both runs.
+        equal_windows: of these, frames for which no frame that they depend on was lost.
+        agreeing: of ``equal_windows``, frames that agree to :data:`TOLERANCE_M` in every pixel.
+        largest_m: largest difference, in metres, in frames of ``equal_windows``.
+        largest_other_m: largest difference, in metres, in the other frames.
     """
 
     compared: int = 0
@@ -61,7 +62,7 @@ class Agreement:
     largest_other_m: float = 0.0
 
     def add(self, live: np.ndarray, offline: np.ndarray, equal_window: bool) -> None:
-        """Take a frame: (H, W) metres, NaN invalid, both."""
+        """Compare a frame; both depths are (H, W) metres, NaN invalid."""
         both = np.isfinite(live) & np.isfinite(offline)
         difference = float(np.abs(live - offline)[both].max()) if both.any() else 0.0
         if not np.array_equal(np.isfinite(live), np.isfinite(offline)):
@@ -77,18 +78,18 @@ class Agreement:
 
 @dataclass
 class LiveResult:
-    """What the live run found.
+    """The results of a live run.
 
     Attributes:
         result: of the deterministic run over the same frames.
-        rate: speed of the replay.
-        published: colour stamp -> when it was published, nanoseconds.
-        arrivals: colour stamp -> when its depth arrived.
-        diagnostics: the node's last ones.
+        rate: speed of the replay, relative to the recording.
+        published: colour stamp -> publication time, in nanoseconds.
+        arrivals: colour stamp -> arrival time of its depth, in nanoseconds.
+        diagnostics: the node's last diagnostics.
+        late_ms: the player's largest delay, in milliseconds.
+        interrupted: whether Ctrl-C ended the replay.
         agreement: with the deterministic run.
-        analysis: ``live`` and ``deterministic`` on the frames that made it.
-        late_ms: the player's largest delay.
-        interrupted: Ctrl-C ended the replay.
+        analysis: of ``live`` and ``deterministic`` on the frames that the node published.
     """
 
     result: Result
@@ -102,7 +103,7 @@ class LiveResult:
     analysis: Analysis = field(default_factory=lambda: Analysis(["live", "deterministic"], temporal=False))
 
     def latencies(self) -> list[tuple[float, float]]:
-        """(seconds since the first publication, milliseconds from publication to arrival) of each frame received."""
+        """For each received frame: (seconds since the first publication, milliseconds from publication to arrival)."""
         first = min(self.published.values(), default=0)
         return [
             ((self.published[stamp] - first) / 1e9, (arrival - self.published[stamp]) / 1e6)
@@ -111,7 +112,7 @@ class LiveResult:
         ]
 
     def drops(self) -> dict[str, int]:
-        """Frames that did not come back, by cause."""
+        """Number of frames without output, by cause."""
         prefix = "dropped "
         causes = {
             key.removeprefix(prefix): int(value)
@@ -154,28 +155,28 @@ class LiveResult:
         }
 
     def section(self) -> Section:
-        """For the report."""
+        """The section of the report."""
         pictures = []
         if latencies := self.latencies():
             interval = np.diff(sorted(self.published.values()))
             budget = float(np.median(interval)) / 1e6 if interval.size else None
             timeline = figures.latency_timeline(latencies, "latency", budget)
             pictures.append(
-                Picture("live_latency", "From the publication of a frame to the arrival of its depth.", timeline)
+                Picture("live_latency", "Time from the publication of a frame to the arrival of its depth.", timeline)
             )
         counts = {"processed": len(self.arrivals)} | {readable(cause): n for cause, n in self.drops().items()}
-        pictures.append(Picture("live_frames", "What became of the frames published.", figures.drop_causes(counts)))
-        text = "The recorded messages were replayed over ROS 2 topics into a node process on this machine."
+        pictures.append(Picture("live_frames", "What happened to the published frames.", figures.drop_causes(counts)))
+        text = "The recorded messages were replayed over ROS 2 topics to a node process on this machine."
         return Section("Live run", text, self._rows(), pictures)
 
     def verdict(self) -> Verdict | None:
-        """Whether the node kept up; None when nothing was published."""
+        """Whether the node kept up; None if nothing was published."""
         if not self.published:
             return None
         share = len(self.arrivals) / len(self.published)
         speed = "the recorded speed" if self.rate == 1 else f"{self.rate:g} times the recorded speed"
         count = f"{len(self.arrivals)} of {len(self.published)} frames ({100 * share:.0f} %)"
-        text = f"Live at {speed}, {count} came through"
+        text = f"Live at {speed}, {count} were processed"
         if latencies := [value for _, value in self.latencies()]:
             text += f", half of them within {np.median(latencies):.0f} ms"
         if share >= _KEPT_UP:
@@ -183,7 +184,7 @@ class LiveResult:
         return Verdict("mixed" if share >= 0.5 else "bad", f"{text}: this machine does not keep up.")
 
     def text(self) -> str:
-        """For terminals."""
+        """The results as lines for the terminal."""
         return "\n".join(f"{key + ':':28}{value}" for key, value in self._rows())
 
     def _rows(self) -> list[tuple[str, str]]:
@@ -207,7 +208,7 @@ class LiveResult:
             rows.append(
                 (
                     "same as the deterministic run",
-                    f"{agreement.agreeing} of the {agreement.equal_windows} frames before which none was lost, to "
+                    f"{agreement.agreeing} of the {agreement.equal_windows} frames whose window lost no frame, within "
                     f"{1000 * TOLERANCE_M:g} mm (largest difference {1000 * agreement.largest_m:.3g} mm)",
                 )
             )
@@ -216,8 +217,8 @@ class LiveResult:
             rows.append(
                 (
                     "after lost frames",
-                    f"{others} frames, which may differ from the deterministic run: by "
-                    f"{agreement.largest_other_m:.3g} m at most at a pixel",
+                    f"{others} frames, which may differ from the deterministic run (largest difference "
+                    f"{agreement.largest_other_m:.3g} m)",
                 )
             )
         if summary["figures"]:
@@ -233,12 +234,11 @@ class LiveResult:
 
 
 class RecordedNode:
-    """What a node said that is no more: its recorded depth, for frames of the same stamps.
+    """A source of frames after an interrupted live run: the depth that the node published, matched by stamp.
 
     Args:
         recording: the recorded depth.
-        live: what is known of the run.
-        settings: the node's.
+        live: the results of the live run so far.
     """
 
     def __init__(self, recording: _Recording, live: LiveResult) -> None:
@@ -250,27 +250,27 @@ class RecordedNode:
         self.ended = False
 
     def process(self, frame: BagFrame) -> Iterator[Upsampled]:
-        """The depth that came for this frame, if one did."""
+        """The depth that the node published for this frame, if any."""
         depth = self._recording.depth_of(frame.stamp)
         if depth is not None:
             yield Upsampled(frame, depth, frame.color_info, float("nan"))
         self.ended = frame.stamp >= self._last
 
     def finish(self) -> Iterator[Upsampled]:
-        """Nothing: all that came has been given."""
+        """Nothing: no frame is waiting for following ones."""
         return iter(())
 
     def state(self) -> dict[str, Any]:
-        """As the node's diagnostics had it."""
+        """Method, device and other facts, from the node's diagnostics."""
         names = ("method", "device", "precision", "fallback")
         state = {name: self._live.diagnostics[name] for name in names if name in self._live.diagnostics}
         return {"method": "stdnet"} | state
 
 
 def run_live(task: Task, rate: float) -> LiveResult:
-    """Replay the bag into a node process, then run deterministically and compare.
+    """Replay the bag to a node process, then run deterministically and compare.
 
-    Ctrl-C during the replay ends it, and what came back is scored without a deterministic run.
+    Ctrl-C during the replay ends it; the output received until then is scored without a deterministic run.
 
     Raises:
         StdnetError: a process failed, or the bag cannot be used.
@@ -301,14 +301,14 @@ def run_live(task: Task, rate: float) -> LiveResult:
 
 
 def _score_alone(task: Task, live: LiveResult, recording: _Recording) -> Result:
-    print("live: interrupted; scoring what came back until then (Ctrl-C again ends that, too)", flush=True)
+    print("live: interrupted; scoring the frames received so far (Ctrl-C again ends the scoring)", flush=True)
     result = score(task, RecordedNode(recording, live))
     result.partial = True
     result.warnings.insert(
         0,
         f"Interrupted during the live replay after {len(live.published)} frames were published and "
-        f"{len(live.arrivals)} came back: this report is about these alone, as they came from the live node; there was "
-        "no deterministic run to compare with.",
+        f"{len(live.arrivals)} were received back: this report covers only these, as the live node published them; "
+        "there was no deterministic run to compare with.",
     )
     return result
 
@@ -318,7 +318,7 @@ def _color_topic(task: Task) -> str:
 
 
 def _prepare(task: Task, path: Path) -> None:
-    """Write what the node is to get: colour as recorded, depth of the protocol, both camera_infos."""
+    """Write the bag to replay: colour as recorded, the input depth of the protocol, and both camera_infos."""
     tqdm = require("tqdm", extra="report").tqdm
     reader = FrameReader(task.bag, task.topics, task.protocol, task.settings)
     color, own = _color_topic(task), task.topics.reference is not None
@@ -346,7 +346,7 @@ def _prepare(task: Task, path: Path) -> None:
 
 
 def _replay(task: Task, rate: float, folder: Path) -> tuple[dict, dict, bool]:
-    """The player's and the recorder's log, and whether Ctrl-C ended it."""
+    """Replay the prepared bag; returns the logs of the player and the recorder, and whether Ctrl-C ended it."""
     yaml = require("yaml", extra="ros")
     parameters = dict(task.parameters) | {"use_sim_time": True, "autostart": True}
     (folder / "params.yaml").write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
@@ -356,7 +356,7 @@ def _replay(task: Task, rate: float, folder: Path) -> tuple[dict, dict, bool]:
     )
     played, recorded, ready, stop = (folder / name for name in ("played.json", "recorded.json", "ready", "stop"))
     interrupted = False
-    print(f"live: replaying at rate {rate:g} into a node process", flush=True)
+    print(f"live: replaying at rate {rate:g} to a node process", flush=True)
     with Children(task.output, environment) as children:
         node = children.start(
             "node",
@@ -398,7 +398,7 @@ def _seconds(path: Path) -> float:
 
 
 def _show_progress(children: tuple[Child, ...], ready: Path, played: Path, seconds: float) -> None:
-    """Wait until the file ``played`` is there; the replay takes ``seconds`` from when ``ready`` is.
+    """Show a progress bar until the file ``played`` exists; the replay takes ``seconds`` once ``ready`` exists.
 
     Raises:
         StdnetError: one of the children ended.
@@ -420,10 +420,10 @@ def _show_progress(children: tuple[Child, ...], ready: Path, played: Path, secon
 
 
 class _Recording:
-    """The recorded depth in the order of its stamps; use it in a ``with`` statement.
+    """Reads the recorded depth in the order of its stamps; use it in a ``with`` statement.
 
     Args:
-        path: of the recorder's bag; None if nothing came.
+        path: the recorder's bag; None if nothing was received.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -439,7 +439,7 @@ class _Recording:
             self._bag.close()
 
     def depth_of(self, stamp: int) -> np.ndarray | None:
-        """Depth (H, W) of a stamp, NaN invalid, or None; stamps must be asked for in order."""
+        """Depth (H, W) in metres for a stamp, NaN invalid, or None; call it with increasing stamps."""
         depth = None
         while self._next is not None and self._next[0] <= stamp:
             if self._next[0] == stamp:
@@ -453,16 +453,16 @@ class _Recording:
 
 
 class _Comparison:
-    """Compares the recorded depth with the deterministic run, in step with it."""
+    """Compares the recorded depth with the deterministic run, frame by frame."""
 
     def __init__(self, recording: _Recording, live: LiveResult) -> None:
         self._live, self._recording = live, recording
         self._order = {stamp: number for number, stamp in enumerate(sorted(live.published))}
-        # How many of the frames published up to each one did not come back.
+        # For each published frame, how many of the frames before it were not received back.
         self._lost = np.cumsum([0, *(stamp not in live.arrivals for stamp in sorted(live.published))])
 
     def add(self, done: Upsampled, node: OfflineNode) -> None:
-        """Take a frame of the deterministic run, in order."""
+        """Add the next frame of the deterministic run."""
         depth = self._recording.depth_of(done.frame.stamp)
         if depth is None:
             return
@@ -481,7 +481,7 @@ class _Comparison:
             )
 
     def _equal_window(self, done: Upsampled, node: OfflineNode) -> bool:
-        """Whether no frame was lost that this one's depth depends on: some before it, and those it waits for."""
+        """Whether no frame was lost that this depth depends on: previous frames, and the frames that it waits for."""
         number = self._order[done.frame.stamp]
         first = max(0, number - node.memory)
         last = min(len(self._order), number + 1 + node.pipeline.upsampler.latency)

@@ -1,4 +1,4 @@
-"""Writes the upsampled depth into a bag beside the original topics, to look at in RViz and Foxglove."""
+"""Writes a bag with the original topics and the upsampled depth, to be viewed in RViz or Foxglove."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ OUTPUTS = {
 
 
 class RawBagWriter:
-    """A new mcap bag that takes serialised messages.
+    """Writes serialised messages to a new mcap bag.
 
     Args:
-        path: a folder, or a file ending in .mcap.
+        path: a folder, or a file whose name ends in .mcap.
 
     Raises:
-        DataError: it exists already, or cannot be made.
+        DataError: it already exists, or cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,7 +57,7 @@ class RawBagWriter:
         self.messages = 0
 
     def add_topic(self, topic: str, kind: str, definition: str = "") -> None:
-        """Announce a topic; ``definition`` is that of a type which is not one of ROS's own."""
+        """Add a topic of type ``kind``; ``definition`` is used if the type is not one of ROS's own."""
         if topic in self._connections:
             return
         if kind in self._store.fielddefs:
@@ -67,12 +67,12 @@ class RawBagWriter:
         self._connections[topic] = connection
 
     def write(self, topic: str, logged: int, data: bytes) -> None:
-        """Append a serialised message with its recorder's time in nanoseconds."""
+        """Append a serialised message; ``logged`` is its recording time in nanoseconds."""
         self._writer.write(self._connections[topic], logged, data)
         self.messages += 1
 
     def close(self) -> None:
-        """Finish the file and put it where it was asked for."""
+        """Finish the file and move it to ``path``."""
         self._writer.close()
         if self._single:
             shutil.move(str(next(self._folder.glob("*.mcap"))), self.path)
@@ -82,17 +82,17 @@ class RawBagWriter:
 
 
 class OutputBag:
-    """The original bag's messages up to each frame, and that frame's depth, camera_info and cloud after them.
+    """Writes the messages of the original bag up to each frame, then the depth, camera_info and cloud of that frame.
 
     Args:
         path: as :class:`RawBagWriter`.
-        bag: the original; it is read a second time, in step with the frames.
-        settings: the node's.
-        start, stop: recorder's time in nanoseconds to copy from and before.
-        with_input: also write the low-resolution depth that went in (when it was simulated).
+        bag: the original bag; it is read a second time, in step with the frames.
+        settings: settings of the node.
+        start, stop: messages with recording times from ``start`` to before ``stop`` (nanoseconds) are copied.
+        with_input: also write the low-resolution input depth (for simulated input).
 
     Attributes:
-        notes: topics that could not be copied.
+        notes: sentences on topics that could not be copied and clouds that could not be written.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class OutputBag:
         self._next: Raw | None = next(self._originals, None)
 
     def add(self, done: Upsampled) -> None:
-        """Copy what was recorded until the frame, then write what was made of it."""
+        """Copy the messages recorded up to this frame, then write its output."""
         frame = done.frame
         logged = frame.raw_color.logged
         self._copy_until(logged)
@@ -147,7 +147,7 @@ class OutputBag:
         self._write("/stdnet/points", logged, cloud)
 
     def close(self, *, complete: bool) -> None:
-        """Copy the rest (if the run was complete) and finish the file."""
+        """Copy the remaining messages (if the run was complete) and finish the file."""
         if complete:
             self._copy_until(None)
         self._writer.close()

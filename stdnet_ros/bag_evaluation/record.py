@@ -1,4 +1,4 @@
-"""Records what the node publishes during a replay: depth into a bag, arrivals and diagnostics. A process."""
+"""Recorder process of the live run: writes the node's depth to a bag, and arrival times and diagnostics to a log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _QUIET_AT_MOST = 60.0
 
 
 class Recorder(Node):
-    """Writes each depth image as it comes."""
+    """Writes each depth image to the bag as it arrives."""
 
     def __init__(self, namespace: str, writer: RawBagWriter) -> None:
         super().__init__("recorder", namespace=namespace)
@@ -36,7 +36,7 @@ class Recorder(Node):
 
     @property
     def connected(self) -> bool:
-        """Whether the node and this process know of each other, and the node of the player."""
+        """Whether the node and this process have discovered each other, and the node the player."""
         return publishers_of(self, self._inlet) > 0 and not self.node_watch.unconnected({"depth/image": 1})
 
     def _on_depth(self, data: bytes) -> None:
@@ -47,15 +47,17 @@ class Recorder(Node):
         self.arrivals.append((stamp, arrival))
         self._writer.write(DEPTH_TOPIC, stamp, data)
         if len(self.arrivals) == 1:
-            print("the first depth has come", flush=True)
+            print("the first depth image was received", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bag", type=Path, required=True, help="bag to write")
-    parser.add_argument("--played", type=Path, required=True, help="the player's log; it appears at the end")
-    parser.add_argument("--ready", type=Path, required=True, help="file to make when everything is connected")
-    parser.add_argument("--log", type=Path, required=True, help="file for arrivals and diagnostics")
+    parser.add_argument(
+        "--played", type=Path, required=True, help="log of the player; it exists when the replay has ended"
+    )
+    parser.add_argument("--ready", type=Path, required=True, help="file to create when everything is connected")
+    parser.add_argument("--log", type=Path, required=True, help="file for arrival times and diagnostics")
     parser.add_argument("--namespace", required=True)
     args = parser.parse_args()
     rclpy.init()
@@ -71,7 +73,7 @@ def main() -> None:
         ended = recorder.last = time.monotonic()
         while time.monotonic() - recorder.last < _QUIET and time.monotonic() - ended < _QUIET_AT_MOST:
             spin_for(recorder, 0.1)
-        # The node's next diagnostics count the last frame as well.
+        # Wait for the node's next diagnostics, which include the last frame.
         spin_for(recorder, 1.3)
         log = {"arrivals": recorder.arrivals, "diagnostics": recorder.node_watch.values}
     finally:

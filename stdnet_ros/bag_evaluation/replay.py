@@ -1,7 +1,7 @@
-"""Replays a prepared bag over real topics at its own pace, with simulated time on /clock. A process of the live run.
+"""Player process of the live run: replays a prepared bag over real topics, with simulated time on /clock.
 
-Messages go out as the bytes that were recorded. The log says when each colour stamp was published, by the machine's
-monotonic clock, so that latency does not depend on simulated time."""
+Messages are published as the recorded bytes, at the recorded times. The log has the publication time of each colour
+stamp by the machine's monotonic clock, so that latency does not depend on simulated time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CLOCK_PERIOD = 0.01
 
 
 class Player(Node):
-    """Publishes raw messages and the clock."""
+    """Publishes serialised messages and the clock."""
 
     def __init__(self, bag: Bag, namespace: str) -> None:
         super().__init__("player", namespace=namespace)
@@ -35,23 +35,23 @@ class Player(Node):
         self._now = 0
 
     def unheard(self) -> list[str]:
-        """Topics that nobody listens to yet."""
+        """Topics without a subscriber."""
         return [sender.topic_name for sender in self._senders.values() if self.count_subscribers(sender.topic_name) < 1]
 
     def set_clock(self, now: int) -> None:
-        """Publish simulated time, which never runs backwards within a replay."""
+        """Publish the simulated time, which never goes back within a replay."""
         self._now = max(self._now, now)
         message = Clock()
         message.clock.sec, message.clock.nanosec = divmod(self._now, 10**9)
         self._clock_sender.publish(message)
 
     def publish(self, raw: Raw) -> None:
-        """Send the recorded bytes."""
+        """Publish the recorded bytes."""
         self._senders[raw.topic].publish(bytes(raw.data))
 
 
 def play(player: Player, bag: Bag, rate: float, color_topic: str, stop: Path) -> dict:
-    """Publish all messages when they are due, or until there is a file ``stop``; returns the log."""
+    """Publish all messages when they are due, until the end or until the file ``stop`` exists; returns the log."""
     published: dict[int, int] = {}
     late = []
     begin = time.monotonic()
@@ -78,13 +78,13 @@ def play(player: Player, bag: Bag, rate: float, color_topic: str, stop: Path) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bag", type=Path, required=True)
-    parser.add_argument("--log", type=Path, required=True, help="file that appears at the end")
-    parser.add_argument("--ready", type=Path, required=True, help="file that the recorder makes when it listens")
-    parser.add_argument("--stop", type=Path, required=True, help="file that ends the replay early")
-    parser.add_argument("--color-topic", required=True, help="its stamps go into the log")
+    parser.add_argument("--log", type=Path, required=True, help="log, written at the end of the replay")
+    parser.add_argument("--ready", type=Path, required=True, help="file that the recorder creates when it is connected")
+    parser.add_argument("--stop", type=Path, required=True, help="file that ends the replay early if it exists")
+    parser.add_argument("--color-topic", required=True, help="topic whose stamps are logged")
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--rate", type=float, default=1.0)
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for listeners")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for subscribers")
     args = parser.parse_args()
     rclpy.init()
     with Bag(args.bag) as bag:
@@ -94,14 +94,14 @@ def main() -> None:
             while (player.unheard() or not args.ready.exists()) and not args.stop.exists():
                 if time.monotonic() > deadline:
                     missing = ", ".join(player.unheard()) or "the recorder's topics"
-                    raise StdnetError(f"nobody listens on {missing} after {args.timeout:.0f} s; see node.log")
+                    raise StdnetError(f"no subscriber on {missing} after {args.timeout:.0f} s; see node.log")
                 player.set_clock(bag.start)
                 spin_for(player, 0.05)
             log = play(player, bag, args.rate, args.color_topic, args.stop)
             temporary = args.log.with_suffix(".part")
             temporary.write_text(json.dumps(log))
             temporary.rename(args.log)
-            # Time goes on, so that the node can finish what it has.
+            # Simulated time continues, so that the node can finish the frames that it has.
             while True:
                 log["end"] += round(_CLOCK_PERIOD * args.rate * 1e9)
                 player.set_clock(log["end"])

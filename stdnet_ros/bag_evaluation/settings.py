@@ -1,4 +1,4 @@
-"""The node's parameters for an offline run: the same file, the same checks, the same defaults as the live node."""
+"""The node's parameters for an offline run, with the file format, checks and defaults of the live node."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _NODE_KEYS = ("/**", "**", "/**/stdnet", "stdnet", "/stdnet")
 
 
 def read_params_file(path: Path) -> dict[str, Any]:
-    """Parameters of a ROS parameter file, nested names joined with dots, as the node named ``stdnet`` would get them.
+    """Read a ROS parameter file as a node named ``stdnet`` would; nested names are joined with dots.
 
     Raises:
-        ConfigError: no such file, no YAML, or no ``ros__parameters`` for the node in it.
+        ConfigError: the file does not exist, is not YAML, or has no ``ros__parameters`` for the node.
     """
     yaml = require("yaml", extra="ros")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: no readable YAML file ({str(error).splitlines()[0]})") from error
+        raise ConfigError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]})") from error
     if not isinstance(content, Mapping):
         raise ConfigError(
             f"{path}: expected node names with ros__parameters below them, found {type(content).__name__}"
@@ -42,11 +42,11 @@ def read_params_file(path: Path) -> dict[str, Any]:
 
 
 def make_settings(params_file: Path | None, changes: Mapping[str, Any]) -> tuple[SimpleNamespace, dict[str, Any]]:
-    """Checked settings as the node's parts take them, and the values that differ from the defaults.
+    """The checked settings for the node's code, and the values that were given explicitly.
 
     Args:
         params_file: ROS parameter file, or None.
-        changes: parameters that override it; None values are left out.
+        changes: parameters that override the file; None values are ignored.
 
     Raises:
         ConfigError: a parameter is unknown or refused.

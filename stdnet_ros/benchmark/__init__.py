@@ -1,1 +1,1 @@
-"""Measures the node as users meet it: real processes on real ROS 2 transport (``python -m stdnet_ros.benchmark``)."""
+"""Measures the node in real processes over real ROS 2 transport (``python -m stdnet_ros.benchmark``)."""

@@ -1,8 +1,8 @@
-"""Measures the node over real ROS 2 transport: what it costs by itself, and that it keeps up when it is overloaded.
+"""Measures the node over real ROS 2 transport: its own overhead, and the age of its output under overload.
 
-Overhead: the node with an upsampler that does nothing, at 640x480 and 30 Hz, against the smallest rclpy relay with the
-same traffic (the baseline), without and with a coloured cloud. Overload: the real method with twice as many frames as
-it can take; what is published must stay young. Writes benchmark.json and PNG plots; see docs/node_benchmarks.md."""
+Overhead: the node with an upsampler that does nothing, at 640x480 and 30 Hz, without and with a coloured cloud. The
+baseline is a minimal rclpy relay with the same traffic. Overload: the real method with twice as many frames as it can
+process; the age of the output must stay low. Writes benchmark.json and PNG plots; see docs/node_benchmarks.md."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ TARGETS_MS = {"overhead p50": 3.0, "overhead p99": 10.0, "overhead with points p
 _CALIBRATION_HZ = 30.0
 _CALIBRATION_SECONDS = 10.0
 _GROWTH = 0.25
-"""Share of an inference time by which the age may differ between the first and the last fifth of the run."""
+"""Most that the age may grow from the first to the last fifth of the run, as a share of an inference time."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     cli = argparse.ArgumentParser(prog="python -m stdnet_ros.benchmark", description=__doc__)
-    cli.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES))
+    cli.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES), help="what to measure (default both)")
     cli.add_argument("--output", type=Path, default=Path("benchmark_output"), help="folder for the results")
-    cli.add_argument("--seconds", type=float, default=60.0, help="length of each overhead measurement (default 60)")
-    cli.add_argument("--minutes", type=float, default=5.0, help="length of the overload (default 5)")
-    cli.add_argument("--rate", type=float, default=30.0, help="Hz of the overhead measurement (default 30)")
-    cli.add_argument("--width", type=int, default=640)
-    cli.add_argument("--height", type=int, default=480)
-    cli.add_argument("--scale", type=int, default=8, help="of the overload: colour height / depth height (default 8)")
-    cli.add_argument("--method", default="auto", help="of the overload (default auto)")
-    cli.add_argument("--model", default="auto", help="of the overload: the checkpoint (default auto)")
+    cli.add_argument("--seconds", type=float, default=60.0, help="overhead: length of each measurement (default 60)")
+    cli.add_argument("--minutes", type=float, default=5.0, help="overload: length of the measurement (default 5)")
+    cli.add_argument("--rate", type=float, default=30.0, help="overhead: frames per second (default 30)")
+    cli.add_argument("--width", type=int, default=640, help="width of the colour image (default 640)")
+    cli.add_argument("--height", type=int, default=480, help="height of the colour image (default 480)")
+    cli.add_argument("--scale", type=int, default=8, help="overload: colour height / depth height (default 8)")
+    cli.add_argument("--method", default="auto", help="overload: the node's parameter method (default auto)")
+    cli.add_argument("--model", default="auto", help="overload: the node's parameter model (default auto)")
     return cli
 
 
 def overhead(args: argparse.Namespace, logs: Path) -> dict:
-    """The baseline, the node without a network, and that with a cloud."""
+    """Measure the baseline, the node with an upsampler that does nothing, and the same node with a cloud."""
     common = {"rate": args.rate, "seconds": args.seconds, "size": (args.width, args.height)}
     common["warm_up"] = min(2.0, args.seconds / 4)
     bare = "stdnet_ros.benchmark.bare_node"
@@ -63,12 +63,15 @@ def overhead(args: argparse.Namespace, logs: Path) -> dict:
             p: result["latency_ms"]["depth"][p] / relay["latency_ms"]["depth"][p] for p in ("p50", "p99")
         }
         ratio = result["ratio_to_relay"]
-        print(f"{result['name']:17} stamp to receive over the relay's: p50 {ratio['p50']:.2f}  p99 {ratio['p99']:.2f}")
+        print(
+            f"{result['name']:17} stamp to receive, relative to the relay: p50 {ratio['p50']:.2f}  "
+            f"p99 {ratio['p99']:.2f}"
+        )
     return {"relay": relay, "node": node, "points": points, "targets": _overhead_targets(node, points)}
 
 
 def _overhead_targets(node: dict, points: dict) -> dict[str, dict]:
-    """Judged is the time in the node (see docs/node_benchmarks.md), an upsampler that does nothing included."""
+    """Targets for the time in the node, including the upsampler that does nothing (see docs/node_benchmarks.md)."""
     for result in (node, points):
         if not result["in_node_ms"]:
             raise StdnetError(f"the {result['name']} published nothing; see its log")
@@ -83,7 +86,7 @@ def _overhead_targets(node: dict, points: dict) -> dict[str, dict]:
 
 
 def overload(args: argparse.Namespace, logs: Path) -> dict:
-    """Measure how long inference takes while frames keep coming, then send twice as fast as that."""
+    """Measure how long inference takes under load, then send frames at twice the rate that it can process."""
     common = {"size": (args.width, args.height), "scale": args.scale, "module": "stdnet_ros.node"}
     common["parameters"] = {"method": args.method, "model": args.model}
     before = run(Case("calibration", rate=_CALIBRATION_HZ, seconds=_CALIBRATION_SECONDS, **common), logs)
@@ -170,7 +173,7 @@ def main() -> int:
 def _plain(value: object) -> object:
     if isinstance(value, np.ndarray):
         return np.round(value, 3).tolist()
-    raise TypeError(f"{type(value).__name__} has no place in a report")
+    raise TypeError(f"{type(value).__name__} cannot be written to a report")
 
 
 if __name__ == "__main__":

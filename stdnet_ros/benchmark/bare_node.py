@@ -1,7 +1,7 @@
-"""The real node with an upsampler that does nothing: what is left is what the node itself costs.
+"""The real node with an upsampler that does nothing, to measure the overhead of the node itself.
 
-It takes depth of the colour image's size and returns it as it is, so that receiving, pairing, converting and publishing
-are all that happens."""
+The upsampler returns depth of the colour image's size unchanged, so the node only receives, pairs, converts and
+publishes."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class PassThrough:
         self._confidence = np.ones((1, 1), np.float32)
 
     def step(self, rgb: np.ndarray, depth: np.ndarray, stamp: Any = None) -> UpsampledDepth:
-        """Depth of the colour image's size comes back."""
+        """Return ``depth``, which must have the size of the colour image."""
         if self._confidence.shape != depth.shape:
             self._confidence = np.ones(depth.shape, np.float32)
         return UpsampledDepth(depth, self._confidence, stamp)
 
     def reset(self) -> None:
-        """There is no state."""
+        """Do nothing: there is no state."""
 
 
 if __name__ == "__main__":

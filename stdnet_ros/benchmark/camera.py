@@ -1,4 +1,4 @@
-"""The benchmark's camera: the same frame at a fixed rate, each with a stamp taken just before it is sent."""
+"""The benchmark's camera: publishes the same frame at a fixed rate, stamped just before it is published."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from stdnet_ros.demo.topics import INPUTS, NODE_NAME, NodeWatch, spin_for
 
 
 class Camera(Node):
-    """Publishes one scene again and again.
+    """Publishes one scene repeatedly.
 
     Args:
-        scene: what to send.
-        awaited: topics of others that need a listener first.
-        watch_node: whether the node itself must say that it is connected; the graph alone says that both sides exist,
-            and what is sent before they have found each other is lost.
+        scene: the frame to publish.
+        awaited: topics of other processes that must have a subscriber first.
+        watch_node: whether to wait until the node's diagnostics report that it is connected. The ROS graph shows only
+            that both sides exist; messages that are sent before they have discovered each other are lost.
     """
 
     def __init__(self, scene: Scene, awaited: list[str], watch_node: bool) -> None:
@@ -36,20 +36,20 @@ class Camera(Node):
         self._watch = NodeWatch(self) if watch_node else None
 
     def wait_for_listeners(self, optional: tuple[str, ...], timeout: float) -> None:
-        """Wait until everybody listens.
+        """Wait until all topics have subscribers, except the ``optional`` ones.
 
         Raises:
-            StdnetError: some topic has no listener after ``timeout`` seconds.
+            StdnetError: a topic has no subscriber after ``timeout`` seconds.
         """
         ours = [self.resolve_topic_name(topic) for topic in INPUTS if topic not in optional]
         deadline = time.monotonic() + timeout
         while missing := self._unconnected(ours + self._awaited):
             if time.monotonic() > deadline:
-                raise StdnetError(f"nobody is connected to {', '.join(missing)} after {timeout:.0f} s; see the logs")
+                raise StdnetError(f"{', '.join(missing)} not connected after {timeout:.0f} s; see the logs")
             spin_for(self, 0.05)
-        # The other side of each connection learns of it a moment later.
+        # The other side of each connection discovers it a moment later.
         spin_for(self, 1.5)
-        # Topics are not ordered among each other: the first image could overtake the first camera_info.
+        # Order is not kept between topics, so the first image could overtake the first camera_info.
         for topic in INPUTS:
             if topic.endswith("camera_info"):
                 self._senders[topic].publish(self._messages[topic])
@@ -60,7 +60,7 @@ class Camera(Node):
         return missing or ([] if self._watch is None else self._watch.unconnected(self._outputs))
 
     def send(self) -> int:
-        """Send one frame; returns its stamp in nanoseconds."""
+        """Publish one frame; returns its stamp in nanoseconds."""
         stamp = self.get_clock().now()
         message = stamp.to_msg()
         for topic, sent in self._messages.items():
@@ -70,7 +70,7 @@ class Camera(Node):
 
 
 def run(camera: Camera, rate: float, seconds: float) -> dict:
-    """Send at ``rate`` Hz for ``seconds``; returns stamps and how late each frame was sent (seconds)."""
+    """Publish at ``rate`` Hz for ``seconds``; returns the stamps, and how late each frame was sent (in seconds)."""
     stamps, late = [], []
     start = time.monotonic()
     for index in range(max(1, round(rate * seconds))):
@@ -88,12 +88,17 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--scale", type=int, default=1, help="colour height / depth height")
-    parser.add_argument("--await", dest="awaited", nargs="*", default=[], help="topics that need a listener first")
-    parser.add_argument("--optional", nargs="*", default=[], help="own topics that need none")
-    parser.add_argument("--watch-node", type=int, default=0, help="1: wait for the node to say that it is connected")
-    parser.add_argument("--timeout", type=float, default=90.0, help="seconds to wait for listeners")
     parser.add_argument(
-        "--log", type=Path, required=True, help="file for the stamps, there at the end; .begun at the start"
+        "--await", dest="awaited", nargs="*", default=[], help="topics of others that must have a subscriber"
+    )
+    parser.add_argument("--optional", nargs="*", default=[], help="own topics that need no subscriber")
+    parser.add_argument("--watch-node", type=int, default=0, help="1: wait until the node reports that it is connected")
+    parser.add_argument("--timeout", type=float, default=90.0, help="seconds to wait for subscribers")
+    parser.add_argument(
+        "--log",
+        type=Path,
+        required=True,
+        help="file for the stamps, written at the end; a file ending in .begun is created at the start",
     )
     args = parser.parse_args()
     keep_freed_memory()
@@ -106,7 +111,7 @@ def main() -> None:
         temporary = args.log.with_suffix(".part")
         temporary.write_text(json.dumps(log))
         temporary.rename(args.log)
-        # What is on its way still needs this process's memory.
+        # Messages that are still being delivered lie in this process's shared memory.
         spin_for(camera, 1.0)
     finally:
         camera.destroy_node()

@@ -1,4 +1,4 @@
-"""The soak's camera: a steady stream with random faults, each noted with its time as one line of JSON."""
+"""The camera of the soak test: a steady stream with random faults, each logged with its time as a line of JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stdnet_ros.benchmark.topics import NAMESPACE, Scene, message_type, qos
 from stdnet_ros.demo.topics import INPUTS, spin_for
 
 HOUR = 3_600_000_000_000
-"""Clock jumps are whole hours, so that a latency can still be told: it is the rest."""
+"""Clock jumps are whole hours, so that a latency can still be measured: as the remainder."""
 
 Messages = dict[str, Any]
 
@@ -74,11 +74,11 @@ MESSAGE_FAULTS: dict[str, Callable[[Messages, random.Random], None]] = {
 }
 STREAM_FAULTS = ("clock jump", "same stamp again", "stamp of the past", "other size", "pause", "publisher restart")
 STREAM_SHARE = 0.15
-"""Share of the faults that concern the stream; most of them interrupt it for a while."""
+"""Share of the faults that affect the stream rather than one message; most of them interrupt it for a while."""
 
 
 class FaultyCamera(Node):
-    """Sends frames of two scenes in turn and does one thing or the other wrong."""
+    """Publishes frames with random faults; one of the faults switches between two scenes of different sizes."""
 
     def __init__(self, scenes: list[Scene], share: float, seed: int) -> None:
         super().__init__("camera", namespace=NAMESPACE)
@@ -96,7 +96,7 @@ class FaultyCamera(Node):
         self._senders = {topic: self.create_publisher(message_type(topic), topic, qos()) for topic in INPUTS}
 
     def frame(self) -> str | None:
-        """Send the next frame; returns the fault it had."""
+        """Publish the next frame; returns the name of its fault, None without a fault."""
         messages = {topic: copy.copy(message) for topic, message in self._scenes[0].items()}
         fault = None
         stamp = time.time_ns() + self._offset
@@ -114,7 +114,7 @@ class FaultyCamera(Node):
         return fault
 
     def _stream_fault(self, fault: str, stamp: int) -> int:
-        """Do it; returns the stamp of the frame at hand."""
+        """Apply a fault to the stream; returns the stamp of the current frame."""
         if fault == "clock jump":
             offset = self._chance.choice([o for o in (-HOUR, 0, HOUR) if o != self._offset])
             stamp += offset - self._offset
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=8, help="colour height / depth height")
     parser.add_argument("--share", type=float, default=0.1, help="share of frames with a fault")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--log", type=Path, required=True, help="file for the faults, one line of JSON each")
+    parser.add_argument("--log", type=Path, required=True, help="file for the faults, one JSON line each")
     args = parser.parse_args()
     rclpy.init()
     scenes = [Scene(args.width, args.height, args.scale), Scene(args.width // 2, args.height // 2, args.scale)]

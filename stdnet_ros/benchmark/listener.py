@@ -1,4 +1,4 @@
-"""The benchmark's listener: notes when each of the node's messages arrives, and keeps its diagnostics."""
+"""The benchmark's listener: logs the arrival time of each message of the node, and the node's diagnostics."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from stdnet_ros.benchmark.topics import DEPTH_OUT, DIAGNOSTICS, INFO_OUT, NAMESP
 from stdnet_ros.demo.topics import NODE_NAME, spin_for, stamp_nanoseconds
 
 _QUIET = 1.5
-"""Seconds without a message, after the camera's end, after which nothing more is expected."""
+"""Once the camera has ended, the listener stops after this many seconds without a message."""
 
 
 class Listener(Node):
-    """Notes (stamp, time of arrival) in nanoseconds for each output, and every diagnostic status of the node."""
+    """Keeps (stamp, arrival time) in nanoseconds for each output, and every diagnostic status of the node."""
 
     def __init__(self, points: bool) -> None:
         super().__init__("listener", namespace=NAMESPACE)
@@ -54,9 +54,11 @@ class Listener(Node):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=0, help="1: subscribe to the cloud as well")
-    parser.add_argument("--until", type=Path, required=True, help="the camera's log; it appears at its end")
-    parser.add_argument("--timeout", type=float, required=True, help="seconds to wait for the camera's end")
-    parser.add_argument("--log", type=Path, required=True, help="file for what arrived")
+    parser.add_argument(
+        "--until", type=Path, required=True, help="log of the camera; it exists when the camera has ended"
+    )
+    parser.add_argument("--timeout", type=float, required=True, help="seconds to wait for the camera to end")
+    parser.add_argument("--log", type=Path, required=True, help="file for arrival times and diagnostics")
     args = parser.parse_args()
     keep_freed_memory()
     rclpy.init()
@@ -70,7 +72,7 @@ def main() -> None:
         ended = time.monotonic()
         while time.monotonic() - max(ended, listener.last_message) < _QUIET:
             spin_for(listener, 0.2)
-        # The node's next diagnostics count the last frame as well.
+        # Wait for the node's next diagnostics, which include the last frame.
         spin_for(listener, 1.3)
         args.log.write_text(json.dumps({"arrivals": listener.arrivals, "diagnostics": listener.diagnostics}))
     finally:

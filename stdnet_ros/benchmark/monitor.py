@@ -1,4 +1,4 @@
-"""The soak's other side: a listener that comes and goes, changes parameters and calls services, and keeps notes."""
+"""The soak test's monitor: it subscribes and unsubscribes, changes parameters, calls services, and logs the results."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ _ACTION_SECONDS = 1.0
 
 
 class Monitor(Node):
-    """Call :meth:`act` often while spinning.
+    """Performs random actions on the node; call :meth:`act` often while spinning.
 
     Args:
-        seed: decides what is done when.
-        namespace: that of the node.
-        **arguments: of ``rclpy.node.Node``.
+        seed: for the choice and the time of the actions.
+        namespace: namespace of the node.
+        **arguments: passed to ``rclpy.node.Node``.
 
     Attributes:
-        latencies: (monotonic time, ms) of each depth image heard.
-        diagnostics: the node's newest status; ``reports`` counts them.
-        stamps: of the depth images heard.
-        counts: actions done, ``calls`` made and ``answers`` that came.
-        surprises: valid changes that were refused and invalid ones that were taken.
+        latencies: (monotonic time in seconds, latency in ms) of each depth image received.
+        diagnostics: the node's newest status; ``reports`` is the number received.
+        stamps: of the depth images received.
+        counts: number of actions by name, of service ``calls`` and of ``answers``.
+        surprises: valid changes that were refused, and invalid changes that were accepted.
     """
 
     def __init__(self, seed: int, namespace: str = NAMESPACE, **arguments: Any) -> None:
@@ -82,7 +82,7 @@ class Monitor(Node):
         return all(client.service_is_ready() for client in (self._set, self._enable, self._reset))
 
     def listen(self, kind: str) -> None:
-        """Subscribe to ``depth`` or ``points``, if not yet."""
+        """Subscribe to ``depth`` or ``points``, if not yet subscribed."""
         if kind not in self._inlets:
             message, topic, callback = self._kinds[kind]
             self._inlets[kind] = self.create_subscription(message, topic, callback, qos())
@@ -93,7 +93,7 @@ class Monitor(Node):
             self.destroy_subscription(self._inlets.pop(kind))
 
     def act(self) -> None:
-        """Do something, if it is time."""
+        """Perform the next action, if it is due."""
         now = time.monotonic()
         for kind in [kind for kind, due in self._back.items() if now > due]:
             del self._back[kind]
@@ -127,7 +127,7 @@ class Monitor(Node):
             self._back["enabled"] = now + self._chance.uniform(0.2, 1.0)
 
     def finish(self) -> None:
-        """Undo what was done, so that a good stream must come through."""
+        """Undo all changes, so that a faultless stream must be processed."""
         self._back.clear()
         self.leave("points")
         self.listen("depth")
@@ -136,7 +136,7 @@ class Monitor(Node):
         self._call(self._enable, SetBool.Request(data=True))
 
     def reset(self) -> None:
-        """Call the node's reset service, which lets go of all that waits."""
+        """Call the node's reset service, which drops all waiting messages."""
         self._call(self._reset, Trigger.Request())
 
     def _change(self, name: str, value: Any, expected: bool) -> None:
@@ -147,7 +147,7 @@ class Monitor(Node):
         def check(done) -> None:
             result = done.result().results[0]
             if result.successful is not expected:
-                self.surprises.append(f"{name} = {value!r}: {result.reason or 'was taken'}")
+                self.surprises.append(f"{name} = {value!r}: {result.reason or 'was accepted'}")
 
         future.add_done_callback(check)
 

@@ -1,4 +1,4 @@
-"""The benchmark's and the soak's pictures."""
+"""Plots of the benchmark and of the soak test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _figure(rows: int, columns: int, width: float, height: float):
 
 
 def overhead(results: dict, path: Path) -> None:
-    """Distribution of stamp to receive for the baseline and the node."""
+    """Distribution of the latency from stamp to reception, for the baseline and the node."""
     figure, axes = _figure(1, 1, 7, 4)
     axis = axes[0, 0]
     for name, label in (("relay", "bare rclpy relay"), ("node", "node"), ("points", "node, cloud subscribed too")):
@@ -31,7 +31,7 @@ def overhead(results: dict, path: Path) -> None:
 
 
 def overload(results: dict, path: Path) -> None:
-    """Age of what is published over time, with the limit of two inference times."""
+    """Age of the output over time, with the limit of two inference times."""
     result = results["overload"]
     figure, axes = _figure(1, 1, 8, 4)
     axis = axes[0, 0]
@@ -40,7 +40,7 @@ def overload(results: dict, path: Path) -> None:
     axis.axhline(inference, color="grey", linestyle=":", label="inference (p50)")
     axis.axhline(2 * inference, color="tab:red", linestyle="--", label="limit: two inferences")
     axis.set(xlabel="seconds", ylabel="ms", ylim=(0, None))
-    axis.set_title(f"{result['rate_hz']:.1f} Hz in, twice what inference can do", fontsize=10)
+    axis.set_title(f"{result['rate_hz']:.1f} Hz in, twice the rate of inference", fontsize=10)
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
     figure.savefig(path, dpi=110)
@@ -53,7 +53,7 @@ def soak(
     warm_up: float,
     path: Path,
 ) -> None:
-    """Memory (seconds, MB own, MB with shared) and latency (seconds, ms) over time, with the camera's kills marked."""
+    """Memory (seconds, own MB, MB with shared memory) and latency (seconds, ms) over time; lines mark camera kills."""
     figure, axes = _figure(2, 1, 9, 6)
     seconds, own, resident = np.array(memory, float).reshape(-1, 3).T
     axes[0, 0].plot(seconds / 60, resident, label="resident")

@@ -1,4 +1,4 @@
-"""The baseline: the smallest rclpy process with the node's traffic. It hears colour and depth and sends depth on."""
+"""The baseline: a minimal rclpy process with the node's traffic. It receives colour and depth and republishes depth."""
 
 from __future__ import annotations
 

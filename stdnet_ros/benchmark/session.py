@@ -1,4 +1,4 @@
-"""One measurement: camera, node (or baseline) and listener as processes of their own, and what they noted."""
+"""One measurement: runs camera, node (or baseline) and listener as separate processes, and evaluates their logs."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _START_TIMEOUT = 120.0
 
 @dataclass(frozen=True)
 class Case:
-    """What is run.
+    """What to run.
 
     Attributes:
-        name: heads its line in the table.
-        module: the process in the middle.
-        rate: frames per second that the camera sends.
-        seconds: how long it does.
+        name: of its line in the table.
+        module: Python module of the process under test.
+        rate: frames per second of the camera.
+        seconds: how long the camera sends.
         size: (width, height) of the colour image.
         scale: colour height / depth height.
-        points: whether the listener subscribes to the cloud too.
-        parameters: of the node.
-        warm_up: seconds at the start that count for losses, not for latencies.
+        points: whether the listener also subscribes to the cloud.
+        parameters: parameters of the node.
+        warm_up: seconds at the start that are counted for losses but not for latencies.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Case:
 
     @property
     def baseline(self) -> bool:
-        """Whether the relay is in the middle, which sends nothing but depth images."""
+        """Whether the relay is tested, which publishes only depth images."""
         return self.module.endswith(".relay")
 
 
@@ -60,7 +60,7 @@ def node_arguments(parameters: Mapping[str, object], namespace: str = NAMESPACE)
 
 
 def environment(log_folder: Path) -> dict[str, str]:
-    """Environment of the benchmark's processes: alone on this machine, with the shipped Fast DDS profile."""
+    """Environment of the benchmark's processes: separate from other ROS processes, with the shipped profile."""
     variables = ros_environment(config_file("fastdds.xml"), log_folder)
     roots = [str(Path(__file__).parents[2]), variables.get("PYTHONPATH")]
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, roots))
@@ -68,7 +68,7 @@ def environment(log_folder: Path) -> dict[str, str]:
 
 
 def run(case: Case, logs: Path) -> dict:
-    """Run a case; returns its figures (milliseconds) and, under ``series``, (seconds, latency) of each depth image.
+    """Run a case; returns its figures, and as ``series`` the (seconds, latency in ms) of each depth image.
 
     Raises:
         StdnetError: a process failed.
@@ -147,7 +147,7 @@ def evaluate(case: Case, sent: dict, received: dict, cpu_seconds: float) -> dict
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used; not a number where /proc does not say it."""
+    """CPU time of a process in seconds; NaN if /proc does not provide it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -156,7 +156,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def machine() -> dict[str, object]:
-    """What the figures were measured on."""
+    """The machine that the figures were measured on."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

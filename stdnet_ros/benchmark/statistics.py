@@ -1,4 +1,4 @@
-"""From what camera, node and listener noted to figures. Times in nanoseconds come in, milliseconds go out."""
+"""Computes figures from the logs of camera, node and listener: nanoseconds in, milliseconds out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PERCENTILES = (50, 95, 99)
 
 
 def summary(milliseconds: Sequence[float]) -> dict[str, float] | None:
-    """``p50``, ``p95``, ``p99``, ``max`` and ``count``; None of nothing."""
+    """``p50``, ``p95``, ``p99``, ``max`` and ``count``; None without values."""
     if not len(milliseconds):
         return None
     values = np.asarray(milliseconds, np.float64)
@@ -22,7 +22,7 @@ def summary(milliseconds: Sequence[float]) -> dict[str, float] | None:
 
 
 def latencies(arrivals: Sequence[tuple[int, int]], begin: int) -> np.ndarray:
-    """(N, 2) seconds after ``begin`` and latency in ms of the arrivals whose stamp is not before ``begin``."""
+    """(N, 2): seconds after ``begin`` and latency in ms, for the arrivals whose stamp is not before ``begin``."""
     pairs = np.asarray([pair for pair in arrivals if pair[0] >= begin], np.int64).reshape(-1, 2)
     return np.stack([(pairs[:, 0] - begin) / 1e9, (pairs[:, 1] - pairs[:, 0]) / 1e6], -1)
 
@@ -38,7 +38,7 @@ def counters(diagnostics: Mapping[str, str]) -> dict[str, dict[str, int]]:
 
 
 def durations(diagnostics: Mapping[str, str], kind: str) -> dict[str, float] | None:
-    """Percentiles in ms of ``latency <kind>`` in one diagnostic status; None if it has none."""
+    """Percentiles in ms of ``latency <kind>`` in one diagnostic status; None if there are none."""
     found = {}
     for percent in PERCENTILES:
         value = diagnostics.get(f"latency {kind} p{percent} [ms]")
@@ -48,7 +48,7 @@ def durations(diagnostics: Mapping[str, str], kind: str) -> dict[str, float] | N
 
 
 def growth(seconds: np.ndarray, values: np.ndarray) -> float:
-    """Median of the last fifth minus median of the first fifth of the time."""
+    """Median of ``values`` in the last fifth of the time minus that in the first fifth."""
     if len(seconds) < 2:
         return 0.0
     begin, end = seconds[0], seconds[-1]
@@ -57,9 +57,9 @@ def growth(seconds: np.ndarray, values: np.ndarray) -> float:
 
 
 def slope(seconds: np.ndarray, values: np.ndarray, points: int = 400) -> float:
-    """Change a second, as the median of the slopes between all pairs of samples (Theil and Sen): outliers do not count.
+    """Change per second: the median slope between all pairs of samples (Theil-Sen estimator), robust to outliers.
 
-    More than ``points`` samples are thinned out.
+    Uses at most ``points`` samples, spread evenly.
     """
     if len(seconds) < 2:
         return 0.0
@@ -71,10 +71,10 @@ def slope(seconds: np.ndarray, values: np.ndarray, points: int = 400) -> float:
 
 
 def unbalanced(totals: Mapping[str, int], drops: Mapping[str, int]) -> list[str]:
-    """Which of the node's counters do not add up, once nothing waits in it any more; empty if all do.
+    """Which of the node's counters do not add up when no message is waiting any more; empty if all do.
 
-    Every message of an input ends in a pair or in a drop of that input, every pair in a published frame or another
-    drop.
+    Every message of an input ends up in a pair or in a drop of that input, every pair in a published frame or in
+    another drop.
     """
     problems = []
     for name in ("color", "depth"):
@@ -88,5 +88,5 @@ def unbalanced(totals: Mapping[str, int], drops: Mapping[str, int]) -> list[str]
 
 
 def is_input_drop(cause: str, stream: str) -> bool:
-    """Whether ``cause`` counts single messages of ``stream`` (and not pairs)."""
+    """Whether ``cause`` counts single messages of ``stream`` rather than pairs."""
     return cause.startswith(f"{stream}_")

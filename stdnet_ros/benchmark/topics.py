@@ -1,4 +1,4 @@
-"""What the processes of the benchmark agree on, and the messages its camera sends."""
+"""Names and quality of service shared by the benchmark's processes, and the messages of its camera."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ DEPTH_OUT, INFO_OUT, POINTS_OUT = (f"{NODE_NAME}/{name}" for name in ("depth/ima
 
 
 def qos(depth: int = 10) -> QoSProfile:
-    """Reliable, as camera drivers and viewers are by default."""
+    """Reliable, which is the default of camera drivers and viewers."""
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def message_type(topic: str) -> type:
-    """Type of one of the camera's topics."""
+    """Message type of one of the camera's topics."""
     return CameraInfo if topic.endswith("camera_info") else Image
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A textured wall that leans away from the camera: ``width`` x ``height`` colour, depth ``scale`` times smaller."""
+    """A textured wall, tilted away from the camera: ``width`` x ``height`` colour, depth ``scale`` times smaller."""
 
     width: int
     height: int
     scale: int
 
     def messages(self, seed: int = 0) -> dict[str, Image | CameraInfo]:
-        """One message for each topic of the camera in the order of sending, with empty headers."""
+        """One message for each topic of the camera, in the order of sending, without stamps."""
         generator = np.random.default_rng(seed)
         coarse = generator.integers(0, 255, (self.height // 8 + 1, self.width // 8 + 1, 3), np.uint8)
         color = coarse.repeat(8, 0).repeat(8, 1)[: self.height, : self.width]

@@ -1,4 +1,4 @@
-"""The main job end to end: a camera, the node and a judge, three processes on real ROS 2 topics.
+"""The demo: a camera, the node and a receiver, as three processes over real ROS 2 topics.
 
-``python -m stdnet_ros.demo`` prepares an RGB-D stream, starts the three, and leaves pictures and numbers in a
-folder. Ground truth never travels over a topic: it lies on disk, keyed by the stamps of the frames."""
+``python -m stdnet_ros.demo`` prepares an RGB-D stream, runs the three processes, and writes pictures and figures to a
+folder. Ground truth is not sent over a topic: the receiver reads it from disk and matches it by the frames' stamps."""

@@ -1,4 +1,4 @@
-"""``python -m stdnet_ros.demo``: prepare a stream, run camera, node and judge on ROS 2 topics, say how it went."""
+"""Runs a camera, the node and a receiver as processes over ROS 2 topics, and writes pictures and figures."""
 
 from __future__ import annotations
 
@@ -31,19 +31,23 @@ def parser() -> argparse.ArgumentParser:
     cli = argparse.ArgumentParser(prog="python -m stdnet_ros.demo", description=__doc__)
     cli.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for the results")
     cli.add_argument(
-        "--input", default="", help="RGB-D folder (own layout or TUM's) or ROS 2 bag; a synthetic scene without it"
+        "--input", default="", help="RGB-D folder (own layout or TUM's) or ROS 2 bag (default: a synthetic scene)"
     )
     cli.add_argument("--scale", type=int, default=8, help="colour height / depth height (default 8)")
-    cli.add_argument("--frames", type=int, default=_DEFAULT_FRAMES, help=f"at most so many (default {_DEFAULT_FRAMES})")
-    cli.add_argument("--rate", type=_rate, default=None, help="frames per second, or auto: as fast as the node answers")
-    cli.add_argument("--checkpoint", default="", help="name or file of the network's weights")
-    cli.add_argument("--method", default="auto", help="the node's parameter of this name (default: %(default)s)")
-    cli.add_argument("--latency", type=int, default=0, help="frames that the node waits for before it answers")
+    cli.add_argument(
+        "--frames", type=int, default=_DEFAULT_FRAMES, help=f"most frames to send (default {_DEFAULT_FRAMES})"
+    )
+    cli.add_argument(
+        "--rate", type=_rate, default=None, help="frames per second, or auto (default): as fast as the node answers"
+    )
+    cli.add_argument("--checkpoint", default="", help="the node's parameter model: name or file of a checkpoint")
+    cli.add_argument("--method", default="auto", help="the node's parameter method (default: %(default)s)")
+    cli.add_argument("--latency", type=int, default=0, help="the node's parameter latency_frames (default 0)")
     cli.add_argument(
         "--time-limit",
         type=float,
         default=75.0,
-        help="seconds of streaming, after which the rest is left out (default 75)",
+        help="stop sending frames after this many seconds (default 75)",
     )
     return cli
 
@@ -68,13 +72,13 @@ def main() -> None:
 def run_demo(arguments: list[str] | None = None) -> None:
     """Run the command line; ``arguments`` default to those of the process."""
     args = parser().parse_args(arguments)
-    # Terminated, it tidies up as on Ctrl-C; which a shell's background job would ignore by inheritance.
+    # SIGTERM cleans up as Ctrl-C does. SIGINT is set too, since a background job of a shell inherits it as ignored.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     for module in ("PIL", "imageio_ffmpeg"):
         require(module, extra="report")
     require("rclpy", extra="ros")
-    # Rendering is short, and threads that spin while they wait make a busy machine many times slower.
+    # Rendering is short, and spinning threads would make a busy machine many times slower.
     torch.set_num_threads(1)
     started = time.monotonic()
     output = args.output.resolve()
@@ -94,12 +98,12 @@ def run_demo(arguments: list[str] | None = None) -> None:
     metrics = json.loads((output / "metrics.json").read_text())
     print(summary(metrics))
     print(f"\nLook at {output}: frame_*.png, preview.mp4 (or .gif), cloud.png, cloud.ply, metrics.json")
-    print("In the pictures black is no depth; coverage is the share of the true depth's pixels that have some.")
+    print("In the pictures, black is no depth; coverage is the share of the ground truth's pixels that have a depth.")
     print(f"done in {time.monotonic() - started:.0f} s")
 
 
 def _prepare_output(output: Path) -> None:
-    """Make the folder, without what an earlier demo left there."""
+    """Create the folder, and remove the results of an earlier demo from it."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         for pattern in ("frame_*.png", "preview.*", "cloud.*", "metrics.json", "*.log"):
@@ -168,7 +172,7 @@ def _node_arguments(args: argparse.Namespace) -> list[str]:
         "model": args.checkpoint,
         "latency_frames": args.latency,
         "autostart": True,
-        # Paced by answers, frames can be seconds apart on a slow machine though they follow one another in the scene.
+        # On a slow machine, frames can be seconds apart, although they are consecutive in the scene.
         "max_gap": 60.0,
         "max_age": 0.0,
     }
@@ -200,13 +204,13 @@ def summary(metrics: dict) -> str:
     ]
     if frames["not_sent_in_time"]:
         lines.append(
-            f"        {frames['not_sent_in_time']} more frames were left out, as this machine is slow (--time-limit)"
+            f"        {frames['not_sent_in_time']} more frames were not sent within the time limit (--time-limit)"
         )
     flat = (metrics["cloud"] or {}).get("flat_patch")
     if flat:
         lines.append(
-            f"wall:   a flat patch of the truth is flat to {1000 * flat['cloud_rms']:.0f} mm in the cloud, "
-            f"{1000 * abs(flat['offset']):.0f} mm and {flat['angle']:.1f} degrees off"
+            f"wall:   in the cloud, a flat patch of the ground truth is flat to {1000 * flat['cloud_rms']:.0f} mm, "
+            f"and off by {1000 * abs(flat['offset']):.0f} mm and {flat['angle']:.1f} degrees"
         )
     return "\n".join(lines)
 

@@ -1,8 +1,8 @@
 """The demo's camera: publishes colour, low-resolution depth and both camera_infos of a stored stream.
 
-It starts once everybody listens. Without a rate it sends the next frame when the node's answer to the last one has
-arrived (at most at the source's frame rate), so that a slow machine loses no frame; at a fixed rate it sends blindly,
-as a camera does, and what the node cannot keep up with is lost and counted."""
+It starts when all topics have subscribers. Without ``--rate``, it sends the next frame when the node has processed the
+last one (at most at the source's frame rate), so that no frame is lost on a slow machine. With a fixed rate, it sends
+without waiting, as a camera does; the frames that the node cannot process are lost and counted."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ class Camera(Node):
 
     @property
     def held(self) -> int:
-        """Frames that the node holds back until following ones come."""
+        """Number of frames that the node holds until following ones come."""
         return self.node_watch.number("window waiting")
 
     def wait_until_taken(self, stamps: list[int], latency_frames: int) -> bool:
-        """Wait until the node has worked on the last frame sent; False if that takes too long.
+        """Wait until the node has processed the last frame sent; False if that takes too long.
 
-        It has when it answers that frame, or the one ``latency_frames`` before; before its first answer, when it says
-        that it holds as many frames as were sent.
+        The node has processed it when the output of that frame arrives, or that of the frame ``latency_frames``
+        before it, or when its diagnostics report that it holds as many frames as were sent.
         """
         deadline = time.monotonic() + _ANSWER_TIMEOUT
         awaited = {stamps[-1], *stamps[-1 - latency_frames :][:1]} if len(stamps) > latency_frames else {stamps[-1]}
@@ -75,16 +75,16 @@ class Camera(Node):
         return False
 
     def missing_connections(self) -> list[str]:
-        """Topics that somebody does not listen to yet, in the node's view and in ours."""
+        """Topics that are not connected yet, as seen by this process and by the node."""
         ours = [sender.topic_name for sender in self._senders.values()]
         unheard = [topic for topic in ours if self.count_subscribers(topic) < 1]
         if publishers_of(self, self._inlet) < 1:
             unheard.append(self._inlet.topic_name)
-        # The receiver listens to all three, this process to camera_info.
+        # The receiver subscribes to all three, this process to camera_info.
         return unheard + self.node_watch.unconnected({"depth/image": 1, "depth/camera_info": 2, "points": 1})
 
     def publish(self, index: int) -> int:
-        """Send frame ``index`` stamped with the present time; returns that stamp in nanoseconds."""
+        """Publish frame ``index``, stamped with the current time; returns the stamp in nanoseconds."""
         stamp = self.get_clock().now()
         rgb, depth = self._stream.rgb[index], self._stream.depth_lr[index]
         header = Header(stamp=stamp.to_msg(), frame_id=FRAME_ID)
@@ -103,9 +103,9 @@ class Camera(Node):
 def publish_stream(
     camera: Camera, stream: Stream, *, rate: float | None, latency_frames: int, log: Path, time_limit: float
 ) -> None:
-    """Publish the frames and write ``log``: one JSON object with the stamps and how the frames were paced.
+    """Publish the frames and write ``log``: one JSON object with the stamps and the pacing of the frames.
 
-    After ``time_limit`` seconds no further frame is begun, so that a slow machine ends in time with fewer frames.
+    After ``time_limit`` seconds no further frame is sent, so that a slow machine finishes in time with fewer frames.
     """
     interval = 1.0 / (rate or stream.info.fps)
     stamps: list[int] = []
@@ -124,7 +124,7 @@ def publish_stream(
                     f"the node did not answer within {_ANSWER_TIMEOUT:.0f} s; see node.log (its diagnostics: {told})"
                 )
         if index == 0 and stamps[0] in camera.answered:
-            latency_frames = 0  # a method that gains nothing by waiting does not wait
+            latency_frames = 0  # the method does not wait for following frames
         spin_for(camera, max(0.0, due - time.monotonic()))
     content = {
         "stamps": stamps,
@@ -144,12 +144,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stream", type=Path, required=True, help="folder written by stdnet_ros.demo.stream")
     parser.add_argument("--log", type=Path, required=True, help="file for the stamps of the published frames")
-    parser.add_argument("--ready", type=Path, required=True, help="file that the receiver makes when it listens")
+    parser.add_argument("--ready", type=Path, required=True, help="file that the receiver creates when it is connected")
     parser.add_argument("--namespace", default="/demo")
-    parser.add_argument("--rate", type=float, default=None, help="frames per second; without it, as answers come")
-    parser.add_argument("--latency-frames", type=int, default=0, help="frames the node waits for before answering")
-    parser.add_argument("--time-limit", type=float, default=math.inf, help="seconds after which no frame is begun")
-    parser.add_argument("--timeout", type=float, default=90.0, help="seconds to wait for listeners")
+    parser.add_argument("--rate", type=float, default=None, help="frames per second (default: as the node answers)")
+    parser.add_argument("--latency-frames", type=int, default=0, help="the node's parameter of this name (default 0)")
+    parser.add_argument("--time-limit", type=float, default=math.inf, help="seconds after which no frame is sent")
+    parser.add_argument("--timeout", type=float, default=90.0, help="seconds to wait for subscribers")
     args = parser.parse_args()
     stream = open_stream(args.stream)
     rclpy.init()

@@ -1,7 +1,7 @@
-"""The demo's judge: receives what the node publishes, scores it against the truth and draws the pictures.
+"""The demo's receiver: receives the node's output, scores it against the ground truth and draws the pictures.
 
-Every depth image goes to disk with its stamp and the time of its arrival; the truth belonging to a stamp is looked up
-after the last frame, when the publisher's log is there."""
+It stores every depth image on disk, with its stamp and arrival time. The ground truth of each stamp is looked up after
+the last frame, when the publisher's log exists."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from stdnet_ros.demo.stream import open_stream
 from stdnet_ros.demo.topics import OUTPUTS, NodeWatch, publishers_of, spin_for, stamp_nanoseconds
 
 _QUIET = 4.0
-"""Seconds without a message after which nothing more is expected."""
+"""Once the publisher has ended, the receiver stops after this many seconds without a message."""
 
 
 class Receiver(Node):
-    """Keeps the depth images of the node in ``depth`` (a file), the newest cloud and diagnostics in memory."""
+    """Stores the node's depth images in ``depth`` (mapped from a file), and keeps the newest cloud and diagnostics."""
 
     def __init__(self, namespace: str, depth: np.ndarray) -> None:
         super().__init__("receiver", namespace=namespace)
@@ -44,7 +44,7 @@ class Receiver(Node):
 
     @property
     def connected(self) -> bool:
-        """Whether every topic has its publisher."""
+        """Whether every topic has a publisher."""
         return all(publishers_of(self, inlet) for inlet in self._inlets)
 
     def _on_depth(self, message: Image) -> None:
@@ -56,7 +56,7 @@ class Receiver(Node):
         depth = depth_of(message)
         index = len(got.stamps)
         if index >= len(got.depth):
-            raise StdnetError("the node published more frames than it was given")
+            raise StdnetError("the node published more frames than it received")
         if depth.shape != got.depth.shape[1:]:
             raise StdnetError(
                 f"the node published {depth.shape[1]}x{depth.shape[0]}, expected the colour size "
@@ -77,13 +77,14 @@ class Receiver(Node):
 
 
 def receive(receiver: Receiver, ready: Path, published: Path, timeout: float) -> dict:
-    """Say when everything is connected, then take messages until all that was published has arrived or nothing more
-    comes; returns the publisher's log."""
+    """Receive until the output of every published frame has arrived, or no message has come for some seconds.
+
+    Creates the file ``ready`` when everything is connected; returns the publisher's log from the file ``published``."""
     deadline = time.monotonic() + timeout
     while not receiver.connected:
         spin_for(receiver, 0.05)
     ready.touch()
-    print("all topics of the node are there", flush=True)
+    print("all topics of the node are connected", flush=True)
     log: dict | None = None
     while True:
         spin_for(receiver, 0.1)
@@ -97,7 +98,7 @@ def receive(receiver: Receiver, ready: Path, published: Path, timeout: float) ->
                 break
         elif time.monotonic() > deadline:
             raise StdnetError(f"the publisher did not finish within {timeout:.0f} s")
-    # The node's next diagnostics count the last frame as well.
+    # Wait for the node's next diagnostics, which include the last frame.
     spin_for(receiver, 1.3)
     receiver.got.diagnostics = receiver.node_watch.values
     return log
@@ -106,12 +107,12 @@ def receive(receiver: Receiver, ready: Path, published: Path, timeout: float) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stream", type=Path, required=True, help="folder written by stdnet_ros.demo.stream")
-    parser.add_argument("--published", type=Path, required=True, help="the publisher's log; it appears at the end")
+    parser.add_argument("--published", type=Path, required=True, help="log of the publisher, written at its end")
     parser.add_argument("--output", type=Path, required=True, help="folder for pictures and metrics.json")
-    parser.add_argument("--ready", type=Path, required=True, help="file that appears when it listens")
-    parser.add_argument("--received", type=Path, required=True, help="file that appears when all has been received")
+    parser.add_argument("--ready", type=Path, required=True, help="file to create when everything is connected")
+    parser.add_argument("--received", type=Path, required=True, help="file to create when everything was received")
     parser.add_argument("--namespace", default="/demo")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds to wait for the publisher's end")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds to wait for the publisher to end")
     args = parser.parse_args()
     stream = open_stream(args.stream)
     depth = np.lib.format.open_memmap(args.stream / "output.npy", mode="w+", dtype=np.float32, shape=stream.truth.shape)

@@ -1,7 +1,7 @@
-"""Scores what the demo's receiver got, and turns it into metrics.json, pictures and a cloud to look at.
+"""Scores the output that the demo's receiver got, and writes metrics.json, pictures and a cloud.
 
-Output and bilinear are compared with the truth on the same frames and the same pixels: those where the truth and both
-of them are valid. How much of the truth each covers is told beside it."""
+Output and bilinear are compared with the ground truth on the same frames and the same pixels: those where the ground
+truth and both of them are valid. The coverage of each is reported separately."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _ZOOM = 3
 
 
 class ErrorSums:
-    """Pooled errors of one method over all frames added."""
+    """Errors of one method, pooled over all frames."""
 
     def __init__(self) -> None:
         self._pixels = self._covered = self._truth = 0
         self._absolute = self._squared = 0.0
 
     def add(self, depth: np.ndarray, truth: np.ndarray, common: np.ndarray) -> float:
-        """Take a frame: (H, W) metres, NaN invalid; errors count on ``common``. Returns the frame's RMSE, metres."""
+        """Add a frame: (H, W) metres, NaN invalid; errors are measured on ``common``. Returns its RMSE in metres."""
         error = (depth[common] - truth[common]).astype(np.float64)
         known = np.isfinite(truth)
         self._pixels += error.size
@@ -49,7 +49,7 @@ class ErrorSums:
         return (squared / error.size) ** 0.5 if error.size else float("nan")
 
     def result(self) -> dict[str, float | None]:
-        """RMSE and MAE in cm, and the share of the truth's pixels that have a depth."""
+        """RMSE and MAE in cm, and the coverage: the share of the ground truth's pixels that have a depth."""
         if self._pixels == 0:
             return {"rmse_cm": None, "mae_cm": None, "coverage": 0.0}
         return {
@@ -65,13 +65,13 @@ class Reception:
 
     Attributes:
         depth: (N, H, W) metres, NaN invalid; the first ``len(stamps)`` are filled.
-        stamps: of the frames, nanoseconds.
-        arrivals: seconds by a monotonic clock.
-        latencies: stamp to arrival, seconds.
+        stamps: of the frames, in nanoseconds.
+        arrivals: arrival times, in seconds by a monotonic clock.
+        latencies: from stamp to arrival, in seconds.
         infos: camera_info by stamp.
         clouds: number of clouds received.
-        cloud: the last one.
-        duplicates: depth images whose stamp had come before.
+        cloud: the last cloud.
+        duplicates: number of depth images that repeat an earlier stamp.
         diagnostics: last key-value pairs of the node.
     """
 
@@ -92,15 +92,15 @@ def score(stream: Stream, got: Reception, log: dict, output: Path) -> dict:
     """Write metrics.json, pictures, preview and cloud to ``output``; returns the metrics.
 
     Raises:
-        StdnetError: nothing was received, or something that was never published.
+        StdnetError: nothing was received, or a frame with a stamp that was never published.
     """
     index_of = {stamp: index for index, stamp in enumerate(log["stamps"])}
     foreign = [stamp for stamp in got.stamps if stamp not in index_of]
     if not got.stamps:
-        raise StdnetError("no frame came back from the node; see node.log")
+        raise StdnetError("no frame was received from the node; see node.log")
     if foreign:
         raise StdnetError(
-            f"{len(foreign)} frames carry stamps that were never published; outputs must keep the input's stamp"
+            f"{len(foreign)} frames have stamps that were never published; the output must keep the input's stamp"
         )
     order = [index_of[stamp] for stamp in got.stamps]
     ours, theirs = ErrorSums(), ErrorSums()
@@ -188,7 +188,9 @@ def _draw(stream: Stream, got: Reception, order: list[int], output: Path) -> Non
 
 
 def _window(simple: np.ndarray, truth: np.ndarray, most: float) -> tuple[slice, slice]:
-    """The third of the picture (rows, columns) in which interpolation errs most; errors count up to ``most`` metres."""
+    """Rows and columns of the window, a third of the picture high and wide, with the largest error of interpolation.
+
+    Errors are clipped at ``most`` metres."""
     error = np.nan_to_num(np.minimum(np.abs(simple - truth), most)).astype(np.float32)
     height, width = (length // _ZOOM for length in truth.shape)
     mean = cv2.boxFilter(error, -1, (width, height), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
@@ -198,7 +200,7 @@ def _window(simple: np.ndarray, truth: np.ndarray, most: float) -> tuple[slice, 
 
 
 def _with_zoom(tiles: list[Tile], window: tuple[slice, slice]) -> np.ndarray:
-    """Colour, input, bilinear, output and truth, below each its part in the window, and both errors beside them."""
+    """Colour, input, bilinear, output and truth in a row, below each its part in the window; errors on the right."""
     colour, low, simple, ours, truth, simple_error, our_error = tiles
     framed = colour.image.copy()
     rows, columns = window
@@ -211,7 +213,7 @@ def _with_zoom(tiles: list[Tile], window: tuple[slice, slice]) -> np.ndarray:
 
 
 def _side_by_side(left: Tile, right: Tile) -> Tile:
-    """The left half of one picture and the right half of the other."""
+    """A picture of the left half of ``left`` and the right half of ``right``."""
     middle = left.image.shape[1] // 2
     image = right.image.copy()
     image[:, :middle] = left.image[:, :middle]
@@ -220,20 +222,20 @@ def _side_by_side(left: Tile, right: Tile) -> Tile:
 
 
 def _inspect_cloud(stream: Stream, got: Reception, index_of: dict[int, int], output: Path) -> dict | None:
-    """Check the last cloud against the depth image, camera_info and truth of its stamp, and draw it."""
+    """Check the last cloud against the depth image, camera_info and ground truth of its stamp, and draw it."""
     if got.cloud is None:
         return None
     from stdnet_ros.demo.topics import stamp_nanoseconds
 
     stamp = stamp_nanoseconds(got.cloud.header)
     if stamp not in got.stamps or stamp not in got.infos:
-        raise StdnetError("a cloud has a stamp that no depth image and camera_info have")
+        raise StdnetError("the stamp of the last cloud is not that of a depth image and a camera_info")
     points, colors = cloud_arrays(got.cloud)
     depth = got.depth[got.stamps.index(stamp)]
     k = np.array(got.infos[stamp].k).reshape(3, 3)
     if points.shape[:2] != depth.shape:
         raise StdnetError(
-            f"the cloud is {points.shape[1]}x{points.shape[0]} and the depth {depth.shape[1]}x{depth.shape[0]}"
+            f"the cloud is {points.shape[1]}x{points.shape[0]}, but the depth is {depth.shape[1]}x{depth.shape[0]}"
         )
     seen = np.isfinite(points).all(axis=-1)
     rows, columns = np.nonzero(seen)
@@ -254,7 +256,7 @@ def _inspect_cloud(stream: Stream, got: Reception, index_of: dict[int, int], out
 
 
 def cloud_arrays(cloud: PointCloud2) -> tuple[np.ndarray, np.ndarray]:
-    """Points (H, W, 3) float32 and colours (H, W, 3) uint8 of an organised XYZRGB cloud."""
+    """Points (H, W, 3) float32 in metres and colours (H, W, 3) uint8 of an organised XYZRGB cloud."""
     offsets = {field.name: field.offset for field in cloud.fields}
     layout = np.dtype(
         {

@@ -1,6 +1,6 @@
-"""The RGB-D stream of the demo on disk: what the publisher sends, and the truth that the receiver scores with.
+"""The demo's RGB-D stream on disk: the frames that the publisher sends, and the ground truth for the receiver.
 
-Arrays are plain ``.npy`` files that both processes map into memory, so a long stream costs no memory."""
+The arrays are ``.npy`` files that both processes map into memory, so memory use does not grow with the stream."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _DEFAULT_FPS = 30.0
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """What describes a stream besides its pixels.
+    """The properties of a stream.
 
     Attributes:
-        name: where it comes from.
+        name: name of the source.
         frames: number of frames.
         scale: colour height / depth height.
-        simulated: the low-resolution depth was made from the truth by ``sensor``.
-        sensor: how it was made, in words.
-        intrinsics: fx, fy, cx, cy of the colour camera in pixels, or None when the source has none.
+        simulated: whether the low-resolution depth was simulated from the ground truth.
+        sensor: how the low-resolution depth was obtained, in words.
+        intrinsics: fx, fy, cx, cy of the colour camera in pixels; assumed (60 degrees across) if the source has none.
         fps: frame rate of the source in Hz.
     """
 
@@ -47,10 +47,10 @@ class StreamInfo:
 
 @dataclass(frozen=True)
 class Stream:
-    """Frames of a stream, mapped from its folder.
+    """The frames of a stream, mapped from its folder.
 
     Attributes:
-        info: what describes it.
+        info: its properties.
         rgb: (N, H, W, 3) uint8.
         depth_lr: (N, h, w) float32, metres, NaN invalid.
         truth: (N, H, W) float32, metres, NaN invalid.
@@ -70,10 +70,10 @@ class Stream:
 def write_stream(
     sequence: RgbdSequence, folder: Path, *, scale: int, frames: int, sensor: Sensor, seed: int = 0
 ) -> StreamInfo:
-    """Read the first ``frames`` frames of ``sequence``, make their low-resolution depth and store all of it.
+    """Read the first ``frames`` frames of ``sequence``, simulate their low-resolution depth and store everything.
 
-    Colour and truth are cropped on the right and below to multiples of ``scale``. A sequence with low-resolution depth
-    of its own keeps that.
+    Colour and ground truth are cropped at the right and at the bottom to multiples of ``scale``. If the sequence has
+    its own low-resolution depth, that is used and nothing is cropped.
 
     Raises:
         InputError: ``scale`` or ``frames`` does not fit the sequence.
@@ -145,7 +145,7 @@ def _nan_where_zero(depth: torch.Tensor) -> np.ndarray:
 
 
 def _intrinsics(sequence: RgbdSequence, width: int, height: int) -> tuple[float, float, float, float]:
-    """The sequence's, or those of a camera with 60 degrees across when it names none."""
+    """The sequence's intrinsics, or if it has none, those of a camera with a horizontal field of view of 60 degrees."""
     if sequence.intrinsics is None:
         focal = width / 2 / np.tan(np.radians(30.0))
         return float(focal), float(focal), (width - 1) / 2, (height - 1) / 2

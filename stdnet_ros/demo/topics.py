@@ -1,4 +1,4 @@
-"""What the processes of the demo agree on: names of topics, the camera's frame, and how long to listen."""
+"""Shared by the demo's processes: topic names, the camera's ``frame_id``, and helpers for connections and spinning."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def camera_info(intrinsics: Sequence[float], width: int, height: int, header: He
 
 
 def publishers_of(node: Node, subscription: Subscription) -> int:
-    """How many publishers a subscription of ``node`` is connected with."""
+    """Number of publishers that a subscription of ``node`` is connected to."""
     if hasattr(subscription, "get_publisher_count"):
         return subscription.get_publisher_count()
     return node.count_publishers(subscription.topic_name)  # Humble
 
 
 class NodeWatch:
-    """Listens to the node's diagnostics: what it counts, and whether it is connected.
+    """Subscribes to the node's diagnostics, for its counters and its connections.
 
-    The two sides of a connection learn of each other at different times, and what is sent in between is lost. So both
-    are asked before anything is sent: the node by this, the other processes by :func:`publishers_of`.
+    The two sides of a connection discover each other at different times, and messages sent in between are lost. So both
+    sides are checked before anything is sent: the node with this class, other processes with :func:`publishers_of`.
 
     Attributes:
-        values: key-value pairs of the last message; ``status`` is its sentence.
+        values: key-value pairs of the last message; ``status`` is its summary.
     """
 
     def __init__(self, node: Node) -> None:
@@ -62,14 +62,14 @@ class NodeWatch:
                 self.values = {"status": status.message} | {item.key: item.value for item in status.values}
 
     def number(self, key: str) -> int:
-        """An integer value; 0 if it is not there."""
+        """The integer value of ``key``; 0 if it is missing."""
         return int(self.values.get(key, 0) or 0)
 
     def unconnected(self, listened_to: Mapping[str, int]) -> list[str]:
         """Topics of the node without a publisher, or with fewer subscribers than needed.
 
         Args:
-            listened_to: least number of subscribers by the topic's end (``depth/image``).
+            listened_to: least number of subscribers, by the end of the topic's name (``depth/image``).
         """
         if not self.values:
             return ["/diagnostics"]
@@ -86,10 +86,10 @@ class NodeWatch:
 
 
 def spin_for(node: Node, seconds: float) -> None:
-    """Handle callbacks of ``node`` for that long.
+    """Run the callbacks of ``node`` for that long.
 
     Raises:
-        KeyboardInterrupt: the process was asked to stop.
+        KeyboardInterrupt: a signal asked the process to stop.
     """
     deadline = time.monotonic() + seconds
     try:

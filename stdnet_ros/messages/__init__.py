@@ -1,1 +1,1 @@
-"""ROS messages: images and camera_info from the wire and back, point clouds, and the geometry that they describe."""
+"""ROS messages: reads and writes images, camera_info and point clouds, and handles the camera geometry in them."""

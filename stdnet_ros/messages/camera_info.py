@@ -1,8 +1,8 @@
-"""What camera_info says about the image that is really published.
+"""Adapts camera_info to the image that is actually published.
 
-A driver's camera_info may describe the full sensor while the image is a region of it, binned or rescaled. The
-network returns an image of the colour image's size; here K and P are brought to that size. Pixel centres lie at
-integers, so scaling by s maps a coordinate x to s*x + (s - 1)/2."""
+A driver's camera_info may describe the full sensor, while the image is a region of it, binned or rescaled. The network
+returns an image of the colour image's size; K and P are converted here to that size. Pixel centres have integer
+coordinates, so scaling by s maps a coordinate x to s*x + (s - 1)/2."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stdnet_core.errors import InputError
 
 
 class CameraInfoError(InputError):
-    """A camera_info that cannot be used with the image; the text says why."""
+    """A camera_info cannot be used with the image; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,19 @@ class Intrinsics:
 
 
 def fit_to_image(info: CameraInfo, width: int, height: int) -> CameraInfo:
-    """A copy of ``info`` that describes an image of ``width`` x ``height``: K, P, ROI and binning rebuilt.
+    """A copy of ``info`` for an image of ``width`` x ``height``: K and P are converted, ROI and binning are applied.
 
     Args:
-        info: the driver's camera_info, with ROI and binning in its own terms.
+        info: the driver's camera_info; its ROI refers to its own width and height.
         width, height: size of the image that it will accompany.
 
     Raises:
-        CameraInfoError: a size, ROI or matrix that is zero, not finite or of another aspect than the image.
+        CameraInfoError: K is zero or not finite, P is not finite, the ROI lies outside the image, or its aspect ratio
+            is not that of the image.
     """
     region_x, region_y = info.roi.x_offset, info.roi.y_offset
     full_w, full_h = info.width, info.height
-    if not (full_w and full_h):  # without a size it can only mean this image
+    if not (full_w and full_h):  # no size given: it must describe this image
         region_x, region_y, full_w, full_h = 0, 0, width, height
     region_w, region_h = info.roi.width or full_w, info.roi.height or full_h
     if region_x + region_w > full_w or region_y + region_h > full_h:
@@ -68,10 +69,10 @@ def fit_to_image(info: CameraInfo, width: int, height: int) -> CameraInfo:
     if not np.isfinite(p).all():
         raise CameraInfoError("P in camera_info is not finite")
     sx, sy = width / region_w, height / region_h
-    # A binned or rescaled size is rounded to whole pixels, so the two ratios may differ by up to one pixel's worth.
+    # Binned and rescaled sizes are rounded to whole pixels, so a deviation of up to one pixel is accepted.
     if abs(width - sy * region_w) > max(1.0, sy) and abs(height - sx * region_h) > max(1.0, sx):
         raise CameraInfoError(
-            f"camera_info is for {region_w}x{region_h}, an aspect other than the image's {width}x{height}"
+            f"camera_info is for {region_w}x{region_h}, an aspect ratio other than the image's {width}x{height}"
         )
     fitted = copy.copy(info)
     fitted.width, fitted.height = width, height
@@ -83,7 +84,7 @@ def fit_to_image(info: CameraInfo, width: int, height: int) -> CameraInfo:
 
 
 def _fit_matrix(matrix: np.ndarray, x: int, y: int, sx: float, sy: float) -> np.ndarray:
-    """S @ matrix, with S the map of pixel coordinates; all-zero (uncalibrated) matrices stay so."""
+    """S @ matrix, where S maps the pixel coordinates; an all-zero (uncalibrated) matrix stays zero."""
     if not matrix.any():
         return matrix.ravel()
     pixel_map = np.array([[sx, 0, (sx - 1) / 2 - sx * x], [0, sy, (sy - 1) / 2 - sy * y], [0, 0, 1]], np.float64)
@@ -91,10 +92,10 @@ def _fit_matrix(matrix: np.ndarray, x: int, y: int, sx: float, sy: float) -> np.
 
 
 def pinhole(info: CameraInfo, rectified: bool) -> Intrinsics:
-    """The projection of the image that ``info`` accompanies: P if the image is rectified (and P is set), else K.
+    """Intrinsics of the image that ``info`` accompanies: from P if the image is rectified and P is set, else from K.
 
     Raises:
-        CameraInfoError: focal lengths that are zero or not finite.
+        CameraInfoError: a focal length is not positive, or a value is not finite.
     """
     if rectified and info.p[0] > 0 and info.p[5] > 0:
         fx, cx, fy, cy = info.p[0], info.p[2], info.p[5], info.p[6]
@@ -106,16 +107,16 @@ def pinhole(info: CameraInfo, rectified: bool) -> Intrinsics:
 
 
 def viewing_rays(info: CameraInfo, rectified: bool, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """x/z and y/z of every ``stride``-th pixel of the image that ``info`` accompanies.
+    """x/z and y/z for every ``stride``-th row and column of the image that ``info`` accompanies.
 
-    An image that is not rectified has its lens distortion (plumb_bob, rational_polynomial, equidistant) removed
-    from the rays. The result is kept for the next frames of the same camera.
+    If the image is not rectified, its lens distortion (plumb_bob, rational_polynomial, equidistant) is removed from
+    the rays. The result is cached for the next frames of the same camera.
 
     Returns:
         two read-only float32 arrays (ceil(H / stride), ceil(W / stride)).
 
     Raises:
-        CameraInfoError: no focal length, or a distortion model that is unknown.
+        CameraInfoError: the camera is not calibrated, or its distortion model is unknown.
     """
     distortion = () if rectified else tuple(float(d) for d in info.d)
     return _rays(pinhole(info, rectified), distortion, info.distortion_model, stride)
@@ -148,7 +149,7 @@ def _undistorted(
     else:
         raise CameraInfoError(
             f"the distortion model {model!r} with {distortion.size} coefficients is unknown; publish rectified "
-            f"images (image_proc) and set color_rectified"
+            f"images (image_proc) and set color_rectified: true"
         )
     rays = rays.reshape(rows.size, columns.size, 2)
     return rays[..., 0], rays[..., 1]

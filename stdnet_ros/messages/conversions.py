@@ -1,7 +1,7 @@
-"""Arrays to image messages.
+"""Converts arrays to image messages.
 
-Depth follows REP-118: 32FC1 metres with NaN where invalid (REP-117), or 16UC1 millimetres with 0. The way back is in
-:mod:`stdnet_core.data.bags.ros_images`, since recordings are read without ROS too."""
+Depth follows REP-118: 32FC1 in metres, NaN where invalid (REP-117), or 16UC1 in millimetres, 0 where invalid. The
+opposite conversion is in :mod:`stdnet_core.data.bags.ros_images`, since recordings are also read without ROS."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sensor_msgs.msg import Image
 
 
 def depth_to_image(depth: np.ndarray, header, encoding: str = "32FC1") -> Image:
-    """Depth image message.
+    """Create a depth image message.
 
     Args:
         depth: (H, W) float32 metres, NaN invalid.
-        header: std_msgs Header, used as it is.
+        header: std_msgs Header, used without a copy.
         encoding: "32FC1" (metres) or "16UC1" (millimetres, 0 invalid, saturating at 65.535 m).
     """
     if encoding == "16UC1":
@@ -30,7 +30,7 @@ def depth_to_image(depth: np.ndarray, header, encoding: str = "32FC1") -> Image:
 
 
 def array_to_image(samples: np.ndarray, header, encoding: str) -> Image:
-    """Image message of a contiguous (H, W) or (H, W, C) array in this machine's byte order."""
+    """Create an image message from a contiguous (H, W) or (H, W, C) array, in this machine's byte order."""
     message = Image()
     message.header = header
     message.height, message.width = samples.shape[:2]
@@ -42,9 +42,9 @@ def array_to_image(samples: np.ndarray, header, encoding: str) -> Image:
 
 
 def to_uint8_array(samples: np.ndarray) -> array.array:
-    """The bytes of ``samples`` as the one type that a uint8[] field takes without looking at each element.
+    """The bytes of ``samples`` as an ``array.array``, the only type that rclpy does not check element by element.
 
-    ``bytes``, ``memoryview`` and uint8 arrays cost 25 to 200 ms for a megabyte-sized image; this costs 0.05 ms.
+    ``bytes``, ``memoryview`` and uint8 arrays take 25 to 200 ms for a megabyte-sized image; this takes 0.05 ms.
     """
     buffer = array.array("B")
     buffer.frombytes(memoryview(np.ascontiguousarray(samples)).cast("B"))
@@ -52,9 +52,9 @@ def to_uint8_array(samples: np.ndarray) -> array.array:
 
 
 def give_data(message, data: array.array) -> None:
-    """Make ``data`` the uint8[] field ``data`` of a message.
+    """Set the uint8[] field ``data`` of a message without a copy.
 
-    From Jazzy on the field's setter copies it (5 MB for a coloured 640x480 cloud) unless ROS_PYTHON_CHECK_FIELDS is 1;
-    the slot behind it is the same in all distributions.
+    From Jazzy on, the field's setter copies the data (5 MB for a coloured 640x480 cloud) unless ROS_PYTHON_CHECK_FIELDS
+    is 1. The slot that it sets is the same in all distributions.
     """
     message._data = data

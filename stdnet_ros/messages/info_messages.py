@@ -1,4 +1,4 @@
-"""camera_info as it comes and goes over the wire, made into a message and back only when it has changed."""
+"""Reads and writes serialised camera_info messages; converts them only when something besides the stamp changes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from stdnet_ros.messages.camera_info import CameraInfoError
 
 
 class CameraInfoReader:
-    """The camera_info of one camera, from serialised messages.
+    """Reads the camera_info of one camera from serialised messages.
 
-    A camera sends the same one with each image and a new stamp. Making a message of it costs more than pairing the
-    images, so it is done for changes alone; ``info`` is the same object until something besides the stamp changes."""
+    A camera sends the same camera_info with each image, with a new stamp. Deserialising it costs more than pairing the
+    images, so this is done only for changes: ``info`` is the same object until something besides the stamp changes."""
 
     _AFTER_STAMP = 12
-    """CDR: 4 bytes of encapsulation, then header.stamp.sec and header.stamp.nanosec, 4 bytes each."""
+    """CDR layout: 4 bytes of encapsulation, then header.stamp.sec and header.stamp.nanosec, 4 bytes each."""
 
     def __init__(self) -> None:
         self.info: CameraInfo | None = None
@@ -28,7 +28,7 @@ class CameraInfoReader:
         """Update ``info``.
 
         Raises:
-            CameraInfoError: the bytes are no CameraInfo; ``info`` stays.
+            CameraInfoError: the bytes are not a valid CameraInfo; ``info`` is unchanged.
         """
         content = serialized[self._AFTER_STAMP :]
         if content == self._content:
@@ -41,7 +41,7 @@ class CameraInfoReader:
 
 
 class CameraInfoWriter:
-    """Serialises the camera_info of one camera; while nothing but the stamp changes, only that is written anew."""
+    """Serialises the camera_info of one camera; as long as only the stamp changes, it rewrites only the stamp."""
 
     _STAMP = struct.Struct("=iI")
     _AT = 4
@@ -51,7 +51,7 @@ class CameraInfoWriter:
         self._bytes = bytearray()
 
     def serialized(self, info: CameraInfo) -> bytes:
-        """The message as the middleware takes it."""
+        """The serialised message, for the middleware."""
         if self._info is None or not self._same_but_for_stamp(info, self._info):
             self._info, self._bytes = copy.copy(info), bytearray(serialize_message(info))
         else:
@@ -60,7 +60,7 @@ class CameraInfoWriter:
 
     @staticmethod
     def _same_but_for_stamp(info: CameraInfo, other: CameraInfo) -> bool:
-        """By identity of the arrays: copies of one message have the same ones."""
+        """Compares the arrays by identity, since shallow copies of one message share them."""
         arrays = all(getattr(info, name) is getattr(other, name) for name in ("d", "k", "r", "p", "roi"))
         return (
             arrays

@@ -1,6 +1,6 @@
-"""Organised point clouds: one point for each pixel, NaN where there is no depth.
+"""Organised point clouds: one point per pixel, NaN where there is no depth.
 
-Organised clouds keep the image's rows and columns, so that normals, edges and crops stay array operations."""
+An organised cloud keeps the rows and columns of the image, so normals, edges and crops can be computed on arrays."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _WITHOUT_ALPHA = np.frombuffer(b"\xff\xff\xff\x00", np.uint32)[0]
 
 
 class CloudMemory:
-    """Memory that successive clouds are written into.
+    """Memory that is reused for successive clouds.
 
-    Five fresh megabytes a frame cost more than the cloud itself, and publishing has copied a message when it returns. A
-    cloud made with this memory is therefore valid until the next one is made with it."""
+    Allocating five megabytes for each frame costs more than computing the cloud, and ``publish`` copies the message
+    before it returns. A cloud in this memory is therefore valid until the next one is written."""
 
     def __init__(self) -> None:
         self._bytes = array.array("B")
 
     def take(self, height: int, width: int, channels: int) -> tuple[array.array, np.ndarray]:
-        """The memory as the bytes of a message and as a float32 array (height, width, channels)."""
+        """The memory, as the bytes of a message and as a float32 array (height, width, channels)."""
         size = 4 * height * width * channels
         if len(self._bytes) != size:
             self._bytes = array.array("B", bytes(size))
@@ -43,23 +43,23 @@ def organized_cloud(
     rectified: bool = True,
     memory: CloudMemory | None = None,
 ) -> PointCloud2:
-    """Point cloud of a depth image.
+    """Create the point cloud of a depth image.
 
     Args:
         depth: (H, W) float32 metres along the optical axis, NaN invalid.
-        info: camera_info of that image (its width and height are the image's).
-        header: std_msgs Header, used as it is.
+        info: camera_info for that image, with its width and height.
+        header: std_msgs Header, used without a copy.
         color: (H, W, 3) uint8 RGB for an XYZRGB cloud, None for XYZ.
-        stride: every stride-th row and column.
-        rectified: whether the image is free of lens distortion; otherwise it is removed from the rays.
-        memory: where to write it; fresh memory without.
+        stride: use every stride-th row and column.
+        rectified: whether the image is free of lens distortion; if not, the distortion is removed from the rays.
+        memory: memory to write the cloud into; None allocates it.
 
     Returns:
         a cloud of ceil(H / stride) x ceil(W / stride) points with float32 fields x, y, z and, with colour,
         rgb (packed as RViz and PCL expect it).
 
     Raises:
-        CameraInfoError: the camera is not calibrated.
+        CameraInfoError: the camera is not calibrated, or its distortion model is unknown.
     """
     ray_x, ray_y = viewing_rays(info, rectified, stride)
     z = np.ascontiguousarray(depth[::stride, ::stride])

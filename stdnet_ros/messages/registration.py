@@ -1,8 +1,8 @@
-"""Depth of another camera, brought into the colour camera's view.
+"""Reprojects depth from another camera into the colour camera's view.
 
-The network wants depth that lies on the colour image's pixels. Where a driver does not register, each depth pixel is
-lifted to a point, moved by the extrinsics and projected onto a low-resolution grid of the colour camera; where several
-fall into one cell the nearest is seen."""
+The network needs depth that is registered to the colour image. If the driver does not register it, each depth pixel is
+back-projected to a point, transformed by the extrinsics and projected onto a low-resolution grid of the colour camera.
+If several points fall into one cell, the nearest one occludes the others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Extrinsics:
 
 
 def target_size(color: Intrinsics, depth: Intrinsics) -> tuple[int, int]:
-    """(height, width) of a grid over the colour image whose cells are about as large as the depth camera's pixels."""
+    """(height, width) of a grid over the colour image whose cells are about the size of the depth camera's pixels."""
     scale = max(1, round(color.fx / depth.fx))
     return -(-color.height // scale), -(-color.width // scale)
 
@@ -47,16 +47,16 @@ def reproject(
     extrinsics: Extrinsics,
     size: tuple[int, int],
 ) -> np.ndarray:
-    """Depth as the colour camera would see it.
+    """Reproject depth into the colour camera's view.
 
     Args:
-        depth: (h, w) float32 metres, NaN invalid, of ``depth_camera``.
+        depth: (h, w) float32 metres of ``depth_camera``, NaN invalid.
         depth_camera, color_camera: pinhole cameras without distortion.
-        extrinsics: pose of the depth camera in the colour camera's frame.
+        extrinsics: pose of the depth camera in the colour camera's optical frame.
         size: (height, width) of the result, a grid over the whole colour image.
 
     Returns:
-        ``size`` float32 metres along the colour camera's axis, NaN where no depth pixel falls.
+        array of shape ``size``, float32 metres along the colour camera's optical axis, NaN where no depth pixel falls.
     """
     rows, columns = np.nonzero(np.isfinite(depth))
     z = depth[rows, columns].astype(np.float64)

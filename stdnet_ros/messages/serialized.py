@@ -1,11 +1,11 @@
-"""Image messages as they come over the wire, read in place.
+"""Reads serialised image messages in place, without copying their data.
 
-Making an rclpy message of a serialised image copies its data and holds Python's lock meanwhile. What the node needs of
-it, its header and where the data are, can be read from the bytes in microseconds; the pixels are then converted on the
-inference thread, and those of images that are never paired not at all.
+To deserialise an image with rclpy copies its data and holds Python's global lock meanwhile. The node needs only the
+header and the position of the data, which take microseconds to read from the bytes. The pixels are then converted on
+the inference thread, and only for images that are paired.
 
-The layout is that of CDR (OMG DDS-XTypes 1.3, 7.4.3): 4 bytes of encapsulation, then the fields in order, numbers
-aligned to their size, strings and sequences behind their length."""
+The layout is that of CDR (OMG DDS-XTypes 1.3, 7.4.3): 4 bytes of encapsulation, then the fields in order. Numbers are
+aligned to their size; strings and sequences follow their length."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from stdnet_core.data.bags.ros_images import FrameError
 
 _ENCAPSULATION = 4
 _PLAIN = {0x0000: ">", 0x0001: "<", 0x0006: ">", 0x0007: "<"}
-"""Encapsulations without further structure (CDR, and CDR2, which differs in 8-byte numbers alone) -> byte order."""
+"""Byte order by encapsulation identifier, for plain CDR and plain CDR2 (which differs only in 8-byte numbers)."""
 
 
 @dataclass(frozen=True)
 class ImageView:
-    """The fields of sensor_msgs/Image; ``data`` lies in the serialised message."""
+    """The fields of sensor_msgs/Image; ``data`` is a view of the serialised message."""
 
     header: Header
     height: int
@@ -36,7 +36,7 @@ class ImageView:
 
 @dataclass(frozen=True)
 class CompressedImageView:
-    """The fields of sensor_msgs/CompressedImage; ``data`` lies in the serialised message."""
+    """The fields of sensor_msgs/CompressedImage; ``data`` is a view of the serialised message."""
 
     header: Header
     format: str
@@ -44,15 +44,15 @@ class CompressedImageView:
 
 
 def read_image(serialized: bytes, cause: str, topic: str) -> ImageView:
-    """A serialised sensor_msgs/Image.
+    """Read a serialised sensor_msgs/Image.
 
     Args:
-        serialized: as a ``raw`` subscription gives it.
-        cause: drop counter of the error.
-        topic: name used in the error.
+        serialized: the bytes that a ``raw`` subscription receives.
+        cause: ``cause`` of the error, the name of a drop counter.
+        topic: name of the topic in the error.
 
     Raises:
-        FrameError: the bytes are no such message.
+        FrameError: the bytes are not a valid message of that type.
     """
     reader = _Reader(serialized, cause, topic)
     header = reader.header()
@@ -64,13 +64,13 @@ def read_image(serialized: bytes, cause: str, topic: str) -> ImageView:
 
 
 def read_compressed_image(serialized: bytes, cause: str, topic: str) -> CompressedImageView:
-    """A serialised sensor_msgs/CompressedImage; arguments and errors as :func:`read_image`."""
+    """Read a serialised sensor_msgs/CompressedImage; arguments and errors are those of :func:`read_image`."""
     reader = _Reader(serialized, cause, topic)
     return CompressedImageView(reader.header(), reader.string(), reader.data())
 
 
 class _Reader:
-    """Reads one field after the other."""
+    """Reads one field after another."""
 
     def __init__(self, serialized: bytes, cause: str, topic: str) -> None:
         self._bytes, self._at = serialized, _ENCAPSULATION
@@ -79,7 +79,7 @@ class _Reader:
             raise self._short()
         kind = int.from_bytes(serialized[:2], "big")
         if kind not in _PLAIN:
-            raise FrameError(cause, f"{topic}: messages of encapsulation 0x{kind:04x} cannot be read, only plain CDR")
+            raise FrameError(cause, f"{topic}: encapsulation 0x{kind:04x} is not supported, only plain CDR")
         order = _PLAIN[kind]
         self._int32, self._uint32 = struct.Struct(f"{order}i"), struct.Struct(f"{order}I")
 
@@ -88,7 +88,7 @@ class _Reader:
         header.stamp.sec = self._word(self._int32)
         nanosec = self.uint32()
         if nanosec >= 1_000_000_000:
-            raise FrameError(self._cause, f"{self._topic}: a stamp with {nanosec} nanoseconds in its second")
+            raise FrameError(self._cause, f"{self._topic}: invalid stamp: its nanoseconds are {nanosec}")
         header.stamp.nanosec = nanosec
         header.frame_id = self.string()
         return header
@@ -124,5 +124,5 @@ class _Reader:
 
     def _short(self) -> FrameError:
         return FrameError(
-            self._cause, f"{self._topic}: the message ends after {len(self._bytes)} bytes, before its fields do"
+            self._cause, f"{self._topic}: the message is truncated: it ends after {len(self._bytes)} bytes"
         )

@@ -1,4 +1,4 @@
-"""Extrinsics from tf, where tf2_ros is installed (no pip package holds it for ROS 2)."""
+"""Extrinsics from tf, if tf2_ros is installed (no pip package provides it for ROS 2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Lookup = Callable[[str, str, int], Extrinsics | None]
 def make_transform_lookup(node) -> Lookup:
     """A function (source frame, target frame, stamp in ns) -> pose of source in target, None if it is unknown.
 
-    The listener to /tf starts with the first question, so a node that never asks does not pay for it.
+    The node subscribes to /tf at the first lookup, so a node without lookups has no overhead from it.
     """
     try:
         import tf2_ros

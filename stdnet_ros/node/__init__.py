@@ -1,3 +1,3 @@
 """The live node: its topics and services (``node``), parameters, pipeline and inference thread.
 
-Nothing is imported here, so that the table of parameters and the help need no ROS."""
+This module imports nothing, so that the parameter table and the help work without ROS."""

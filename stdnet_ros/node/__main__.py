@@ -1,4 +1,4 @@
-"""``python -m stdnet_ros.node --ros-args -p model:=...``: the node without an installation."""
+"""``python -m stdnet_ros.node --ros-args -p model:=...`` starts the node without an installed package."""
 
 from stdnet_ros.node import stopping
 

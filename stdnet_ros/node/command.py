@@ -1,5 +1,7 @@
-"""The executable ``stdnet_node``: it can be stopped while it imports the node, which takes seconds; help comes without
-ROS, and where ROS is missing a remedy."""
+"""The executable ``stdnet_node``.
+
+It reacts to Ctrl-C even while it imports the node, which takes seconds. ``--help`` works without ROS. Starting the node
+without ROS is an error that says how to install it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the node counts and measures, and how it says it on /diagnostics.
+"""The node's counters and measurements, and the /diagnostics message that reports them.
 
-The counters balance: every colour message ends in a pair or in one ``color_*`` drop, every depth message in a pair or
-in one ``depth_*`` drop, and every pair in a published frame or in one drop of the second group."""
+The counters balance. Every colour message ends up in a pair or in one ``color_*`` counter, and every depth message in a
+pair or in one ``depth_*`` counter. Every pair is published or counted by one of the other counters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PERCENTILES = (50, 95, 99)
 
 
 class RateMeter:
-    """Events per second over the last few seconds, by a monotonic clock."""
+    """Events per second over the last ``horizon`` seconds, by a monotonic clock."""
 
     def __init__(self, horizon: float = 5.0, clock=time.monotonic):
         self._horizon = horizon
@@ -25,11 +25,11 @@ class RateMeter:
         self._since = clock()
 
     def tick(self) -> None:
-        """One event, now."""
+        """Count one event, now."""
         self._times.append(self._clock())
 
     def rate(self) -> float:
-        """Hz over the horizon (over the time since the start, while that is shorter)."""
+        """Rate in Hz over the horizon, or over the time since the start if that is shorter."""
         now = self._clock()
         while self._times and now - self._times[0] > self._horizon:
             self._times.popleft()
@@ -44,11 +44,11 @@ class LatencyWindow:
         self._seconds: deque[float] = deque(maxlen=size)
 
     def add(self, seconds: float) -> None:
-        """One measurement."""
+        """Add one duration."""
         self._seconds.append(seconds)
 
     def percentiles(self) -> dict[int, float] | None:
-        """Milliseconds at 50, 95 and 99 %; None before the first measurement."""
+        """The 50th, 95th and 99th percentile in milliseconds; None before the first duration."""
         if not self._seconds:
             return None
         values = np.percentile(np.array(self._seconds) * 1000.0, _PERCENTILES)
@@ -56,7 +56,7 @@ class LatencyWindow:
 
 
 class Throttle:
-    """Lets a text through at most once per ``period`` seconds and key, by a clock that never jumps."""
+    """Throttles log messages: each key at most once per ``period`` seconds, by a monotonic clock."""
 
     def __init__(self, period: float = 5.0, clock=time.monotonic):
         self._period = period
@@ -65,7 +65,7 @@ class Throttle:
         self._lock = threading.Lock()
 
     def allows(self, key: str) -> bool:
-        """Whether ``key`` may speak now; if so, it is silent for the next period."""
+        """Whether ``key`` may be logged now; if so, its next period begins."""
         now = self._clock()
         with self._lock:
             if now - self._last.get(key, -np.inf) < self._period:
@@ -75,14 +75,14 @@ class Throttle:
 
 
 class NodeStatistics:
-    """Counters and meters that the executor's and the worker's thread share."""
+    """Counters and measurements, shared by the executor thread and the inference thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.clear()
 
     def clear(self) -> None:
-        """Start from zero."""
+        """Reset everything to zero."""
         with self._lock:
             self._drops: Counter = Counter()
             self._resets: Counter = Counter()
@@ -91,18 +91,18 @@ class NodeStatistics:
             self._latencies = {name: LatencyWindow() for name in ("inference", "stamp to publish", "node")}
 
     def received(self, stream: str) -> None:
-        """One message of ``"color"`` or ``"depth"``."""
+        """Count one message of ``"color"`` or ``"depth"``."""
         with self._lock:
             self._totals[stream] += 1
             self._rates[stream].tick()
 
     def paired(self) -> None:
-        """One pair made."""
+        """Count one pair."""
         with self._lock:
             self._totals["pairs"] += 1
 
     def published(self, age: float, processing: float) -> None:
-        """One frame published: ``age`` seconds after its stamp, ``processing`` seconds after its pair was there."""
+        """Count a frame published ``age`` seconds after its stamp and ``processing`` seconds after its pair arrived."""
         with self._lock:
             self._totals["published"] += 1
             self._rates["published"].tick()
@@ -110,23 +110,23 @@ class NodeStatistics:
             self._latencies["node"].add(processing)
 
     def inferred(self, seconds: float) -> None:
-        """One inference."""
+        """Add the duration of one inference."""
         with self._lock:
             self._latencies["inference"].add(seconds)
 
     def drop(self, cause: str, count: int = 1) -> None:
-        """``count`` messages or pairs dropped for ``cause``."""
+        """Count ``count`` messages or pairs as dropped for ``cause``."""
         if count:
             with self._lock:
                 self._drops[cause] += count
 
     def reset(self, cause: str) -> None:
-        """The temporal window was cleared for ``cause``."""
+        """Count that the temporal window was cleared for ``cause``."""
         with self._lock:
             self._resets[cause] += 1
 
     def snapshot(self) -> dict:
-        """A copy: ``totals``, ``drops``, ``resets`` (by name), ``rates`` (Hz), ``latencies`` (ms by percentile)."""
+        """A copy: ``totals``, ``drops``, ``resets`` (by name), ``rates`` (Hz), ``latencies`` (percentiles in ms)."""
         with self._lock:
             return {
                 "totals": {name: self._totals[name] for name in ("color", "depth", "pairs", "published")},
@@ -138,13 +138,13 @@ class NodeStatistics:
 
 
 def diagnostic_array(name: str, level: int, summary: str, snapshot: dict, details: dict, stamp) -> DiagnosticArray:
-    """The /diagnostics message.
+    """Build the /diagnostics message.
 
     Args:
         name: fully qualified name of the node.
         level: 0 OK, 1 WARN, 2 ERROR.
         summary: one sentence.
-        snapshot: of :class:`NodeStatistics`.
+        snapshot: from :meth:`NodeStatistics.snapshot`.
         details: further key-value pairs (device, precision, window, ...).
         stamp: builtin_interfaces Time.
     """

@@ -1,8 +1,8 @@
-"""The live node: colour and low-resolution depth in, depth at the colour image's resolution out.
+"""The live node: upsamples low-resolution depth to the resolution of the colour image.
 
-A thin lifecycle node: it owns topics, parameters and services. Pairing is in
-:mod:`stdnet_ros.synchronization.synchronizer`, everything that touches the model in :mod:`stdnet_ros.node.pipeline` on
-the thread of :mod:`stdnet_ros.node.worker`.
+It is a thin lifecycle node, which owns topics, parameters and services. Pairing is in
+:mod:`stdnet_ros.synchronization.synchronizer`. Everything that uses the model is in :mod:`stdnet_ros.node.pipeline` and
+runs on the thread of :mod:`stdnet_ros.node.worker`.
 
 Run it with ``ros2 run stdnet_ros stdnet_node`` or ``python -m stdnet_ros.node --ros-args -p model:=...``."""
 
@@ -52,7 +52,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 RECEPTION_IS_TOLD = hasattr(Subscription, "CallbackType")
-"""Whether callbacks can have the middleware's note on when a message came; not on Humble."""
+"""Whether callbacks can get the middleware's reception time of a message; not on Humble."""
 UNKNOWN_RECEPTION = {"received_timestamp": 0}
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
@@ -61,23 +61,23 @@ FAILURE = TransitionCallbackReturn.FAILURE
 INPUT_DEPTH = 5
 OUTPUT_DEPTH = 5
 REFUSALS = 10
-"""So many frames refused in a row are said in the diagnostics."""
+"""The diagnostics warn after this many refused frames in a row."""
 EMPTY = 15
-"""So many depth images in a row without a measurement, too."""
+"""The diagnostics warn after this many depth images in a row without a measurement."""
 OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
-"""Policies of every topic that parameters may set."""
+"""Policies that parameters may override for every topic."""
 LAST_PATIENCE = 0.2
-"""Seconds that an inference has to end when the process does."""
+"""How many seconds the process waits, when it ends, for a running inference."""
 SILENCE_SECONDS = 2.0
-"""An active node that hears nothing on an input, or hears both and pairs nothing, for this long says so."""
+"""An active node warns if, for this long, an input receives nothing, or both inputs receive and no pair is made."""
 UNPAIRED = 3
-"""So many images of each input have to have come since the last pair before that is said,"""
+"""Least number of images of each input since the last pair for the warning that nothing is paired."""
 SURELY_UNPAIRED = 15
-"""and from so many on it is said at once."""
+"""With this many images of each input since the last pair, the node warns without waiting ``SILENCE_SECONDS``."""
 
 
 def sensor_qos() -> QoSProfile:
-    """Best effort, so that it matches every publisher; explicit depth, since defaults differ between middlewares."""
+    """Best effort, which matches every publisher; the depth is explicit, since defaults differ between middlewares."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=INPUT_DEPTH,
@@ -87,7 +87,7 @@ def sensor_qos() -> QoSProfile:
 
 
 def output_qos() -> QoSProfile:
-    """Reliable, so that RViz and other default subscribers see it."""
+    """Reliable, which also matches RViz and other subscribers with default settings."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=OUTPUT_DEPTH,
@@ -97,12 +97,12 @@ def output_qos() -> QoSProfile:
 
 
 class StdnetNode(LifecycleNode):
-    """Upsamples depth guided by colour and by the frames before.
+    """Upsamples depth, guided by colour and by previous frames.
 
     Args:
         name: default name of the node.
-        upsampler_factory: what makes the upsampler from the settings; tests put a faulty one here.
-        **arguments: of ``rclpy.node.Node`` (context, parameter_overrides, ...).
+        upsampler_factory: creates the upsampler from the settings; tests pass a faulty one.
+        **arguments: passed to ``rclpy.node.Node`` (context, parameter_overrides, ...).
 
     Raises:
         ConfigError: a parameter override is refused.
@@ -131,7 +131,7 @@ class StdnetNode(LifecycleNode):
         self._last_seen = [0.0, 0.0]
         self._activated = self._last_pair = 0.0
         self._unpaired = [0, 0]
-        self._served: bool | None = None  # as last said in the log
+        self._served: bool | None = None  # as last logged
         self._first_is_out = False
 
         parameters.declare(self)
@@ -143,7 +143,7 @@ class StdnetNode(LifecycleNode):
 
         self._create_publishers()
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # Diagnostics must also come while simulated time stands still.
+        # Diagnostics must be published even while simulated time stands still.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
         self.create_service(SetBool, "~/enable", self._on_enable)
@@ -152,11 +152,11 @@ class StdnetNode(LifecycleNode):
     # Lifecycle
 
     def start(self) -> bool:
-        """Configure and activate (autostart); False if that failed, with the reason in the log and diagnostics."""
+        """Configure and activate (autostart); False if this failed. The reason is then in the log and diagnostics."""
         return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the model on the inference thread and warm it up; FAILURE, with the reason, if it cannot be."""
+        """Load the model on the inference thread and warm it up; FAILURE, with the reason logged, if this fails."""
         self.failure = None
         try:
             self.settings = parameters.settings_from(self._parameter_values())
@@ -178,7 +178,7 @@ class StdnetNode(LifecycleNode):
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe; FAILURE, with the reason, if that is impossible (a quality of service that does not exist)."""
+        """Subscribe; FAILURE, with the reason logged, if this fails (a quality of service that does not exist)."""
         self.failure = None
         try:
             self._create_subscriptions()
@@ -198,7 +198,7 @@ class StdnetNode(LifecycleNode):
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe and let go of waiting frames; the model stays loaded."""
+        """Unsubscribe and drop the waiting frames; the model stays loaded."""
         self._stop_input()
         return super().on_deactivate(state)
 
@@ -213,22 +213,22 @@ class StdnetNode(LifecycleNode):
         return SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """After a defect in a transition: release everything and be unconfigured again."""
+        """After an exception in a transition: release everything and return to unconfigured."""
         self.get_logger().error(f"a transition from {state.label} failed; the node is unconfigured again")
         self._release()
         return SUCCESS
 
     def destroy_node(self, patience: float = 5.0) -> None:
-        """Stop the inference thread, waiting ``patience`` seconds for what it is at, then destroy the node."""
+        """Stop the inference thread, waiting ``patience`` seconds for a running inference, and destroy the node."""
         self._release(patience)
         super().destroy_node()
 
     def _pipeline_of_worker(self) -> Pipeline:
-        """Wait for the model, but not beyond the end of rclpy, which Ctrl-C and SIGTERM bring."""
+        """Wait for the model, but only until rclpy is shut down, as Ctrl-C and SIGTERM do."""
         future = self._worker.call(self._make_pipeline)
         while not wait([future], timeout=0.05).done:
             if not self.context.ok():
-                raise KeyboardInterrupt  # an Exception would be a failure to tell of
+                raise KeyboardInterrupt  # an Exception would be reported as a failed configuration
         return future.result()
 
     def _make_pipeline(self) -> Pipeline:
@@ -238,7 +238,7 @@ class StdnetNode(LifecycleNode):
         return pipeline
 
     def _make_worker(self) -> InferenceWorker:
-        # A worker that is left in an endless inference may end it in the next configuration's time.
+        # A worker that was abandoned in a long inference may finish it during the next configuration.
         def handle(request: Request) -> None:
             self._handle(worker, request)
 
@@ -266,7 +266,7 @@ class StdnetNode(LifecycleNode):
         if self._worker is not None:
             self._worker.close(patience)
         if self._pipeline is not None:
-            self._statistics.drop("window_reset", self._pipeline.waiting)  # 0 if the worker came to the reset
+            self._statistics.drop("window_reset", self._pipeline.waiting)  # 0 if the worker has run the reset
         if self._synchronizer is not None:
             for cause, count in self._synchronizer.drops.items():
                 self._statistics.drop(cause, count)
@@ -302,10 +302,10 @@ class StdnetNode(LifecycleNode):
         settings = self.settings
         compressed_color = settings.color_transport == "compressed"
         compressed_depth = settings.depth_transport == "compressedDepth"
-        # image_transport appends the transport to the remapped base name; so does this.
+        # As in image_transport, the transport is appended to the remapped base name.
         color_topic = self.resolve_topic_name("color/image") + ("/compressed" if compressed_color else "")
         depth_topic = self.resolve_topic_name("depth/image") + ("/compressedDepth" if compressed_depth else "")
-        # The executor handles what waits in this order: an image finds the camera_info that came with it.
+        # The executor runs waiting callbacks in this order, so an image finds the camera_info that came with it.
         self._subscribe(CameraInfo, "color/camera_info", self._on_color_info)
         self._subscribe(CameraInfo, "depth/camera_info", self._on_depth_info)
         self._subscribe_images(CompressedImage if compressed_color else Image, color_topic, COLOR)
@@ -323,10 +323,10 @@ class StdnetNode(LifecycleNode):
         self._subscribe(kind, topic, on_message_and_reception if RECEPTION_IS_TOLD else on_message)
 
     def _subscribe_to_latched_infos(self) -> None:
-        """Hear a camera_info that was published once and kept for whoever comes later.
+        """Receive a camera_info that was published once, before this node subscribed (transient local).
 
-        A subscription that takes kept messages hears nobody who keeps none, so it comes beside the usual one, where
-        nothing was heard yet and a publisher keeps its messages."""
+        A transient-local subscription does not match volatile publishers. It is therefore created in addition to the
+        usual one, and only if no camera_info has been received and a publisher is transient local."""
         if not self._active:
             return
         for stream, callback in ((COLOR, self._on_color_info), (DEPTH, self._on_depth_info)):
@@ -373,16 +373,16 @@ class StdnetNode(LifecycleNode):
             self._info_readers[stream].take(serialized)
         except CameraInfoError as error:
             topic = f"{STREAM_NAMES[stream]}/camera_info"
-            self._warn(f"damaged {topic}", f"{topic}: {error}; the one before stays in use")
+            self._warn(f"damaged {topic}", f"{topic}: {error}; the previous one stays in use")
 
     @property
     def infos(self) -> tuple[CameraInfo | None, CameraInfo | None]:
-        """The newest camera_info of colour and of depth, None while none has come. Stamps may be older ones."""
+        """The newest camera_info of colour and of depth, None before the first. Their stamps may be out of date."""
         color, depth = (reader.info for reader in self._info_readers)
         return color, depth
 
     def _on_image(self, stream: int, read, serialized: bytes, reception: Mapping[str, int]) -> None:
-        """Read the header, pair and post; nothing else happens on the executor's thread."""
+        """Read the header, pair, and post the pair to the worker; the executor thread does nothing else."""
         arrival = time.monotonic() - _seconds_since(reception)
         name = STREAM_NAMES[stream]
         self._statistics.received(name)
@@ -404,7 +404,7 @@ class StdnetNode(LifecycleNode):
                 message.header.stamp = self.get_clock().now().to_msg()
                 stamp_ns = time.time_ns() - round(1e9 * _seconds_since(reception))
             elif stamp.sec < 0:
-                self._refuse(FrameError(f"{name}_damaged", f"{name}/image: the stamp lies before 1970"))
+                self._refuse(FrameError(f"{name}_damaged", f"{name}/image: the stamp is before 1970"))
                 return
             else:
                 stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
@@ -420,7 +420,7 @@ class StdnetNode(LifecycleNode):
                     self._statistics.drop("busy")
 
     def has_subscribers(self) -> bool:
-        """Whether anybody listens to what the node makes; otherwise it does no work."""
+        """Whether any output has a subscriber; if not, the node does no work."""
         return any(publisher.get_subscription_count() for publisher in self._publishers_of_frames)
 
     # Inference thread
@@ -434,7 +434,8 @@ class StdnetNode(LifecycleNode):
         if settings.max_age > 0 and age > settings.max_age:
             raise FrameError(
                 "too_old",
-                f"dropped a frame {age:.3f} s old (max_age is {settings.max_age:g} s); for recordings set use_sim_time",
+                f"dropped a frame that was {age:.3f} s old (max_age is {settings.max_age:g} s); for recordings, "
+                f"set use_sim_time",
             )
         frame = pipeline.process(request, settings)
         if pipeline is not self._pipeline:
@@ -449,7 +450,7 @@ class StdnetNode(LifecycleNode):
         self._refuse(error)
 
     def _refuse(self, error: Exception) -> None:
-        """Count and say why a frame is not published."""
+        """Count, and log with throttling, why a frame is not published."""
         if isinstance(error, FrameError):
             cause, text = error.cause, str(error)
         elif isinstance(error, StdnetError):
@@ -466,7 +467,7 @@ class StdnetNode(LifecycleNode):
             self._statistics.drop("inactive")
             return
         header = frame.request.pair.color.header
-        # camera_info first: whoever hears an image has what belongs to it. The largest message comes last.
+        # camera_info first, so that a subscriber has it when the image arrives; the largest message last.
         if frame.info is not None:
             self._info_publisher.publish(self._info_writer.serialized(frame.info))
         self._depth_publisher.publish(conversions.depth_to_image(frame.depth, header, settings.depth_encoding))
@@ -493,7 +494,7 @@ class StdnetNode(LifecycleNode):
                 memory=self._cloud_memory,
             )
         except CameraInfoError as error:
-            self._warn("no points", f"no points: {error}")
+            self._warn("no points", f"points are not published: {error}")
             return
         self._points_publisher.publish(cloud)
 
@@ -535,7 +536,7 @@ class StdnetNode(LifecycleNode):
             return response
         self._clear()
         self._statistics.reset("service")
-        response.success, response.message = True, "temporal window and waiting messages cleared"
+        response.success, response.message = True, "temporal window and queued messages cleared"
         return response
 
     def _clear(self) -> None:
@@ -550,11 +551,11 @@ class StdnetNode(LifecycleNode):
 
     @property
     def idle(self) -> bool:
-        """Whether no pair waits for inference or is in it."""
+        """Whether no pair is waiting for inference or being processed."""
         return self._worker is None or self._worker.idle
 
     def snapshot(self) -> dict:
-        """What was counted and measured so far (see :mod:`stdnet_ros.node.diagnostics`), and what still ``waiting``."""
+        """The statistics so far (see :mod:`stdnet_ros.node.diagnostics`), and how many frames are still ``waiting``."""
         snapshot = self._statistics.snapshot()
         color, depth = (0, 0) if self._synchronizer is None else self._synchronizer.waiting()
         window = 0 if self._pipeline is None else self._pipeline.waiting
@@ -594,18 +595,18 @@ class StdnetNode(LifecycleNode):
         )
 
     def _tell_of_subscribers(self) -> None:
-        """Say when the node idles for want of a subscriber, and when one comes; otherwise it would look dead."""
+        """Log when the node starts to idle because no output has a subscriber, and when the first one subscribes."""
         served = self.has_subscribers()
         if not self._active or served == self._served:
             return
         self._served = served
         if served:
-            self.get_logger().info("a subscriber is there")
+            self.get_logger().info("an output has a subscriber: processing")
         else:
             self.get_logger().info(f"idle: nobody subscribes to {self._output_names()}")
 
     def _connections(self) -> dict[str, int]:
-        """How many publishers each input has and how many subscribers each output."""
+        """The number of publishers of each input and of subscribers of each output."""
         inputs = {f"publishers of {s.topic_name}": self._publishers_of(s) for s in self._subscriptions_in_use}
         outputs = {f"subscribers of {p.topic_name}": p.get_subscription_count() for p in self._publishers_of_frames}
         return {**inputs, **outputs}
@@ -620,8 +621,10 @@ class StdnetNode(LifecycleNode):
         return self._condition()[:2]
 
     def _condition(self) -> tuple[int, str, str]:
-        """Level, sentence and, of a warning, its cause: the key of :meth:`_warn` where the cause has a line of its own,
-        so that the log says each cause once."""
+        """Diagnostic level, sentence, and the cause of a warning (else empty).
+
+        The cause is the key under which :meth:`_warn` throttles it. It is the same key as that of the warning which
+        is logged when the problem occurs, so that the log does not repeat it."""
         if self.failure is not None:
             return 2, self.failure, ""
         if self._pipeline is None:
@@ -651,10 +654,10 @@ class StdnetNode(LifecycleNode):
         if self._pipeline.doubt:
             return 1, self._pipeline.doubt, "depth unit"
         if self._pipeline.empty >= EMPTY:
-            empty = f"the last {self._pipeline.empty} depth images hold no measurement: the sensor is blind or off"
+            empty = f"the last {self._pipeline.empty} depth images hold no measurement: the sensor is covered or off"
             return 1, empty, "empty"
         if self.infos[COLOR] is None and time.monotonic() - self._activated > SILENCE_SECONDS:
-            return 1, "no camera_info for the colour image: no points", "no camera_info"
+            return 1, "no camera_info for the colour image: points are not published", "no camera_info"
         return 0, "running", ""
 
 
@@ -664,18 +667,18 @@ def _reason(error: Exception) -> str:
 
 
 def _seconds_since(reception: Mapping[str, int]) -> float:
-    """Seconds since the middleware had the message whose rclpy info is given; 0 where it does not say."""
+    """Seconds since the middleware received the message with this rclpy info; 0 if it does not report the time."""
     received = reception["received_timestamp"]
     return max(0.0, (time.time_ns() - received) / 1e9) if received > 0 else 0.0
 
 
 def _plain(value: Any) -> Any:
-    """Parameter values without ROS's array types."""
+    """A parameter value, with ROS's array types converted to lists."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
 def main(arguments: list[str] | None = None, *, upsampler_factory=make_upsampler) -> None:
-    """Run the node until it is interrupted. Exit status 2 for parameters that are refused."""
+    """Run the node until it is interrupted. The exit status is 2 if parameters are refused."""
     if help_is_wanted(arguments):
         print(help_text(), end="")
         return
@@ -698,18 +701,18 @@ def main(arguments: list[str] | None = None, *, upsampler_factory=make_upsampler
         pass
     except Exception as error:
         if started and not rclpy.ok():
-            pass  # a signal has shut rclpy down amid a call of it: the end that was asked for
+            pass  # a signal shut rclpy down during a call to it: this is the requested end
         elif isinstance(error, StdnetError | ParameterException):
             print(f"error: {error}", file=sys.stderr)
             status = 2
         elif isinstance(error, RuntimeError) and node is None:
-            # rcl refuses a malformed command line or parameter file with its own error type.
+            # rcl's own error for a malformed command line or parameter file.
             print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
             status = 2
         else:
             raise
     finally:
-        # A second Ctrl-C (the terminal's and the launch system's) must not interrupt the clean-up.
+        # A second Ctrl-C (the terminal and the launch system each send one) must not interrupt the clean-up.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.destroy_node(patience=LAST_PATIENCE)

@@ -1,7 +1,7 @@
-"""The node's parameters: one table that declares, validates and documents them.
+"""The node's parameters: one table from which they are declared, validated and documented.
 
-``python -m stdnet_ros.node.parameters`` prints docs/parameters.md from the table; ``--check FILE`` says whether a file
-is up to date. The table itself needs no ROS."""
+``python -m stdnet_ros.node.parameters`` generates docs/parameters.md from the table; ``--check FILE`` checks whether
+a file is up to date. The table itself needs no ROS."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ ParameterValue = bool | int | float | str | tuple
 class ParameterSpec:
     """One parameter.
 
-    ``default`` gives the type (bool, int, float, str or a tuple of floats). ``runtime`` parameters may change while the
-    node runs; the others only before it is configured, because a model, topic or thread was made from them."""
+    The type is that of ``default`` (bool, int, float, str or a tuple of floats). ``runtime`` parameters may change
+    while the node is configured. The others may not, because the model, a topic or a thread was created from them."""
 
     name: str
     default: ParameterValue
@@ -36,13 +36,13 @@ class ParameterSpec:
 
     @property
     def type_name(self) -> str:
-        """The ROS name of the type."""
+        """ROS name of the type."""
         if isinstance(self.default, tuple):
             return "double_array"
         return {bool: "bool", int: "integer", float: "double", str: "string"}[type(self.default)]
 
     def parse(self, value: Any) -> ParameterValue:
-        """``value`` in the parameter's own type; an int is taken for a double.
+        """Convert ``value`` to the parameter's type; an int is accepted for a double.
 
         Raises:
             ConfigError: wrong type, out of range or not one of the choices.
@@ -79,106 +79,110 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         "autostart",
         True,
-        "Configure and activate at start. Turn off where a lifecycle manager does it.",
+        "Configure and activate at start. Set to false if a lifecycle manager does this.",
     ),
     ParameterSpec(
         "method",
         "auto",
-        "How depth is upsampled. auto: the network if model is set or weights ship with the package, else "
-        "joint_bilateral; but guided_temporal, which denoises depth and fills its holes at its own resolution, where "
-        "depth is less than 4 times coarser than colour (RealSense, OAK-D, Kinect). stdnet takes such depth, too.",
+        "How depth is upsampled. auto: guided_temporal if depth is less than 4 times coarser than colour (RealSense, "
+        "OAK-D, Kinect); for coarser depth, the network if model is set or weights ship with the package, otherwise "
+        "joint_bilateral. guided_temporal denoises depth and fills its holes at the resolution of depth. stdnet is the "
+        "network, for depth of any resolution.",
         choices=("auto", "stdnet", "guided_temporal", "joint_bilateral", "bilinear", "bicubic", "nearest"),
     ),
     ParameterSpec(
         "model",
         "auto",
-        "Checkpoint: a name that ships with the package, a .safetensors file, or auto for the shipped live, which "
-        "takes depth of any ratio.",
+        "Checkpoint: the name of one that ships with the package, the path of a .safetensors file, or auto for the "
+        "shipped checkpoint live, which accepts depth of any scale.",
     ),
     ParameterSpec(
         "device",
         "auto",
-        "auto, cpu, cuda or cuda:N. A device that is missing or fails falls back to the CPU with a warning.",
+        "auto, cpu, cuda or cuda:N. If the device is missing or fails, the node warns and falls back to the CPU.",
     ),
     ParameterSpec(
         "precision",
         "auto",
-        "Arithmetic of the network. auto: bf16 where the device computes it, else fp16 on CUDA and fp32 on a CPU.",
+        "Number format of the network's arithmetic. auto: bf16 where the device supports it, otherwise fp16 on CUDA "
+        "and fp32 on the CPU.",
         choices=("auto", "fp32", "fp16", "bf16"),
     ),
     ParameterSpec(
         "latency_frames",
         0,
-        "How many following frames each frame waits for. 0 answers at once; more is more accurate and later.",
+        "How many following frames each frame waits for. 0: none; higher values increase accuracy and latency.",
         range=(0, 8),
     ),
     ParameterSpec(
         "max_depth",
         0.0,
-        "Input depth beyond this many metres is invalid. 0: no limit.",
+        "Input depth above this limit, in metres, is invalid. 0: no limit.",
         range=(0.0, 10000.0),
         runtime=True,
     ),
     ParameterSpec(
         "edge_filter",
         0.0,
-        "Removes flying pixels: those that float between two surfaces which differ by more than this share of the "
-        "depth within 3x3 pixels. 0: off; 0.03 suits clouds.",
+        "Removes flying pixels: pixels that float between two surfaces whose depths differ, within 3x3 pixels, by "
+        "more than this share of the depth. 0: off; 0.03 suits clouds.",
         range=(0.0, 1.0),
         runtime=True,
     ),
     ParameterSpec(
         "min_confidence",
         0.0,
-        "Output pixels of a lower confidence become invalid. 0: off.",
+        "Output pixels with a lower confidence become invalid. 0: off.",
         range=(0.0, 1.0),
         runtime=True,
     ),
     ParameterSpec(
         "out_of_memory",
         "cpu",
-        "What follows when clearing the temporal window was not enough: cpu moves the model there, fallback_model "
-        "loads the smaller checkpoint, joint_bilateral goes on without the network.",
+        "What to do if memory runs out and clearing the temporal window does not help. cpu: move the model to the "
+        "CPU; fallback_model: load that smaller checkpoint; joint_bilateral: continue without the network.",
         choices=("cpu", "fallback_model", "joint_bilateral"),
         runtime=True,
     ),
-    ParameterSpec("fallback_model", "", "The smaller checkpoint for out_of_memory: fallback_model.", runtime=True),
-    ParameterSpec("color_transport", "raw", "Form of the colour input.", choices=("raw", "compressed")),
-    ParameterSpec("depth_transport", "raw", "Form of the depth input.", choices=("raw", "compressedDepth")),
+    ParameterSpec("fallback_model", "", "Smaller checkpoint to load with out_of_memory: fallback_model.", runtime=True),
+    ParameterSpec("color_transport", "raw", "Transport of the colour images.", choices=("raw", "compressed")),
+    ParameterSpec("depth_transport", "raw", "Transport of the depth images.", choices=("raw", "compressedDepth")),
     ParameterSpec(
         "depth_unit",
         0.0,
-        "Metres per stored unit of input depth, whatever its encoding: 0.001, 0.00390625 (1/256). 0: integers are "
-        "millimetres, floating-point numbers metres.",
+        "Metres per stored unit of input depth, for every encoding: for example 0.001, or 0.00390625 (1/256). 0: "
+        "integers are millimetres, floating-point numbers are metres.",
         range=(0.0, 1.0),
         runtime=True,
     ),
     ParameterSpec(
         "invalid_above",
         0.0,
-        "Stored depth (not metres) above this value is no measurement. 0: no limit; 65535 of an integer never is one.",
+        "Stored depth values (not metres) above this limit are invalid. 0: no limit; the integer 65535 is always "
+        "invalid.",
         range=(0.0, 1e9),
         runtime=True,
     ),
     ParameterSpec(
         "max_image_pixels",
         4096 * 3072,
-        "Larger images are refused by their header, before they are decoded.",
+        "Images whose header announces more pixels are refused before they are decoded.",
         range=(1, 64_000_000),
         runtime=True,
     ),
     ParameterSpec(
         "color_rectified",
         True,
-        "Whether the colour image is free of lens distortion. If not, clouds are undistorted with camera_info's D.",
+        "Whether the colour image is free of lens distortion. If false, clouds are undistorted with camera_info's D.",
         runtime=True,
     ),
     ParameterSpec(
         "registration",
         "auto",
-        "auto: depth in the colour camera's frame is used as it is, depth of another frame is reprojected if the "
-        "extrinsics are known and refused otherwise. registered: trust that depth lies on the colour image whatever "
-        "its frame says. reproject: always reproject.",
+        "Whether depth is reprojected into the colour camera's view. auto: depth with the frame_id and the aspect "
+        "ratio of colour is used as it is; other depth is reprojected if both camera_infos and the extrinsics are "
+        "known, and otherwise refused. registered: treat depth as registered, whatever its frame_id. reproject: "
+        "always reproject.",
         choices=("auto", "registered", "reproject"),
         runtime=True,
     ),
@@ -186,71 +190,74 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "extrinsics",
         (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
         "Pose of the depth camera in the colour camera's optical frame: x y z in metres and quaternion x y z w. "
-        "All zeros: not given; then tf is asked where tf2_ros is installed.",
+        "All zeros: not given; the node then looks the pose up in tf, if tf2_ros is installed.",
         runtime=True,
     ),
     ParameterSpec(
         "synchronizer",
         "own",
-        "own pairs nearest stamps; message_filters uses that package; auto uses it where it is installed.",
+        "How colour and depth are paired. own: by nearest stamps; message_filters: by the package of that name; auto: "
+        "message_filters if it is installed, otherwise own.",
         choices=("own", "message_filters", "auto"),
     ),
     ParameterSpec(
         "sync_slop",
         0.02,
-        "Greatest difference of the stamps of a colour and a depth image, seconds.",
+        "Largest difference between the stamps of a colour and a depth image that form a pair, in seconds.",
         range=(0.0, 1.0),
         runtime=True,
     ),
     ParameterSpec(
         "sync_queue_seconds",
         2.0,
-        "How long an image may wait for its partner: as much later as depth (or colour) comes, and more. At most "
-        "256 MB of each input wait.",
+        "How long an image waits in the queue for its partner, in seconds. Must exceed the delay between the two "
+        "streams. At most 256 MB of each input are queued.",
         range=(0.05, 60.0),
     ),
     ParameterSpec(
         "use_arrival_time",
         False,
-        "Pair images by when they arrive, for drivers that set no stamps; output is stamped so too. sync_slop has to "
-        "cover how unevenly they arrive.",
+        "Pair images by arrival time, for drivers that do not set stamps. The output is stamped with the arrival time "
+        "as well. sync_slop must cover the jitter of the arrival times.",
         runtime=True,
     ),
     ParameterSpec(
         "max_gap",
         1.0,
-        "A longer pause between frames clears the temporal window, seconds; of a slow camera only a pause of 2.5 of "
-        "its periods.",
+        "A longer pause between frames, in seconds, clears the temporal window. With a slow camera, the pause must "
+        "also exceed 2.5 frame intervals.",
         range=(0.001, 3600.0),
         runtime=True,
     ),
     ParameterSpec(
         "max_age",
         0.0,
-        "Frames older than this when their turn comes are dropped, seconds by the node's clock (use_sim_time for "
-        "recordings). 0: never.",
+        "Frames that are older than this when their inference would start, in seconds by the node's clock, are "
+        "dropped (set use_sim_time for recordings). 0: never.",
         range=(0.0, 3600.0),
         runtime=True,
     ),
     ParameterSpec(
         "depth_encoding",
         "32FC1",
-        "Encoding of the output: 32FC1 metres (NaN invalid) or 16UC1 millimetres (0 invalid, saturating).",
+        "Encoding of the output: 32FC1 metres (NaN invalid) or 16UC1 millimetres (0 invalid, saturating at 65.535 m).",
         choices=("32FC1", "16UC1"),
         runtime=True,
     ),
-    ParameterSpec("points.color", True, "XYZRGB clouds; XYZ if false.", runtime=True),
-    ParameterSpec("points.stride", 1, "The cloud has every N-th row and column.", range=(1, 64), runtime=True),
+    ParameterSpec("points.color", True, "Publish XYZRGB clouds; if false, XYZ.", runtime=True),
+    ParameterSpec(
+        "points.stride", 1, "The cloud contains every N-th row and column of the image.", range=(1, 64), runtime=True
+    ),
 )
 
 _BY_NAME = {spec.name: spec for spec in PARAMETERS}
 
 
 def settings_from(values: Mapping[str, Any]) -> SimpleNamespace:
-    """Checked values as attributes (dots become underscores: ``points_stride``).
+    """The checked values as attributes; dots in names become underscores (``points_stride``).
 
     Args:
-        values: by parameter name; what is missing takes its default.
+        values: by parameter name; missing ones take their defaults.
 
     Raises:
         ConfigError: a value is refused, or values contradict each other.
@@ -270,17 +277,17 @@ def settings_from(values: Mapping[str, Any]) -> SimpleNamespace:
 
 
 def depth_units(settings: SimpleNamespace) -> DepthUnits:
-    """How stored depth becomes metres."""
+    """How stored depth is converted to metres."""
     return DepthUnits(settings.depth_unit or None, settings.invalid_above or None)
 
 
 def refusal(current: Mapping[str, Any], changes: Mapping[str, Any], configured: bool) -> str | None:
-    """Why a change is refused, None if it is accepted.
+    """Why a change is refused; None if it is accepted.
 
     Args:
-        current: all present values by name.
-        changes: the new ones; names outside the table are not judged here.
-        configured: whether the node has been configured, so that only runtime parameters may change.
+        current: all current values by name.
+        changes: the new values by name; names outside the table are not checked.
+        configured: whether the node is configured; only runtime parameters may then change.
     """
     own = {name: value for name, value in changes.items() if name in _BY_NAME}
     try:
@@ -301,7 +308,8 @@ def refusal(current: Mapping[str, Any], changes: Mapping[str, Any], configured: 
 def declare(node) -> None:
     """Declare all parameters on a node, with descriptions and ranges.
 
-    They are typed dynamically, since ROS would otherwise refuse ``max_gap: 1``; :func:`refusal` guards the type.
+    They are declared with dynamic types, since ROS would otherwise refuse ``max_gap: 1``; :func:`refusal` checks the
+    type instead.
     """
     from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
@@ -322,20 +330,21 @@ def declare(node) -> None:
 
 
 def unknown_names(names: Sequence[str]) -> list[str]:
-    """Those of the given override names that no part of the node knows: typing errors in a parameter file."""
+    """The override names that are not parameters of the node: misspelt names in a parameter file."""
     foreign = ("qos_overrides.", "use_sim_time", "start_type_description_service")
     return sorted(name for name in names if name not in _BY_NAME and not name.startswith(foreign))
 
 
 def markdown() -> str:
-    """docs/parameters.md."""
+    """The text of docs/parameters.md."""
     lines = [
         "# Parameters",
         "",
-        "Written by `python -m stdnet_ros.node.parameters --write docs/parameters.md`; do not edit by hand.",
+        "Generated by `python -m stdnet_ros.node.parameters --write docs/parameters.md`; do not edit by hand.",
         "",
-        "*Run time* says whether a parameter may change while the node is configured. The others take effect on the",
-        "next configure; until then a change is refused with the reason. A whole number is taken for a double.",
+        "*Run time* says whether a parameter may change while the node is configured. Changes of the other parameters",
+        "are refused, with the reason, until the node is cleaned up; they take effect on the next configure. An",
+        "integer is accepted where the type is double.",
         "",
         "| name | type | default | range or choices | run time | meaning |",
         "|---|---|---|---|---|---|",
@@ -351,19 +360,19 @@ def markdown() -> str:
         lines.append(f"| `{spec.name}` | {spec.type_name} | `{default}` | {limits} | {runtime} | {spec.description} |")
     lines += [
         "",
-        "Besides these, every topic has quality-of-service parameters (see [qos.md](qos.md)), and `use_sim_time` is",
-        "ROS's own.",
+        "In addition, every topic has quality-of-service parameters (see [qos.md](qos.md)), and ROS itself provides",
+        "`use_sim_time`.",
         "",
     ]
     return "\n".join(lines)
 
 
 def main() -> int:
-    """Print the parameter page, write it, or check that a file is up to date."""
+    """Print the parameter page, write it to a file, or check that a file is up to date."""
     parser = argparse.ArgumentParser(description="The node's parameters as a Markdown page.")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--write", type=Path, metavar="FILE", help="write the page to FILE")
-    action.add_argument("--check", type=Path, metavar="FILE", help="exit 1 if FILE is not what --write writes")
+    action.add_argument("--check", type=Path, metavar="FILE", help="exit with status 1 if FILE is out of date")
     arguments = parser.parse_args()
     if arguments.write:
         arguments.write.write_text(markdown())

@@ -1,6 +1,7 @@
-"""From a pair of messages to an upsampled frame; what runs on the inference thread. No rclpy in it.
+"""From a pair of messages to an upsampled frame. Everything here runs on the inference thread; it does not use rclpy.
 
-Conversion, registration, the temporal window's rules, inference, and getting over a device that fails or is full."""
+It converts and registers the images, clears the temporal window when needed, runs inference, and recovers from a device
+that fails or runs out of memory."""
 
 from __future__ import annotations
 
@@ -50,7 +51,7 @@ class Upsampler(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """A pair to work on, with the camera_infos known when it was made; ``arrival`` by the monotonic clock."""
+    """A pair to process, with the camera_infos known when it was made; ``arrival`` is in monotonic seconds."""
 
     pair: Pair
     color_info: CameraInfo | None
@@ -60,7 +61,16 @@ class Request:
 
 @dataclass(frozen=True)
 class UpsampledFrame:
-    """A finished frame: depth (H, W) metres NaN invalid, confidence (H, W) 0..1, colour (H, W, 3) and camera_info."""
+    """A finished frame.
+
+    Attributes:
+        request: the pair it was made from.
+        depth: (H, W) metres, NaN invalid.
+        confidence: (H, W), 0 to 1.
+        color: (H, W, 3).
+        info: camera_info of ``depth``, None without a usable one.
+        inference_seconds: duration of the inference that finished it.
+    """
 
     request: Request
     depth: np.ndarray
@@ -72,7 +82,7 @@ class UpsampledFrame:
 
 @dataclass(frozen=True)
 class Reporter:
-    """Where the pipeline says things: ``warn(key, text)``, ``drop(cause)``, ``reset(cause)``."""
+    """Callbacks for what the pipeline reports: ``warn(key, text)``, ``drop(cause)``, ``reset(cause)``."""
 
     warn: Callable[[str, str], None]
     drop: Callable[[str], None]
@@ -81,7 +91,7 @@ class Reporter:
 
 @dataclass(frozen=True)
 class _Taken:
-    """What is kept of a frame while it is in the upsampler."""
+    """The data of a frame that is kept while the frame is in the upsampler."""
 
     request: Request
     color: np.ndarray
@@ -89,8 +99,8 @@ class _Taken:
 
 
 def make_upsampler(settings: SimpleNamespace, **changes: Any) -> Upsampler:
-    """The DepthUpsampler that the settings ask for; ``changes`` override single ones (device, model, method)."""
-    # Here and not above: torch takes seconds to import, and a refused parameter should be said at once.
+    """The DepthUpsampler for the settings; ``changes`` override single ones (device, model, method)."""
+    # Imported here, since torch takes seconds to import and a refused parameter should be reported at once.
     from stdnet_core.inference import DepthUpsampler
 
     chosen = {**vars(settings), **changes}
@@ -105,7 +115,7 @@ def make_upsampler(settings: SimpleNamespace, **changes: Any) -> Upsampler:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that the device or the machine has no memory left."""
+    """Whether an exception means that the device or the machine is out of memory."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -114,7 +124,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_of_the_device(error: BaseException) -> bool:
-    """Whether an exception comes from CUDA or one of its libraries, and not from a defect in Python code."""
+    """Whether an exception comes from CUDA or one of its libraries, rather than from a bug in Python code."""
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _CUDA_WORDS)
 
 
@@ -123,9 +133,9 @@ class Pipeline:
 
     Args:
         settings: the node's settings at configuration.
-        reporter: where warnings, drops and window resets go.
-        extrinsics: pose of the frame named first in the frame named second at a stamp (ns), None if unknown.
-        factory: makes the upsampler (:func:`make_upsampler`).
+        reporter: receives warnings, drops and window resets.
+        extrinsics: (source frame, target frame, stamp in ns) -> pose of source in target, None if unknown.
+        factory: creates the upsampler (:func:`make_upsampler`).
 
     Raises:
         StdnetError: the model is missing, damaged or does not fit the settings.
@@ -150,21 +160,21 @@ class Pipeline:
         self.waiting = 0
         """Frames in the upsampler that wait for following ones (latency_frames)."""
         self.fallback: str | None = None
-        """Why something other than what was asked for runs, None if all is as asked for."""
+        """Why the requested model, method or device was replaced; None if nothing was replaced."""
         self.doubt: str | None = None
-        """Why depth cannot be of the unit that it is taken for, None if it can."""
+        """Why the assumed unit of depth cannot be right; None if it can."""
         self._looked_at: tuple[Any, ...] | None = None
         self.empty = 0
-        """Depth images in a row, up to the last one, without a measurement."""
+        """Number of depth images in a row, up to the last one, without a measurement."""
         self._upsampler = self._first(settings)
 
     @property
     def upsampler(self) -> Upsampler | None:
-        """The upsampler in use; None while, after a failure, none could be made."""
+        """The upsampler in use; None if, after a failure, no other could be created yet."""
         return self._upsampler
 
     def warm_up(self) -> None:
-        """Run one small frame, so that the first real one does not pay for loading kernels."""
+        """Run one small frame, so that kernels are loaded before the first real one."""
         info = self._upsampler.info
         scale = _CLASSICAL_WARM_UP_SCALE if info is None else min(info.scales, default=_CLASSICAL_WARM_UP_SCALE)
         size = _WARM_UP_CELLS * scale
@@ -173,7 +183,7 @@ class Pipeline:
         self._upsampler.reset()
 
     def reset(self) -> None:
-        """Clear the temporal window; frames that wait in it are dropped as ``window_reset``."""
+        """Clear the temporal window; the frames waiting in it are dropped as ``window_reset``."""
         for _ in range(self.waiting):
             self._reporter.drop("window_reset")
         self.waiting = 0
@@ -182,11 +192,11 @@ class Pipeline:
             self._upsampler.reset()
 
     def process(self, request: Request, settings: SimpleNamespace) -> UpsampledFrame | None:
-        """Take a pair; returns the frame that is now finished, if there is one.
+        """Process a pair; returns the frame that this finishes, None if there is none.
 
         Raises:
-            FrameError: the frame is refused, for its ``cause``.
-            StdnetError: the upsampler refuses it.
+            FrameError: the frame is refused; its ``cause`` says why.
+            StdnetError: the upsampler refuses the frame.
         """
         if self._upsampler is None:
             self._use(self._factory(settings, **self._changes))
@@ -214,7 +224,7 @@ class Pipeline:
         return UpsampledFrame(done.request, depth_out, result.confidence, done.color, done.info, seconds)
 
     def state(self) -> dict[str, Any]:
-        """For diagnostics: what runs where, and how full the device and the window are. Any thread may ask."""
+        """For diagnostics: method, model, device, memory use and waiting frames. Any thread may call it."""
         upsampler = self._upsampler
         if upsampler is None:
             return {"fallback": "in progress"}
@@ -268,7 +278,7 @@ class Pipeline:
         return _Taken(request, color, info), depth
 
     def _metres(self, message: Any, settings: SimpleNamespace) -> np.ndarray:
-        """Depth (h, w) metres, NaN invalid; a stream's first image is looked at, whether its unit can be right."""
+        """Depth (h, w) in metres, NaN invalid. Checks on a stream's first image whether its unit is plausible."""
         units = depth_units(settings)
         stored = stored_depth(message, max_pixels=settings.max_image_pixels)
         if self._looked_at != (units, stored.dtype):
@@ -284,7 +294,7 @@ class Pipeline:
 
     def _fitted_info(self, info: CameraInfo | None, width: int, height: int) -> CameraInfo | None:
         if info is None:
-            # Topics start in any order; a few frames without camera_info are no news.
+            # Topics start in any order, so a few frames without camera_info are normal.
             self._without_info += 1
             if self._without_info > _FRAMES_WITHOUT_INFO:
                 self._reporter.warn(
@@ -313,7 +323,7 @@ class Pipeline:
         camera: Intrinsics | None,
         settings: SimpleNamespace,
     ) -> np.ndarray:
-        """Depth on the colour image's field of view, reprojected if it has to be."""
+        """Depth registered to the colour image, reprojected if necessary."""
         color_frame = request.pair.color.header.frame_id
         depth_frame = request.pair.depth.header.frame_id
         same_frame = frames_agree(depth_frame, color_frame)
@@ -322,14 +332,15 @@ class Pipeline:
             if not same_view:
                 raise FrameError(
                     "not_registered",
-                    f"depth of {_wh(depth.shape)} does not cover the colour image of {_wh(color_size)} at one scale; "
-                    f"register it (ros2 run depth_image_proc register_node) or set registration: reproject",
+                    f"depth of {_wh(depth.shape)} does not cover the colour image of {_wh(color_size)}: their aspect "
+                    f"ratios differ; register depth (ros2 run depth_image_proc register_node) or set registration: "
+                    f"reproject",
                 )
             return depth
         reason = (
-            f"frame {printable(depth_frame)} is not colour's {printable(color_frame)}"
+            f"its frame_id {printable(depth_frame)} is not colour's {printable(color_frame)}"
             if not same_frame
-            else f"its size {_wh(depth.shape)} does not fit colour's {_wh(color_size)}"
+            else f"the aspect ratio of its size {_wh(depth.shape)} is not that of colour's {_wh(color_size)}"
         )
         if camera is None or request.depth_info is None:
             raise FrameError(
@@ -344,7 +355,7 @@ class Pipeline:
                 "not_registered",
                 f"depth is not registered to colour ({reason}); run depth_image_proc's register_node, or set the "
                 f"parameter extrinsics (or publish the transform, where tf2_ros is installed), or set "
-                f"registration: registered if the driver registers but names another frame",
+                f"registration: registered if the driver registers depth but keeps another frame_id",
             )
         try:
             depth_info = fit_to_image(request.depth_info, depth.shape[1], depth.shape[0])
@@ -365,7 +376,7 @@ class Pipeline:
         return self._extrinsics(depth_frame.lstrip("/"), color_frame.lstrip("/"), stamp)
 
     def _step(self, taken: _Taken, depth: np.ndarray, settings: SimpleNamespace) -> Any:
-        """One inference; a full or failing device is recovered from and the frame tried again."""
+        """Run one inference. If the device fails or is out of memory, recover and try the frame again."""
         try:
             return self._upsampler.step(taken.color, depth, taken)
         except Exception as error:
@@ -390,7 +401,7 @@ class Pipeline:
         return self._upsampler.step(taken.color, depth, taken)
 
     def _fall_back(self, settings: SimpleNamespace, why: str, full: bool) -> None:
-        """Replace the upsampler by one that asks less; the last resort is joint_bilateral on the CPU."""
+        """Replace the upsampler by one that needs less of the device; the last resort is joint_bilateral on the CPU."""
         if full and settings.out_of_memory == "fallback_model":
             changes, instead = {"model": settings.fallback_model}, f"model {settings.fallback_model}"
         elif full and settings.out_of_memory == "joint_bilateral":
@@ -407,7 +418,7 @@ class Pipeline:
         except Exception as error:
             instead = f"{_LAST_RESORT_NAME}, because {instead} failed ({_first_line(error)})"
             self._changes = {**self._changes, **_LAST_RESORT}
-        self.fallback = f"{why}: went on with {instead}"
+        self.fallback = f"{why}: continued with {instead}"
         if self._upsampler is None:
             _free_memory()
             self._use(self._factory(settings, **self._changes))
@@ -454,7 +465,7 @@ def _free_memory() -> None:
 
     gc.collect()
     if torch.cuda.is_available():
-        # A device that has failed answers every call with its error; there is nothing to free then.
+        # A failed device raises its error at every call; there is nothing to free then.
         with contextlib.suppress(RuntimeError):
             torch.cuda.empty_cache()
 

@@ -1,10 +1,11 @@
-"""Ctrl-C and SIGTERM end a process within a second and with status 0, at whatever moment they come.
+"""Ctrl-C and SIGTERM end the process within a second and with status 0, whenever they come.
 
-Python runs signal handlers between two steps of its main thread, which may be importing or waiting for the model;
-exceptions out of them come at any place. Therefore a thread of its own waits for the signals: at first they end the
-process at once, later it has :data:`GRACE_SECONDS` to end in order. The end of these is brought by a timer of the C
-library, since a call of the middleware may keep Python's lock for seconds. Where it does so already when the signal
-comes (Fast DDS, after many subscribers were killed), the end waits for that call."""
+Python runs signal handlers between two bytecode steps of its main thread, which may be importing or waiting for the
+model, and an exception raised by a handler could surface anywhere. Therefore a separate thread waits for the signals.
+At first, a signal ends the process at once; after :func:`in_order`, the process has :data:`GRACE_SECONDS` to shut down
+cleanly. When they are over, a timer of the C library ends the process, since a call to the middleware may hold Python's
+global lock for seconds. If such a call already holds the lock when the signal comes (Fast DDS, after many subscribers
+were killed), the process ends only after that call."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ _in_order = threading.Event()
 
 
 def prepare() -> None:
-    """Call it in the main thread, before imports that take long. The process has then to end with :func:`leave`."""
+    """Install the handling; call it in the main thread, before slow imports. End the process with :func:`leave`."""
     global _prepared
     _prepared = True
     reader, writer = os.pipe()
@@ -40,12 +41,12 @@ def prepare() -> None:
 
 
 def in_order() -> None:
-    """From now on whoever calls it ends the process in order when a signal comes (rclpy's own handlers tell it)."""
+    """From now on a signal starts the grace period; the caller, informed by rclpy's handlers, shuts down cleanly."""
     _in_order.set()
 
 
 def leave(status: int) -> NoReturn:
-    """End the process; a prepared one at once, since a thread in inference would hold up the interpreter's own end."""
+    """End the process. After :func:`prepare`, skip the interpreter's own shutdown, which would wait for inference."""
     if not _prepared:
         sys.exit(status)
     for stream in (sys.stdout, sys.stderr):
@@ -55,14 +56,14 @@ def leave(status: int) -> NoReturn:
 
 
 def _nothing(number: int, frame: Any) -> None:
-    """Python's default handlers would raise; the thread hears of the signal without one."""
+    """Replaces Python's default handlers, which would raise; the thread gets the signal through the wake-up pipe."""
 
 
 def _wait(reader: int, set_timer: Callable[[], object]) -> None:
     while os.read(reader, 1)[0] not in _SIGNALS:
         pass
     if _in_order.is_set():
-        set_timer()  # one call: this thread may not have the lock again in time
+        set_timer()  # a single call: afterwards this thread may not get Python's lock again in time
         time.sleep(GRACE_SECONDS)
     os._exit(0)
 
@@ -87,13 +88,13 @@ class _Interval(ctypes.Structure):
 
 
 def _exit_timer() -> Callable[[], object]:
-    """A call after which the C library, on a thread of its own, calls ``_exit(0)`` when the grace is over.
+    """A function that starts the timer: the C library then calls ``_exit(0)`` on its own thread after the grace period.
 
-    It does nothing where there is no such timer; there the Python thread alone must do."""
+    Without such a timer (not Linux), the function does nothing, and the Python thread alone ends the process."""
     if sys.platform != "linux":
         return lambda: None
     try:
-        library = ctypes.PyDLL("librt.so.1")  # PyDLL: a call that does not let go of the lock
+        library = ctypes.PyDLL("librt.so.1")  # PyDLL: the call does not release Python's lock
         function = ctypes.cast(ctypes.CDLL(None)._exit, ctypes.c_void_p)
         event = _Event(value=0, notify=_SIGEV_THREAD, function=function)
         timer = ctypes.c_void_p()

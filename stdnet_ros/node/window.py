@@ -1,7 +1,7 @@
-"""When the frames before no longer belong to the frame at hand.
+"""Decides when a frame does not continue the temporal window.
 
-The network takes motion and differences between neighbouring frames for granted; a looped bag, a restarted camera
-or a long pause break that. The node asks here before each frame and clears its temporal window when it must."""
+The network assumes that neighbouring frames follow each other closely. A looped bag, a restarted camera or a long pause
+violates this assumption. The node therefore checks each frame here, and clears its temporal window if necessary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stdnet_ros.messages.camera_info import Intrinsics
 
 @dataclass(frozen=True)
 class FrameSignature:
-    """What must stay the same from frame to frame; sizes are (height, width)."""
+    """The properties that must not change from frame to frame; sizes are (height, width)."""
 
     color_size: tuple[int, int]
     depth_size: tuple[int, int]
@@ -33,11 +33,11 @@ _LABELS = {
 
 
 _PERIODS = 2.5
-"""A pause of fewer periods of a slow camera is none."""
+"""A pause shorter than this many frame intervals does not clear the window, even if it exceeds ``max_gap``."""
 
 
 class WindowGuard:
-    """Remembers the last frame and says why the next one does not continue it."""
+    """Remembers the last frame, and decides whether the next one continues the window."""
 
     def __init__(self) -> None:
         self._stamp: int | None = None
@@ -45,23 +45,24 @@ class WindowGuard:
         self._period: int | None = None
 
     def forget(self) -> None:
-        """Take the next frame for the first."""
+        """Treat the next frame as the first."""
         self._stamp = self._signature = None
 
     def check(self, stamp: int, signature: FrameSignature, max_gap: float) -> tuple[str, str] | None:
-        """Take the next frame.
+        """Check and remember the next frame.
 
         Args:
-            stamp: nanoseconds.
-            signature: its sizes, encodings, frame and camera.
-            max_gap: longest pause that a window survives, seconds.
+            stamp: of the frame, in nanoseconds.
+            signature: its sizes, encodings, ``frame_id`` and intrinsics.
+            max_gap: longest pause that does not clear the window, in seconds.
 
         Returns:
-            None if the frame continues the window (or is the first), else a counter's name and a sentence.
+            None if the frame continues the window or is the first; otherwise the name of a counter, and a sentence
+            with the reason.
         """
         last_stamp, last = self._stamp, self._signature
         if last is not None and signature.camera is None:
-            signature = replace(signature, camera=last.camera)  # unusable camera_info does not say that it changed
+            signature = replace(signature, camera=last.camera)  # a missing or unusable camera_info is not a change
         self._stamp, self._signature = stamp, signature
         if last is None:
             return None

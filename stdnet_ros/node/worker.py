@@ -1,8 +1,8 @@
-"""One thread for everything that touches the model, fed by a mailbox that holds the newest item only.
+"""One thread for everything that uses the model, with a mailbox that holds only the newest item.
 
-The executor's thread never waits for inference: it posts and goes on answering services. What could not be taken in
-time is replaced, so the age of what is published does not grow however slow inference is. Models are also built and
-dropped on this thread, because compiled ones (CUDA graphs) work on the thread that made them alone."""
+The executor thread never waits for inference: it posts an item and continues with its callbacks. A newer item replaces
+one that is still waiting, so the age of the output does not grow, however slow inference is. Models are also created
+and released on this thread, because compiled ones (CUDA graphs) work only on the thread that created them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from concurrent.futures import Future
 from typing import Any
 
 STEP_ASIDE_SECONDS = 1e-4
-"""Python's lock stays with the thread that has it for up to 5 ms, even after it has woken another one, unless it
-sleeps."""
+"""Short sleep that hands Python's global lock to the inference thread.
+
+Without it, the executor thread may keep the lock for up to 5 ms after it has woken the inference thread."""
 
 
 class InferenceWorker:
-    """A thread that handles posted items, newest only, and runs submitted calls first.
+    """A thread that handles the newest posted item, and runs submitted calls before it.
 
     Args:
-        handle: called with each item taken, on the worker's thread.
-        on_error: called with the item and the exception that ``handle`` raised; the thread goes on.
+        handle: called on the worker's thread with each item that it takes.
+        on_error: called with the item and the exception that ``handle`` raised; the thread continues.
         name: name of the thread.
     """
 
@@ -44,9 +45,9 @@ class InferenceWorker:
         self._thread.start()
 
     def post(self, item: Any) -> Any:
-        """Leave an item; returns the one it replaces (None if the mailbox was empty).
+        """Put an item into the mailbox; returns the item that it replaces (None if the mailbox was empty).
 
-        A closed worker returns the item itself: it will not be handled.
+        A closed worker does not handle the item and returns it.
         """
         with self._condition:
             if self._closed:
@@ -59,13 +60,13 @@ class InferenceWorker:
         return replaced
 
     def discard(self) -> Any:
-        """Take the waiting item out again, if there is one."""
+        """Remove the waiting item and return it; None if the mailbox is empty."""
         with self._condition:
             item, self._item = self._item, None
             return item
 
     def call(self, function: Callable[[], Any]) -> Future:
-        """Run ``function`` on the worker's thread before the next item; its result or error is the Future's."""
+        """Run ``function`` on the worker's thread before the next item; the Future gets its result or exception."""
         future: Future = Future()
         with self._condition:
             if self._closed:
@@ -82,9 +83,10 @@ class InferenceWorker:
             return not (self._busy or self._calls or self._item is not None)
 
     def close(self, timeout: float | None = 5.0) -> Any:
-        """Stop after the item in work; returns the item that was still waiting.
+        """Stop after the item that is being handled; returns the item that was still waiting.
 
-        The thread is a daemon: if inference takes longer than ``timeout`` seconds it is left to the process's end.
+        The thread is a daemon thread: if it takes longer than ``timeout`` seconds, it is left running until the
+        process ends.
         """
         with self._condition:
             self._closed = True

@@ -1,1 +1,1 @@
-"""Which colour image belongs to which depth image, and what a jump of the clock does to both."""
+"""Pairs colour and depth images by their stamps, and handles clock jumps."""

@@ -1,13 +1,16 @@
 """Pairs colour and depth messages by stamp.
 
-:class:`NearestSynchronizer` is the node's own and its default: it pairs each message with the *nearest* partner, waits
-for a following message only where that one could still be nearer, puts overtaken messages in order, survives a clock
-that jumps, and knows why each message was dropped and why none is paired. It needs no package besides Python.
+:class:`NearestSynchronizer` is the node's own and the default. It pairs each message with the *nearest* partner, and
+waits for a following message only if that one could still be nearer. It sorts messages that arrive out of order, copes
+with clock jumps, and reports why each message was dropped and why none is paired. It needs only Python.
 
-:class:`MessageFiltersSynchronizer` drives the genuine ``message_filters.ApproximateTimeSynchronizer`` (6.x) behind the
-same interface and covers its known faults: the callback runs inside its lock (here it only appends to a list, so
-it cannot raise), it pairs with the first partner inside the slop (here the slop is kept under half the shortest
-period, where the first partner is the nearest) and it is deaf after a clock jump (here it is made anew)."""
+:class:`MessageFiltersSynchronizer` wraps the real ``message_filters.ApproximateTimeSynchronizer`` (6.x) in the same
+interface and works around its known faults:
+
+- It runs the callback while it holds its lock; here the callback only appends to a list, so it cannot raise.
+- It pairs a message with the first partner within the slop; here the slop is kept below half the shortest period, so
+  that the first partner is the nearest.
+- It pairs nothing after a clock jump; here it is then created anew."""
 
 from __future__ import annotations
 
@@ -20,14 +23,14 @@ DEPTH = 1
 STREAM_NAMES = ("color", "depth")
 
 JUMP_NS = 500_000_000
-"""A stamp this much older than the last of its stream means that the clock jumped, not that messages overtook."""
+"""A stamp older than its stream's newest by at least this much is a clock jump, not a message out of order."""
 JUMP_COUNT = 3
-"""So many out-of-order stamps in a row mean it too (a recording shorter than :data:`JUMP_NS`, looped)."""
+"""This many out-of-order stamps in a row are a clock jump as well (a looped recording shorter than :data:`JUMP_NS`)."""
 MAX_BYTES = 256 << 20
-"""So much of each stream may wait, however long it would."""
+"""Most bytes of each stream that may wait, whatever the waiting time."""
 _REMEMBERED = 60
 _ONE_CLOCK_SECONDS = 1.0
-"""Streams of one clock, of which one does not come much later, have stamps nearer to each other than this."""
+"""If the nearest stamps of both streams are further apart, the clocks differ or one stream arrives much later."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,11 @@ class _Entry:
     """A waiting message.
 
     Attributes:
-        stamp: nanoseconds.
-        message: itself.
-        size: bytes.
-        clock: of its stream when it came.
-        late: an earlier message of its stream has a later stamp.
+        stamp: in nanoseconds.
+        message: the message itself.
+        size: in bytes.
+        clock: ``clock`` of its stream when it arrived.
+        late: it arrived out of order: an earlier message of its stream has a later stamp.
     """
 
     stamp: int
@@ -60,18 +63,18 @@ class _Entry:
 
 
 class _Stream:
-    """The waiting messages of one stream, in order, and what is known of its clock."""
+    """The waiting messages of one stream, in order, and the state of its clock."""
 
     def __init__(self) -> None:
         self.waiting: deque[_Entry] = deque()
         self.newest: int | None = None
         self.clock = 0
-        """Nanoseconds that the stream's stamps have gone on, whatever its clock jumped."""
+        """Nanoseconds by which the stream's stamps have advanced, without clock jumps."""
         self.intervals: deque[int] = deque(maxlen=30)
         self.seen: deque[int] = deque(maxlen=_REMEMBERED)
 
     def judge(self, stamp: int) -> str | None:
-        """Whether a stamp is ``"duplicate"``, ``"late"``, a ``"jump"`` or (None) as it should be."""
+        """Classify a stamp: ``"duplicate"``, ``"late"`` (out of order), ``"jump"``, or None if it is in order."""
         self.seen.append(stamp)
         if self.newest is None or stamp > self.newest:
             return None
@@ -80,40 +83,40 @@ class _Stream:
         return "jump" if self.newest - stamp >= JUMP_NS else "late"
 
     def follow(self, stamp: int, jumped: bool) -> None:
-        """Take ``stamp`` as the newest one."""
+        """Make ``stamp`` the newest one."""
         if self.newest is not None and not jumped:
             self.intervals.append(stamp - self.newest)
             self.clock += stamp - self.newest
         self.newest = stamp
 
     def shortest_interval(self) -> int:
-        """Nanoseconds after a message in which no other is to be expected; 0 while unknown."""
+        """Nanoseconds after a message within which no other message is expected; 0 while unknown."""
         return min(self.intervals) * 9 // 10 if len(self.intervals) >= 2 else 0
 
     def insert(self, entry: _Entry) -> None:
-        """Take a message, a late one before those of later stamps."""
+        """Add a message to the queue; a late one goes before those with later stamps."""
         at = len(self.waiting)
         while entry.late and at and self.waiting[at - 1].stamp > entry.stamp:
             at -= 1
         self.waiting.insert(at, entry)
 
     def full(self, wait: int) -> bool:
-        """Whether the oldest message has waited for longer than ``wait`` ns, or too much waits."""
+        """Whether the oldest message has waited longer than ``wait`` ns, or more than :data:`MAX_BYTES` wait."""
         if len(self.waiting) < 2:
             return False
         return self.clock - self.waiting[0].clock > wait or sum(entry.size for entry in self.waiting) > MAX_BYTES
 
 
 class Synchronizer:
-    """What the node needs from a synchroniser, and what both keep. Not thread-safe: one thread adds.
+    """The interface that the node uses, and what both synchronisers share. Not thread-safe: only one thread may add.
 
     Args:
-        slop: greatest difference of the stamps of a pair, seconds.
-        wait: how long a message may wait for its partner, in seconds of its stream's stamps.
+        slop: largest difference between the stamps of a pair, in seconds.
+        wait: how long a message may wait for its partner, in seconds by the stamps of its stream.
 
     Attributes:
-        drops: messages that will never be paired, by cause (``color_no_partner``, ``depth_duplicate``, ...).
-        jumps: how often a stream's clock jumped backwards.
+        drops: number of messages that will never be paired, by cause (``color_no_partner``, ``depth_duplicate``, ...).
+        jumps: how often a stream's clock jumped back.
     """
 
     def __init__(self, slop: float = 0.02, wait: float = 2.0):
@@ -124,39 +127,39 @@ class Synchronizer:
         self._streams = (_Stream(), _Stream())
 
     def add(self, stream: int, stamp: int, message: Any, size: int = 0) -> list[Pair]:
-        """Take a message of :data:`COLOR` or :data:`DEPTH`; returns the pairs that are now certain, oldest first.
+        """Add a message; returns the pairs that are now certain, oldest first.
 
         Args:
-            stream: which.
-            stamp: nanoseconds.
-            message: given back in a pair.
-            size: its bytes; more than :data:`MAX_BYTES` of a stream do not wait.
+            stream: :data:`COLOR` or :data:`DEPTH`.
+            stamp: of the message, in nanoseconds.
+            message: returned as part of its pair.
+            size: of the message in bytes; at most :data:`MAX_BYTES` of a stream wait.
         """
         raise NotImplementedError
 
     def clear(self) -> None:
-        """Forget all waiting messages, counting them as ``*_cleared``."""
+        """Drop all waiting messages and count them as ``*_cleared``."""
         for name, stream in zip(STREAM_NAMES, self._streams, strict=True):
             if stream.waiting:
                 self.drops[f"{name}_cleared"] += len(stream.waiting)
         self._streams = (_Stream(), _Stream())
 
     def waiting(self) -> tuple[int, int]:
-        """Number of colour and of depth messages that still wait for a partner."""
+        """Number of colour and of depth messages that are waiting for a partner."""
         return len(self._streams[COLOR].waiting), len(self._streams[DEPTH].waiting)
 
     def offset(self) -> float | None:
-        """Newest colour stamp minus newest depth stamp in seconds; None before both have been seen."""
+        """Newest colour stamp minus newest depth stamp, in seconds; None until both streams have sent a message."""
         color, depth = (stream.newest for stream in self._streams)
         return None if color is None or depth is None else (color - depth) / 1e9
 
     def trouble(self) -> str:
-        """Why nothing is paired, measured on the last stamps, and which parameter mends it."""
+        """Why nothing is paired, judged by the last stamps, and which parameter solves it."""
         for name, stream in zip(STREAM_NAMES, self._streams, strict=True):
             if len(stream.seen) > 1 and min(stream.seen) == max(stream.seen):
                 return (
-                    f"all {name} images have the stamp {stream.seen[0] / 1e9:.3f}: the driver sets none; "
-                    f"set use_arrival_time"
+                    f"all {name} images have the stamp {stream.seen[0] / 1e9:.3f}: the driver does not set "
+                    f"stamps; set use_arrival_time"
                 )
         colors, depths = (sorted(stream.seen) for stream in self._streams)
         if not colors or not depths:
@@ -165,31 +168,33 @@ class Synchronizer:
         nearest = min(abs(c - d) for c in colors for d in depths) / 1e9
         if nearest <= self.slop:
             return (
-                f"colour and depth of the same stamps come {abs(apart):.2f} s apart, and messages wait for "
+                f"colour and depth with the same stamps arrive {abs(apart):.2f} s apart, and messages wait only "
                 f"{self.wait:g} s; raise sync_queue_seconds"
             )
         if nearest > _ONE_CLOCK_SECONDS:
             first, second = ("depth", "colour") if apart > 0 else ("colour", "depth")
             return (
-                f"{second} stamps are {abs(apart):.1f} s ahead of {first} stamps: {first} comes so much later (raise "
-                f"sync_queue_seconds above that) or has another clock (set use_arrival_time)"
+                f"{second} stamps are {abs(apart):.1f} s ahead of {first} stamps: {first} arrives that much later "
+                f"(raise sync_queue_seconds above it) or uses another clock (set use_arrival_time)"
             )
         return (
             f"the nearest colour and depth stamps are {1e3 * nearest:.0f} ms apart, and sync_slop is "
-            f"{1e3 * self.slop:.0f} ms; set sync_slop to {1.5 * nearest:.2g}, or use_arrival_time if stamps are wrong"
+            f"{1e3 * self.slop:.0f} ms; set sync_slop to {1.5 * nearest:.2g}, or set use_arrival_time if the stamps "
+            f"are wrong"
         )
 
 
 class NearestSynchronizer(Synchronizer):
     """Pairs each message with its nearest partner in time.
 
-    A colour and a depth message make a pair when each is the other's nearest, they are at most ``slop`` apart, and no
-    message that may still come could be nearer: their stamps are equal, or a later message of both streams is here
-    already, or the streams' observed periods rule it out. At a steady rate a pair is therefore made as soon as its
-    second message arrives. The end of the time to wait ends that too.
+    A colour and a depth message form a pair if each is the other's nearest, they are at most ``slop`` apart, and no
+    future message can be nearer. The last condition holds if their stamps are equal, if both streams already have a
+    later message, or if the streams' observed periods rule a nearer message out. At a steady rate, a pair is therefore
+    made as soon as its second message arrives. When the waiting time is over, the pair is made without that condition.
 
-    Messages that overtook each other are put in order. A pair older than the last one is kept back: a second one after
-    it means that a short recording was looped, and both are given; a newer one means that it came too late."""
+    Messages that arrive out of order are sorted. A pair older than the last one is held back until the next pair. If
+    the next one follows it and is also older than the last, a short recording was looped, and both are returned. If it
+    is newer than the last, the held pair came too late and is dropped."""
 
     def __init__(self, slop: float = 0.02, wait: float = 2.0):
         super().__init__(slop, wait)
@@ -203,7 +208,7 @@ class NearestSynchronizer(Synchronizer):
         if verdict == "duplicate":
             self.drops[f"{STREAM_NAMES[stream]}_duplicate"] += 1
             return []
-        # After a jump the older messages stay until a later pair passes them: the other stream, a little late, may
+        # After a jump, the older messages stay until a later pair passes them: the other stream may lag a little and
         # still bring their partners.
         self.jumps += verdict == "jump"
         if verdict != "late":
@@ -227,7 +232,7 @@ class NearestSynchronizer(Synchronizer):
         self._last = None
 
     def _in_order(self, pair: Pair) -> list[Pair]:
-        """The pairs that may be given now that ``pair`` is known."""
+        """The pairs that may be returned now that ``pair`` has been found."""
         last, late = self._last, self._late
         behind = 0 if last is None else last.color_stamp - pair.color_stamp
         if 0 < behind < JUMP_NS and (late is None or pair.color_stamp < late.color_stamp):
@@ -262,7 +267,9 @@ class NearestSynchronizer(Synchronizer):
         return color + late, depth + late
 
     def _find(self, certain: bool = True) -> tuple[int, int] | None:
-        """Positions of the first pair of mutually nearest messages in the two queues, one that is certain or any."""
+        """Queue positions of the first pair of mutually nearest messages.
+
+        With ``certain``, only of a pair for which no future message can be nearer."""
         colors, depths = (stream.waiting for stream in self._streams)
         slop = round(self.slop * 1e9)
         for i, color in enumerate(colors):
@@ -276,7 +283,7 @@ class NearestSynchronizer(Synchronizer):
         return None
 
     def _settled(self, entry: _Entry, partner_stream: int, position: int) -> bool:
-        """Whether no later message of the partner's stream can be nearer to ``entry`` than the one at ``position``."""
+        """Whether no future message of the partner's stream can be nearer to ``entry`` than the one at ``position``."""
         stream = self._streams[partner_stream]
         partner = stream.waiting[position]
         if position + 1 < len(stream.waiting) or partner.stamp >= entry.stamp:
@@ -285,7 +292,7 @@ class NearestSynchronizer(Synchronizer):
         return earliest_next - entry.stamp > entry.stamp - partner.stamp
 
     def _take(self, i: int, j: int) -> Pair:
-        """Remove a pair and what comes before it (no partner can come for those any more)."""
+        """Remove a pair, and drop the messages before it, for which no partner can come any more."""
         entries = []
         for index, (stream, position) in enumerate(zip(self._streams, (i, j), strict=True)):
             for _ in range(position):
@@ -296,7 +303,7 @@ class NearestSynchronizer(Synchronizer):
 
 
 def _nearest(stamp: int, entries: deque[_Entry]) -> int | None:
-    """Position of the entry nearest to ``stamp``; of equals the last one (after a loop: the newest lap)."""
+    """Position of the entry nearest to ``stamp``; among equally near ones the last (after a loop, the newest lap)."""
     best, best_distance = None, None
     for position, entry in enumerate(entries):
         distance = abs(entry.stamp - stamp)
@@ -321,7 +328,7 @@ class _Input:
 
 
 class MessageFiltersSynchronizer(Synchronizer):
-    """The genuine ``message_filters`` synchroniser, its known faults covered (see the module's docstring).
+    """The real ``message_filters`` synchroniser, with workarounds for its known faults (see the module docstring).
 
     Raises:
         ImportError: message_filters is not installed.
@@ -385,7 +392,7 @@ class MessageFiltersSynchronizer(Synchronizer):
         return min([slop, *(period // 2 for period in known)])
 
     def _account(self, color: Any, depth: Any) -> Pair | None:
-        """Take a pair's messages out; None if one of them went, as ``no_partner``, with an earlier pair."""
+        """Remove a pair's messages from the queues; None if one was dropped with an earlier pair (``no_partner``)."""
         positions = [
             next((i for i, entry in enumerate(stream.waiting) if entry.message is message), None)
             for stream, message in zip(self._streams, (color, depth), strict=True)
@@ -405,7 +412,7 @@ class MessageFiltersSynchronizer(Synchronizer):
 
 
 def message_filters_available() -> bool:
-    """Whether the genuine message_filters can be imported (no pip package holds it for ROS 2)."""
+    """Whether the real message_filters can be imported (no pip package provides it for ROS 2)."""
     try:
         import message_filters
     except ImportError:
@@ -414,10 +421,14 @@ def message_filters_available() -> bool:
 
 
 def make_synchronizer(kind: str, slop: float, wait: float) -> Synchronizer:
-    """``"own"``, ``"message_filters"`` or ``"auto"`` (message_filters where it is installed, else own).
+    """Create the synchroniser for the parameter ``synchronizer``.
+
+    Args:
+        kind: ``own``, ``message_filters`` or ``auto`` (message_filters if it is installed, otherwise own).
+        slop, wait: as :class:`Synchronizer`.
 
     Raises:
-        ImportError: message_filters was asked for and is not installed.
+        ImportError: ``kind`` is ``message_filters``, which is not installed.
     """
     if kind == "message_filters" or (kind == "auto" and message_filters_available()):
         return MessageFiltersSynchronizer(slop, wait)

@@ -134,7 +134,7 @@ def test_the_log_says_what_the_node_does(monkeypatch):
         waits_for("idle: nobody subscribes to /stdnet/depth/image")
         graph.listen()
         graph.connect()
-        waits_for("a subscriber is there")
+        waits_for("an output has a subscriber: processing")
         for index in range(3):
             graph.send(1.0 + index / 30)
             graph.settle(published=index + 1)

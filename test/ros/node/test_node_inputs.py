@@ -38,7 +38,7 @@ def unpaired(graph, colors, depths):
 @pytest.mark.parametrize(
     ("colors", "depths", "words"),
     [
-        (lambda i: 0.0, lambda i: 0.0, "all color images have the stamp 0.000: the driver sets none; set use_arrival"),
+        (lambda i: 0.0, lambda i: 0.0, "all color images have the stamp 0.000: the driver does not set stamps; set"),
         (lambda i: 9 + i / 5, lambda i: 9.1 + i / 5, "are 100 ms apart, and sync_slop is 20 ms; set sync_slop to 0.15"),
         (lambda i: 99 + i / 20, lambda i: 9 + i / 20, "colour stamps are 90.0 s ahead of depth stamps"),
     ],

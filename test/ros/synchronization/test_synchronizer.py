@@ -203,7 +203,7 @@ def test_depth_of_another_clock_pairs_nothing_and_says_so():
     assert play(synchronizer, events) == []
     assert synchronizer.waiting() == (10, 10)
     assert synchronizer.offset() == pytest.approx(10.0, abs=0.1)
-    assert "colour stamps are 10.0 s ahead of depth stamps: depth comes so much later" in synchronizer.trouble()
+    assert "colour stamps are 10.0 s ahead of depth stamps: depth arrives that much later" in synchronizer.trouble()
     balanced(synchronizer, 60, 60, 0)
 
 
@@ -221,7 +221,7 @@ def test_depth_that_comes_later_than_messages_wait_names_the_parameter():
     stamps = stream(SECOND, 120)
     events = by_time(stamps, stamps, delay=3 * SECOND // 2)[:200]
     assert not play(synchronizer, events)
-    assert "s apart, and messages wait for 1 s; raise sync_queue_seconds" in synchronizer.trouble()
+    assert "s apart, and messages wait only 1 s; raise sync_queue_seconds" in synchronizer.trouble()
 
 
 def test_what_waits_is_bounded_by_its_size():
@@ -313,7 +313,7 @@ def test_short_recordings_loop_without_loss(length):
 @pytest.mark.parametrize(
     ("colors", "depths", "sentence"),
     [
-        ([0] * 9, stream(SECOND, 9), "all color images have the stamp 0.000: the driver sets none; set use_arrival"),
+        ([0] * 9, stream(SECOND, 9), "all color images have the stamp 0.000: the driver does not set stamps; set use_"),
         (stream(SECOND, 9), [5 * SECOND] * 9, "all depth images have the stamp 5.000"),
         (
             stream(SECOND, 20, period=100 * MS),
