@@ -1,8 +1,8 @@
-"""Upsampling of one stream: :class:`DepthUpsampler` and what it is made of.
+"""Upsampling of one stream: :class:`DepthUpsampler` and its parts.
 
-Frames are checked and put on a grid of depth cells (``frames``), holes are filled (``fill``), an engine runs the
-network (``engine`` with PyTorch, ``onnx_engine`` with ONNX Runtime) or a classical method stands in (``classical``),
-and each pixel gets a confidence (``confidence``)."""
+Frames are checked and resampled to a grid of depth cells (``frames``), and holes are filled (``fill``). An engine runs
+the network (``engine`` with PyTorch, ``onnx_engine`` with ONNX Runtime), or a classical method replaces it
+(``classical``). Each pixel gets a confidence (``confidence``)."""
 
 from stdnet_core.inference.upsampler import BACKENDS, MAX_LATENCY, METHODS, DepthUpsampler, UpsampledDepth
 

@@ -1,8 +1,8 @@
 """Depth upsampling without a network: nearest, bilinear, bicubic and joint bilateral (Kopf et al. 2007).
 
-These are the baselines that the paper compares with and what a robot runs until it has weights. All of
-them take depth with holes: a missing cell (0, negative, NaN, infinite) contributes nothing, and a pixel that no
-valid cell reaches comes out as 0. Everything is batched PyTorch, on any device."""
+These are the baselines of the paper, and what a robot runs without weights. All of them accept depth with holes: a
+missing cell (0, negative, NaN, infinite) contributes nothing, and a pixel that no valid cell reaches becomes 0.
+Everything is batched PyTorch, on any device."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ x8 and x16, the MAE 0.73, 0.78 and 0.85 times. A wider spatial sigma (0.8) lower
 the slanted surfaces and the loosely aligned edges of real sensors."""
 
 _MIN_WEIGHT = 1e-4  # share of valid cells in an interpolated pixel below which it counts as unsupported
-_EXCLUDED = -1e9  # exponent of an invalid cell: finite, so that a window of nothing else gives 0 instead of NaN
-_CHUNK_ELEMENTS = 1 << 19  # weights held at once on the CPU: 2 MB stay in the cache
+_EXCLUDED = -1e9  # exponent of an invalid cell: finite, so that a window without valid cells gives 0 instead of NaN
+_CHUNK_ELEMENTS = 1 << 19  # weights computed at once on the CPU: their 2 MB fit the cache
 
 
 def nearest(depth_lr: Tensor, size: tuple[int, int]) -> Tensor:
@@ -74,20 +74,21 @@ def joint_bilateral(
 ) -> Tensor:
     """Joint bilateral upsampling guided by colour (Kopf et al. 2007).
 
-    The depth of pixel p is the mean of the valid cells q of the window of (2 radius + 1)^2 cells around its
-    own, weighted by exp(-|p - q|^2 / (2 sigma_spatial^2)) exp(-|rgb(p) - rgb(q)|^2 / (2 sigma_range^2)).
-    Distances are in cells, from the pixel's centre to the cell's; the colour of a cell is its mean, as a depth
-    cell sees all of its area.
+    The depth of pixel p is a weighted mean of the valid cells q in the window of (2 radius + 1)^2 cells around its
+    own cell. The weight is exp(-|p - q|^2 / (2 sigma_spatial^2)) exp(-|rgb(p) - rgb(q)|^2 / (2 sigma_range^2)).
+    Distances are in cells, between the centres of pixel and cell. The colour of a cell is the mean over its area,
+    because its depth was measured over all of it.
 
-    Both Gaussians together are one over a five-dimensional distance, whose part that depends on p alone cancels in the
-    mean: what remains is a softmax over the window of an inner product of p's and q's features.
+    The product of both Gaussians is a Gaussian of a five-dimensional distance. The part of its exponent that depends
+    on p alone cancels in the mean. What remains is a softmax, over the window, of inner products of p's and q's
+    features.
 
     Args:
         rgb: (..., 3, H, W) in 0..1.
-        depth_lr: (..., 1, h, w) metres, 0 or NaN where invalid, of cells of s x s pixels from the top left:
-            h = ceil(H / s) and w = ceil(W / s) for one whole s.
-        scale: s; None: the smallest that the sizes allow. Small images that s does not divide allow several.
-        radius: cells on each side of the own one.
+        depth_lr: (..., 1, h, w) metres, 0 or NaN where invalid. Its cells are s x s pixels, counted from the top left:
+            h = ceil(H / s) and w = ceil(W / s) for one integer s.
+        scale: s; None: the smallest that the sizes allow. For small images that s does not divide, several fit.
+        radius: cells on each side of the pixel's own cell.
         sigma_spatial: in cells.
         sigma_range: in units of rgb.
 
@@ -95,7 +96,7 @@ def joint_bilateral(
         (..., 1, H, W) metres, 0 where the window holds no valid cell.
 
     Raises:
-        InputError: the sizes do not belong to one whole scale.
+        InputError: no integer scale fits the sizes.
     """
     scale = cell_size(rgb.shape[-2:], depth_lr.shape[-2:], scale)
     height, width = rgb.shape[-2:]
@@ -121,8 +122,8 @@ def joint_bilateral(
 
 
 def cell_size(size: Sequence[int], size_lr: Sequence[int], scale: int | None = None) -> int:
-    """The smallest whole scale s for which a depth of ``size_lr`` has ceil(H / s) x ceil(W / s) cells, or ``scale`` if
-    it is one.
+    """The smallest integer scale s for which depth of ``size_lr`` has ceil(H / s) x ceil(W / s) cells, or ``scale`` if
+    it fits.
 
     Raises:
         InputError: the sizes do not fit.
@@ -154,7 +155,7 @@ def _chunk_rows(rows: int, elements_per_row: int, device: torch.device) -> int:
 
 
 def _pixel_features(guide: Tensor, scale: int, sigma_spatial: float, sigma_range: float) -> Tensor:
-    """(N, h, w, 6, s*s): colour and place within the cell, over their sigmas, and 1 for the cell's bias."""
+    """(N, h, w, 6, s*s): colour and position in the cell, divided by their sigmas, and 1 for the cell's bias."""
     count, _, height, width = guide.shape
     rows, columns = height // scale, width // scale
     blocks = guide.view(count, 3, rows, scale, columns, scale).permute(0, 2, 4, 1, 3, 5)
@@ -178,9 +179,9 @@ def _cell_features(
 ) -> tuple[Tensor, Tensor]:
     """Features (N, h, w, taps, 6) and depths (N, h, w, taps) of the window around each cell.
 
-    The sixth feature is minus half the squared norm of the others: with it the inner product of a pixel's and a
-    cell's features is minus half their squared distance, up to a term of the pixel alone. Invalid cells get a bias that
-    no valid one can lose against, and depth 0."""
+    The sixth feature is minus half the squared norm of the others. With it, the inner product of a pixel's and a
+    cell's features is minus half their squared distance, up to a term that depends on the pixel alone. Invalid cells
+    get depth 0 and a bias so low that every valid cell outweighs them."""
     offset = torch.arange(-radius, radius + 1, device=guide.device) / sigma_spatial
     colour = _windows(F.avg_pool2d(guide, scale) / sigma_range, radius)
     count, _, rows, columns, size, _ = colour.shape

@@ -1,4 +1,4 @@
-"""Trust in a pixel of upsampled depth: its confidence, and whether it floats between two surfaces."""
+"""How far a pixel of upsampled depth can be trusted: its confidence, and whether it floats between two surfaces."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from stdnet_core.inference.frames import Geometry
 
 TOLERANCE_M = 0.02
 TOLERANCE_SHARE = 0.02
-"""Confidence is the probability of an error below TOLERANCE_M metres or TOLERANCE_SHARE of the depth, the larger."""
+"""Confidence is the probability of an error below TOLERANCE_M metres or TOLERANCE_SHARE of the depth, whichever is
+larger."""
 
-# Laplace scales guessed from a spread, chosen so that joint bilateral upsampling of rendered clips with dToF-like depth
-# at x4, x8 and x16 is as often within the tolerance as its confidence says (0.19, 0.25, 0.38, 0.76, 0.98 of the pixels
-# with a confidence of 0.19, 0.30, 0.51, 0.71, 0.93).
-_ERROR_FLOOR = 0.15  # least scale, in tolerances
-_SPREAD_TO_SCALE = 0.1  # scale in ranges of the depth of 3x3 cells
+# The Laplace scale of the error is estimated from the spread of the depth. The factors are chosen so that joint
+# bilateral upsampling of rendered clips with dToF-like depth at x4, x8 and x16 is within the tolerance as often as its
+# confidence says (0.19, 0.25, 0.38, 0.76, 0.98 of the pixels with a confidence of 0.19, 0.30, 0.51, 0.71, 0.93).
+_ERROR_FLOOR = 0.15  # smallest scale, in tolerances
+_SPREAD_TO_SCALE = 0.1  # scale as a share of the range of depths in 3x3 cells
 # The same for the guided temporal filter, at x1 on rendered clips with stereo and phase time-of-flight depth.
 _FILTER_FLOOR = 0.1
-_DEVIATION_TO_SCALE = 0.35  # scale in deviations of the filter
+_DEVIATION_TO_SCALE = 0.35  # scale as a share of the filter's deviation
 _FILL_ERROR = np.array([0.0, 0.85, 1.15, 1.55, 2.5, 3.2, 6.4, 100.0], np.float32)
-"""Scale in tolerances of a filled pixel, by how far it is from a measurement: 1, below 2, 4, 8, ... pixels."""
-_NEITHER_END = 0.2  # share of a jump by which a floating pixel is away from both of its ends
+"""Scale of a filled pixel in tolerances, by its distance from a measurement: 1, below 2, 4, 8, ... pixels."""
+_NEITHER_END = 0.2  # a flying pixel is at least this share of the jump away from both of its ends
 
 
 def tolerance(depth: np.ndarray) -> np.ndarray:
-    """Error in metres up to which a depth counts as right."""
+    """Error in metres up to which a depth counts as correct."""
     return np.maximum(np.float32(TOLERANCE_M), np.float32(TOLERANCE_SHARE) * depth)
 
 
@@ -37,12 +38,12 @@ def within_tolerance(depth: np.ndarray, laplace_scale: np.ndarray) -> np.ndarray
 
 
 def stage_confidence(depth: np.ndarray, disagreement: np.ndarray) -> np.ndarray:
-    """Confidence of a network that predicts none of its own: its two stages' disagreement (m) stands for the error."""
+    """Confidence for a network that predicts none: the disagreement of its two stages (m) is the error estimate."""
     return within_tolerance(depth, disagreement + _ERROR_FLOOR * tolerance(depth))
 
 
 def cell_confidence(cells: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Confidence without a network: low where the depth of 3x3 cells varies, and towards invalid cells.
+    """Confidence without a network: low where depth varies within 3x3 cells, and next to invalid cells.
 
     Args:
         cells: depth on ``geometry.grid``, float32 metres, 0 where invalid.
@@ -58,8 +59,8 @@ def cell_confidence(cells: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 def filter_confidence(filtered: Filtered, geometry: Geometry) -> np.ndarray:
-    """Confidence of the guided temporal filter: from the noise that is left, the spread of 3x3 pixels, and how far
-    from a measurement a pixel was filled.
+    """Confidence of the guided temporal filter, from the remaining noise, the spread in 3x3 pixels, and the distance of
+    a filled pixel from a measurement.
 
     Returns:
         (H, W) float32; 0 where there is no depth.
@@ -81,12 +82,12 @@ def _on_colour(of_cells: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 def flying_pixels(depth: np.ndarray, valid: np.ndarray, threshold: float) -> np.ndarray:
-    """Pixels between two surfaces: the depth of the 3x3 around jumps, and theirs is at neither end of the jump.
+    """Flying pixels: depth jumps within the 3x3 around them, and their own depth is at neither end of the jump.
 
     Args:
         depth: (H, W) float32 metres.
-        valid: (H, W) bool, the pixels that count.
-        threshold: least jump, as a share of the pixel's depth.
+        valid: (H, W) bool, the pixels to consider.
+        threshold: smallest jump, as a share of the pixel's depth.
 
     Returns:
         (H, W) bool.
@@ -99,7 +100,7 @@ def flying_pixels(depth: np.ndarray, valid: np.ndarray, threshold: float) -> np.
 
 
 def _extremes(depth: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Largest (0 if there is none) and smallest valid depth of the 3x3 around each pixel."""
+    """Largest (0 if there is none) and smallest valid depth in the 3x3 around each pixel."""
     window = np.ones((3, 3), np.uint8)
     if valid.all():
         return cv2.dilate(depth, window), cv2.erode(depth, window)

@@ -1,4 +1,4 @@
-"""Choice of device and precision, with the reason whenever it is not what was asked for."""
+"""Choice of device and precision, with a reason if it is not what was requested."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and how precisely to compute.
+    """The device and the precision to compute with.
 
     Attributes:
-        device: a device that has been seen to work.
-        dtype: type of the network's convolutions; float32 or, through autocast, a half precision.
-        reason: why the device or the precision is not the one asked for, or why ``auto`` ended on the CPU; None if
-            there is nothing to say.
-        fallback: the request could not be met (``auto`` without any GPU in the machine is no fallback).
+        device: a device that was tested to work.
+        dtype: type of the network's convolutions; float32 or a half precision.
+        reason: why the device or the precision is not the requested one, or why ``auto`` chose the CPU; otherwise
+            None.
+        fallback: whether the request could not be met (``auto`` on a machine without a GPU is not a fallback).
     """
 
     device: torch.device
@@ -42,12 +42,12 @@ def place(device: str = "auto", precision: str = "auto") -> Placement:
     Args:
         device: ``auto`` (the first CUDA device that works, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``. A CUDA
             device that is missing or does not work falls back to the CPU.
-        precision: ``auto`` (on CUDA bf16, or fp16 where the device has no bf16; on the CPU bf16 where it computes that
-            itself, else fp32), ``fp32``, ``bf16`` or ``fp16``. One that the device lacks falls back to the next that it
-            has.
+        precision: ``auto`` (on CUDA, bf16, or fp16 if the device does not support bf16; on the CPU, bf16 if it has
+            instructions for it, else fp32), ``fp32``, ``bf16`` or ``fp16``. If the device does not support the
+            precision, the next supported one is used.
 
     Raises:
-        ConfigError: not one of these words.
+        ConfigError: any other value.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise ConfigError(f"device is {device!r}; choose auto, cpu, cuda or cuda:N")
@@ -60,7 +60,7 @@ def place(device: str = "auto", precision: str = "auto") -> Placement:
 
 
 def cpu_computes_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 numbers itself (AVX512-BF16 or AMX), and so faster than float32."""
+    """Whether this CPU has instructions for bfloat16 (AVX512-BF16 or AMX), which make it faster than float32."""
     try:
         flags = set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split())
     except OSError:
@@ -83,7 +83,7 @@ def _choose_device(request: str) -> tuple[torch.device, str | None, bool]:
     device = torch.device("cuda", index)
     try:
         torch.ones(1, device=device).add_(1).item()
-    except RuntimeError as error:  # driver too old, no kernels for this GPU, memory exhausted by others
+    except RuntimeError as error:  # driver too old, no kernels for this GPU, memory used up by other programs
         why = str(error).splitlines()[0]
         return cpu, f"device {request}: {device} does not work ({why}), so this runs on the CPU", True
     return device, None, False

@@ -1,8 +1,8 @@
-"""Engines: what executes a network for :class:`stdnet_core.inference.DepthUpsampler`.
+"""Engines: they execute the network for :class:`stdnet_core.inference.DepthUpsampler`.
 
-Frames are numpy arrays on both sides, so that each engine can bring them to its device in its own way. STDNet's engines
-see prepared frames: sizes that fit the scale, depth without holes and normalised. The recurrent network's take depth as
-the camera delivers it."""
+Input and output are numpy arrays, so that each engine can transfer them to its device in its own way. STDNet's engines
+get prepared frames: their sizes fit the scale, and depth is hole-free and normalised. The recurrent network's engines
+take depth as the camera delivers it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from stdnet_core.streaming import StreamingSTDNet, StreamOutput
 
 @dataclass(frozen=True)
 class EngineOutput:
-    """What an engine returns for a frame, normalised like its input; metres from the recurrent network.
+    """What an engine returns for a frame: normalised like its input, or in metres from the recurrent network.
 
     Attributes:
         depth: (H, W) float32.
-        error_scale: (H, W) float32, Laplace scale of the error that the network predicts; None if it predicts none.
-        disagreement: (H, W) float32, absolute difference of the two stages' depths; None if unknown.
+        error_scale: (H, W) float32, predicted Laplace scale of the error; None if the network predicts none.
+        disagreement: (H, W) float32, absolute difference between the depths of the two stages; None if unknown.
     """
 
     depth: np.ndarray
@@ -41,25 +41,25 @@ class EngineOutput:
 
 
 class Engine(Protocol):
-    """Runs the streaming network, whatever executes it."""
+    """Runs the streaming network with any backend."""
 
     def step(self, rgb: np.ndarray, depth_lr: np.ndarray) -> EngineOutput | None:
-        """Take rgb (H, W, 3), uint8 or float32 in 0..1, and hole-free normalised depth_lr (h, w), H = s h and W = s w;
-        return the frame that is ``latency`` frames old, or None while there is none."""
+        """Process rgb (H, W, 3), uint8 or float32 in 0..1, and hole-free normalised depth_lr (h, w), H = s h and
+        W = s w. Return the output for the frame ``latency`` frames before, or None if there is none yet."""
 
     def flush(self) -> list[EngineOutput]:
-        """The frames still held back, oldest first; the next step begins a new clip."""
+        """Return the outputs of the frames still pending, oldest first; the next step begins a new clip."""
 
     def reset(self) -> None:
-        """Forget everything; the next step begins a new clip."""
+        """Clear the state; the next step begins a new clip."""
 
 
 class TorchEngine:
     """The network in PyTorch.
 
     Args:
-        model: copied, as its device and type may change.
-        latency: frames to wait for, 0 to 8.
+        model: copied, because its device and type may change.
+        latency: following frames to wait for, 0 to 8.
         placement: device and precision.
     """
 
@@ -93,21 +93,21 @@ class TorchEngine:
 
 
 class RecurrentEngine(Protocol):
-    """Runs the recurrent network, whatever executes it."""
+    """Runs the recurrent network with any backend."""
 
     def step(self, rgb: np.ndarray, depth: np.ndarray, ratio: tuple[float, float]) -> EngineOutput:
-        """Take rgb (H, W, 3), uint8 or float32 in 0..1, and depth (h, w) in metres, 0 invalid, whose cells are
-        ``ratio`` (rows, columns) pixels large; return this frame's depth and error scale (H, W) in metres."""
+        """Process rgb (H, W, 3), uint8 or float32 in 0..1, and depth (h, w) in metres, 0 invalid, whose cells are
+        ``ratio`` (rows, columns) pixels in size. Return depth and error scale (H, W) of this frame, in metres."""
 
     def reset(self) -> None:
-        """Forget everything; the next step begins a new clip."""
+        """Clear the state; the next step begins a new clip."""
 
 
 class RecurrentTorchEngine:
     """The recurrent network in PyTorch; see :class:`RecurrentEngine`.
 
     Args:
-        model: copied, as its device may change.
+        model: copied, because its device may change.
         placement: device, and precision of the convolutions.
     """
 
@@ -163,8 +163,8 @@ def _image(batch: torch.Tensor) -> np.ndarray:
 
 
 def tensor(array: np.ndarray) -> torch.Tensor:
-    """The array's memory as a tensor, or a copy of what PyTorch cannot view: read-only arrays (a message's buffer) and
-    reversed ones (``bgr[..., ::-1]``)."""
+    """A tensor that shares the array's memory, or a copy where PyTorch cannot share it: read-only arrays (a message's
+    buffer) and reversed ones (``bgr[..., ::-1]``)."""
     shareable = array.flags.writeable and min(array.strides) >= 0
     return torch.from_numpy(array if shareable else array.copy())
 

@@ -1,9 +1,9 @@
-"""Filling of missing depth: every invalid pixel takes the value of the nearest valid one.
+"""Filling of missing depth: every invalid pixel gets the value of the nearest valid one.
 
-The network of the paper knows no validity mask: its depth input must be hole-free. Sensors leave holes, so
-they are filled here before the network and masked again after it where no measurement is near
-(:func:`measured_nearby`). Two implementations of one definition: OpenCV's distance transform for the live path
-(numpy arrays, an approximate Euclidean distance) and an exact one in PyTorch, batched, for training on CPU or GPU."""
+The paper's network has no validity mask: its depth input must be hole-free. The holes that sensors leave are filled
+here before the network, and masked again after it where no measurement is near (:func:`measured_nearby`). There are
+two implementations: OpenCV's distance transform for live streams (numpy arrays, approximate Euclidean distance), and an
+exact, batched one in PyTorch for training on CPU or GPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stdnet_core.errors import InputError
 
-_CHECK_EVERY = 4  # columns searched between two checks for completion: each check waits for the GPU
+_CHECK_EVERY = 4  # columns searched between two checks for completion, because each check waits for the GPU
 
 
 @overload
@@ -33,7 +33,7 @@ def valid_depth(depth: np.ndarray | Tensor) -> np.ndarray | Tensor:
 
 
 def nan_where_invalid(depth: np.ndarray) -> np.ndarray:
-    """Depth as pictures take it: float32 metres, NaN where there is no measurement."""
+    """Depth for pictures: float32 metres, NaN where there is no measurement."""
     return np.where(valid_depth(depth), depth, np.float32(np.nan)).astype(np.float32, copy=False)
 
 
@@ -58,14 +58,14 @@ def nearest_valid(depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
 @overload
 def nearest_valid(depth: Tensor) -> tuple[Tensor, Tensor]: ...
 def nearest_valid(depth: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray] | tuple[Tensor, Tensor]:
-    """Fill as :func:`fill_invalid` and say from how far each value came.
+    """Fill like :func:`fill_invalid`, and return the distance to the pixel that each value comes from.
 
     Args:
         depth: (..., h, w), floating point, numpy or torch.
 
     Returns:
-        The filled depth, and the Euclidean distance in pixels (float32, same shape) to the pixel that each value
-        was taken from: 0 where the depth itself was valid, infinite in an image without any valid pixel.
+        The filled depth, and the Euclidean distance in pixels (float32, same shape) to the pixel that the value
+        comes from: 0 where the depth itself was valid, infinite in an image without any valid pixel.
 
     Raises:
         InputError: fewer than two dimensions or not floating point.
@@ -100,8 +100,8 @@ def _nearest_valid_image(depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _nearest_valid_torch(depth: Tensor) -> tuple[Tensor, Tensor]:
-    """Exact, (N, h, w). First the nearest valid pixel of each column, then a search over the columns, outwards
-    from the own one, that ends when no farther column can hold a nearer pixel anywhere."""
+    """Exact, (N, h, w). Find the nearest valid pixel in each column, then search the other columns outwards from each
+    pixel's own, until no farther column can hold a nearer pixel anywhere."""
     width = depth.shape[-1]
     valid = valid_depth(depth)
     some = valid.flatten(1).any(1)[:, None, None]
@@ -122,7 +122,7 @@ def _nearest_valid_torch(depth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _nearest_in_column(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Value of and distance in rows to the nearest valid pixel of each pixel's column (infinite if none)."""
+    """Value of the nearest valid pixel in each pixel's column, and its distance in rows (infinite if none)."""
     height = depth.shape[-2]
     row = torch.arange(height, device=depth.device)[:, None].expand(depth.shape)
     above = torch.where(valid, row, -1).cummax(-2).values
@@ -137,7 +137,7 @@ def _nearest_in_column(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 def measured_here(valid_lr: np.ndarray, height: int, width: int) -> np.ndarray:
     """Pixels of the high-resolution image whose own cell is valid.
 
-    Arguments and result as :func:`measured_nearby`.
+    Arguments and result as for :func:`measured_nearby`.
     """
     if valid_lr.shape == (height, width):
         return valid_lr
@@ -147,7 +147,7 @@ def measured_here(valid_lr: np.ndarray, height: int, width: int) -> np.ndarray:
 def measured_nearby(valid_lr: np.ndarray, height: int, width: int) -> np.ndarray:
     """Pixels of the high-resolution image that a measurement supports.
 
-    A pixel is supported when one of the four low-resolution cells whose centres surround it is valid, so
+    A pixel is supported if one of the four low-resolution cells whose centres surround it is valid. It is then
     within one cell of a measurement along both axes.
 
     Args:
@@ -169,7 +169,7 @@ def measured_within(valid_lr: np.ndarray, size: tuple[int, int], pixels: float) 
     Args:
         valid_lr: (h, w) bool, cells of equal size that cover the image.
         size: (H, W) of the image.
-        pixels: of the image, up to which distance from a measured cell a pixel is near.
+        pixels: largest distance from a measured cell, in pixels of the image.
 
     Returns:
         (H, W) bool.

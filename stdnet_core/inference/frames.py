@@ -1,6 +1,6 @@
-"""Single RGB-D frames as they come from a camera or a file: checks, units, the grid of depth cells, and the range.
+"""Single RGB-D frames from a camera or a file: checks, units, the grid of depth cells, and the depth range.
 
-All arrays are numpy. Depth here is float32 metres with 0 where invalid."""
+All arrays are numpy. Depth is float32 metres, 0 where invalid."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from stdnet_core.inference.fill import valid_depth
 from stdnet_core.inference.normalization import FIRST_FRAME_HEADROOM
 
 EDGE_CONTRAST = 0.05
-"""Share of the depth by which neighbouring cells of one surface may differ; beyond it they are not mixed."""
+"""Neighbouring cells whose depths differ by more than this share belong to different surfaces and are not mixed."""
 
 _MILLIMETRES = DepthUnits()
-_MAX_SAMPLES = 8  # samples along an axis whose median makes one cell, when depth is brought to a coarser grid
+_MAX_SAMPLES = 8  # samples along each axis of a cell, over which the median is taken on a coarser grid
 
 
 def check_rgb(rgb: np.ndarray) -> np.ndarray:
-    """A colour image as uint8 or float32 (H, W, 3), not copied if it is one already.
+    """A colour image as uint8 or float32 (H, W, 3); it is not copied if it has this form already.
 
     Raises:
         InputError: not (H, W, 3), empty, another type, or float values outside 0..1.
@@ -47,10 +47,10 @@ def to_metres(depth: np.ndarray, max_depth: float | None = None) -> np.ndarray:
     Args:
         depth: (h, w), float metres (0, negative, NaN and infinite are invalid) or uint16 millimetres (0 and 65535 are
             invalid).
-        max_depth: metres beyond which a measurement counts as invalid.
+        max_depth: metres; larger depths are invalid.
 
     Returns:
-        (h, w) float32, always an array of its own.
+        (h, w) float32, always a new array.
 
     Raises:
         InputError: not two-dimensional, empty, or of another type.
@@ -76,14 +76,14 @@ def _describe(value: object) -> str:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of a stream and the grid of depth cells that is upsampled.
+    """Sizes of a stream, and the grid of depth cells that is upsampled.
 
     Attributes:
         size: (H, W) of colour and of the result.
-        depth_size: (h, w) of the depth that comes in.
-        scale: pixels of colour along the side of a cell of the grid; None: the cells are those of depth, which divide
-            colour evenly at a ratio that is no whole number.
-        resampled: the incoming depth has other cells than these.
+        depth_size: (h, w) of the input depth.
+        scale: colour pixels along the side of a grid cell; None: the cells are those of the input depth, which divide
+            the colour image evenly at a ratio that is not an integer.
+        resampled: whether the input depth has other cells than the grid.
     """
 
     size: tuple[int, int]
@@ -112,8 +112,8 @@ class Geometry:
 
     @classmethod
     def choose(cls, size: tuple[int, int], depth_size: tuple[int, int], scales: Sequence[int]) -> Geometry:
-        """The geometry at one of some scales: that whose cells depth has, else the next finer one, so that nothing that
-        was measured is lost to a coarser grid; the finest where depth itself is finer than all.
+        """The geometry at one of the given scales: the one whose cells depth has. If there is none, the next finer
+        scale, so that a coarser grid does not lose measurements; or the finest, if depth is finer than all of them.
 
         Args:
             size: (H, W) of colour.
@@ -121,7 +121,7 @@ class Geometry:
             scales: the scales to choose from.
 
         Raises:
-            InputError: depth is larger than colour or of another aspect.
+            InputError: depth is larger than colour or has another aspect ratio.
         """
         _check_view(size, depth_size)
         ratio = math.sqrt(math.prod(size) / math.prod(depth_size))
@@ -133,18 +133,18 @@ class Geometry:
 
     @classmethod
     def native(cls, size: tuple[int, int], depth_size: tuple[int, int]) -> Geometry:
-        """The geometry whose cells are those of depth, at any ratio; arguments and errors as :meth:`choose`."""
+        """The geometry whose cells are those of depth, at any ratio; arguments and errors as for :meth:`choose`."""
         _check_view(size, depth_size)
         nearest = max(1, round(math.sqrt(math.prod(size) / math.prod(depth_size))))
         return cls(size, depth_size, nearest if cells_fit(size, depth_size, nearest) else None, False)
 
     def to_grid(self, depth: np.ndarray) -> np.ndarray:
-        """Bring a depth image of ``depth_size`` to the grid of cells.
+        """Resample a depth image of ``depth_size`` to the grid of cells.
 
-        Cells missing at the right and at the bottom, where the scale does not divide the size, are replicated. Depth
-        with other cells is resampled without mixing surfaces: to a finer or similar grid by bilinear interpolation
-        over the valid neighbours, or the nearest of them across an edge; to a coarser one by the median of the valid
-        samples.
+        Where the scale does not divide the size, cells missing at the right and at the bottom are replicated. Depth
+        with other cells is resampled without mixing surfaces. For a finer or similar grid, this is bilinear
+        interpolation over the valid neighbours, or at an edge the nearest of them; for a coarser grid, the median of
+        the valid samples.
 
         Args:
             depth: (h, w) float32 metres, 0 where invalid.
@@ -177,12 +177,13 @@ def _check_view(size: tuple[int, int], depth_size: tuple[int, int]) -> None:
 
 
 def cells_fit(size: tuple[int, int], depth_size: tuple[int, int], scale: int) -> bool:
-    """Whether depth is a grid of whole cells from the top left, the last of an axis perhaps cut off or left out."""
+    """Whether depth is a grid of cells of ``scale`` x ``scale`` pixels from the top left; the last cell of an axis may
+    be cut off or missing."""
     return all(lr in (hr // scale, -(-hr // scale)) for hr, lr in zip(size, depth_size, strict=True))
 
 
 def _median_cells(depth: np.ndarray, grid: tuple[int, int], steps: list[float]) -> np.ndarray:
-    """Lower median of the valid ones among evenly spread samples of each cell."""
+    """Lower median of the valid samples in each cell; the samples are evenly spaced."""
     samples = min(_MAX_SAMPLES, math.ceil(max(steps)))
     at = (np.arange(samples) + 0.5) / samples
     index = [
@@ -218,7 +219,7 @@ def _interpolated_cells(depth: np.ndarray, grid: tuple[int, int], steps: list[fl
 
 
 def pad_colour(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Replicate the right and bottom border of (H, W, 3) up to a size (H', W') that is at least as large."""
+    """Pad (H, W, 3) to a size (H', W') that is at least as large, by replicating the right and bottom border."""
     below, right = size[0] - rgb.shape[0], size[1] - rgb.shape[1]
     if not below and not right:
         return rgb
@@ -226,17 +227,17 @@ def pad_colour(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 class DepthRange:
-    """Metres that depths are divided by: fixed, or those of the first frame of the window with any depth.
+    """The range in metres by which depths are divided: fixed, or set by the window's first frame with valid depth.
 
-    A window whose depths have left the range of its first frame has to start anew: several frames in a row must
-    have left it, so that a single outlier does not cost the window.
+    If depth leaves the range of the first frame, the window must restart. This takes several frames in a row outside
+    the range, so that a single outlier does not clear the window.
 
     Args:
         fixed: metres, or None: 1.25 times the largest depth of the window's first frame, as
-            :func:`stdnet_core.inference.normalization.clip_depth_range` says of a whole clip.
+            :func:`stdnet_core.inference.normalization.clip_depth_range` defines it for a whole clip.
     """
 
-    LOWEST, HIGHEST = 0.5, 1.5  # largest depth of a frame, in largest depths of the first
+    LOWEST, HIGHEST = 0.5, 1.5  # limits of a frame's largest depth, relative to that of the first frame
     PATIENCE = 5  # frames in a row
 
     def __init__(self, fixed: float | None) -> None:
@@ -251,13 +252,13 @@ class DepthRange:
 
     @property
     def metres(self) -> float:
-        """The range in use; 1 m before any depth was seen."""
+        """The range in use; 1 m before the first valid depth."""
         if self.fixed is not None:
             return self.fixed
         return 1.0 if self._first is None else FIRST_FRAME_HEADROOM * self._first
 
     def observe(self, largest: float) -> bool:
-        """Take a frame's largest depth (0: it has none) into account; True if the window must start anew."""
+        """Update with a frame's largest depth (0: no valid depth). Return whether the window must restart."""
         if self.fixed is not None:
             return False
         if largest == 0:

@@ -1,15 +1,15 @@
-"""The depth range that a clip is divided by before the network sees it.
+"""The range by which the depth of a clip is divided before it enters the network.
 
-The paper divides by a constant per data set (30 m, 40 m). A robot meets rooms and streets: a checkpoint can instead
-say that it wants each clip divided by the clip's own range. Only the first frame decides, so that a stream and
-an offline clip are normalised alike."""
+The paper divides by a constant per data set (30 m, 40 m). A robot works in rooms and streets, so a checkpoint can
+instead require that each clip is divided by its own range. This range depends on the first frame alone, so that a
+stream and an offline clip are normalised alike."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 FIRST_FRAME_HEADROOM = 1.25
-"""Ratio of a clip's range to the largest depth of its first frame: room for what later comes into view."""
+"""Ratio of a clip's range to the largest depth of its first frame. It leaves room for larger depths in later frames."""
 
 
 def clip_depth_range(depth_lr: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def clip_depth_range(depth_lr: Tensor) -> Tensor:
         depth_lr: low-resolution depth (B, T, 1, h, w) in metres, 0 where invalid.
 
     Returns:
-        (B, 1, 1, 1, 1): 1.25 times the largest depth of the first frame that has any; 1 m if none has.
+        (B, 1, 1, 1, 1): 1.25 times the largest depth of the first frame that has valid depth; 1 m if none has.
     """
     per_frame = depth_lr.flatten(2).amax(2)  # (B, T)
     first = (per_frame > 0).int().argmax(1, keepdim=True)

@@ -24,7 +24,7 @@ TAIL_SUFFIX = ".tail.onnx"
 
 
 def tail_path(path: Path) -> Path:
-    """File beside an exported step that ends a stream (only where there is a latency)."""
+    """The second file of an export, which computes the last frames of a stream (only if the latency is not 0)."""
     return path.with_name(path.stem + TAIL_SUFFIX)
 
 
@@ -35,9 +35,9 @@ def open_engine(
     providers: list[str] | None = None,
     threads: int | None = None,
 ) -> OnnxEngine | RecurrentOnnxEngine:
-    """The engine of an exported file: what kind of network it holds is read from its metadata.
+    """The engine for an exported file; the kind of network is read from the file's metadata.
 
-    Arguments and errors as those of :class:`OnnxEngine`."""
+    Arguments and errors as for :class:`OnnxEngine`."""
     file = ExportedFile(path, (FORMAT, RECURRENT_FORMAT), fingerprint=fingerprint, providers=providers, threads=threads)
     return (OnnxEngine if file.metadata["format"] == FORMAT else RecurrentOnnxEngine)(file)
 
@@ -47,14 +47,14 @@ class ExportedFile:
 
     Args:
         path: of the file.
-        formats: what its metadata may say that it is.
+        formats: values of ``format`` that its metadata may have.
         fingerprint, providers, threads: see :class:`OnnxEngine`.
 
     Attributes:
         path: of the file.
         session: ONNX Runtime's.
-        metadata: texts by name.
-        info: what the checkpoint said about itself.
+        metadata: strings by name.
+        info: the checkpoint's description.
         fingerprint: hash of the exported model's configuration and weights.
         inputs: shapes by name.
         outputs: names in order.
@@ -91,11 +91,11 @@ class ExportedFile:
         self.outputs: list[str] = [o.name for o in self.session.get_outputs()]
 
     def beside(self, path: Path) -> ExportedFile:
-        """Another file of the same format, opened in the same way."""
+        """Open another file of the same format with the same settings."""
         return ExportedFile(path, (self.metadata["format"],), providers=self._providers, threads=self._threads)
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name; of the feeds, what the file has no input for is left out."""
+        """Outputs by name; feeds that are not an input of the file are ignored."""
         feeds = {name: array for name, array in feeds.items() if name in self.inputs}
         return dict(zip(self.outputs, self.session.run(self.outputs, feeds), strict=True))
 
@@ -106,14 +106,14 @@ class ExportedFile:
 
     def _open(self) -> Any:
         if not self.path.is_file():
-            raise CheckpointError(f"there is no file {self.path}; make it with: python -m stdnet_core.export")
+            raise CheckpointError(f"there is no file {self.path}; create it with: python -m stdnet_core.export")
         options = self._runtime.SessionOptions()
         options.log_severity_level = 3
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         try:
             return self._runtime.InferenceSession(str(self.path), options, providers=self._providers)
-        except Exception as error:  # ONNX Runtime raises types of its own without a common base
+        except Exception as error:  # ONNX Runtime's own exception types have no common base class
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"{self.path} cannot be opened by ONNX Runtime ({reason}); export it anew") from error
 
@@ -125,21 +125,21 @@ class ExportedFile:
         if found in (FORMAT, RECURRENT_FORMAT):
             raise CheckpointError(
                 f"{self.path} holds another kind of network (format {found!r}, expected {formats[0]!r}); open it with "
-                "stdnet_core.inference.onnx_engine.open_engine, which takes both"
+                "stdnet_core.inference.onnx_engine.open_engine, which accepts both"
             )
         raise CheckpointError(
             f"{self.path} is an ONNX file but not one of this project's models (format {found!r}, "
-            f"expected {formats[0]!r}); make one with: python -m stdnet_core.export"
+            f"expected {formats[0]!r}); create one with: python -m stdnet_core.export"
         )
 
 
 def _advanced(state: dict[str, np.ndarray], results: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The state that a step's results hold."""
+    """The new state, taken from the results of a step."""
     return {name: results[NEXT_PREFIX + name[len(STATE_PREFIX) :]] for name in state}
 
 
 class _ExportedStep:
-    """An exported step of either kind of network, and its state between frames."""
+    """The exported step of either kind of network, with its state between frames."""
 
     file_format: str
 
@@ -161,23 +161,23 @@ class _ExportedStep:
         self.depth_size = _size(path.inputs["depth_lr"])
 
     def state_bytes(self) -> int:
-        """Memory of the state."""
+        """Bytes of memory of the state."""
         return sum(array.nbytes for array in self._state.values())
 
 
 class OnnxEngine(_ExportedStep):
-    """An exported streaming step as an engine of :class:`stdnet_core.inference.DepthUpsampler`.
+    """An exported streaming step, as an engine for :class:`stdnet_core.inference.DepthUpsampler`.
 
     Args:
-        path: a ``.onnx`` file made by ``python -m stdnet_core.export``, or one that is open already.
-        fingerprint: refuse a file of another model (:attr:`fingerprint` of the one expected); None takes any.
-        providers: ONNX Runtime's execution providers in order of preference; None takes what is installed.
-        threads: CPU threads; None leaves the choice to ONNX Runtime.
+        path: a ``.onnx`` file from ``python -m stdnet_core.export``, or one that is open already.
+        fingerprint: expected :attr:`fingerprint`; files of other models are refused. None accepts any.
+        providers: ONNX Runtime's execution providers in order of preference; None: all that are installed.
+        threads: CPU threads; None: ONNX Runtime chooses.
 
     Attributes:
-        info: what the checkpoint said about itself.
+        info: the checkpoint's description.
         latency: frames between input and output.
-        size: (H, W) of colour, fixed when it was exported.
+        size: (H, W) of colour, fixed by the export.
         depth_size: (h, w) of depth.
         scale: H / h.
         fingerprint: hash of the exported model's configuration and weights.
@@ -207,15 +207,15 @@ class OnnxEngine(_ExportedStep):
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything; the next step begins a new clip."""
+        """Clear the state; the next step begins a new clip."""
         self._frames = 0
         self._state = self._file.start()
 
     def step(self, rgb: np.ndarray, depth_lr: np.ndarray) -> EngineOutput | None:
-        """Take the next frame; see :class:`stdnet_core.inference.engine.Engine`.
+        """Process the next frame; see :class:`stdnet_core.inference.engine.Engine`.
 
         Raises:
-            InputError: sizes other than the exported ones, or values that are not finite. The state is unharmed.
+            InputError: sizes other than the exported ones, or values that are not finite. The state does not change.
         """
         if rgb.shape != (*self.size, 3) or depth_lr.shape != self.depth_size:
             (height, width), (rows, columns) = self.size, self.depth_size
@@ -239,10 +239,10 @@ class OnnxEngine(_ExportedStep):
         return _output(results) if self._frames > self.latency else None
 
     def flush(self) -> list[EngineOutput]:
-        """The frames still held back, oldest first; the next step begins a new clip.
+        """Return the outputs of the frames still pending, oldest first; the next step begins a new clip.
 
         Raises:
-            CheckpointError: the file that ends a stream is not beside the exported one, or of another model.
+            CheckpointError: the file for the last frames (:func:`tail_path`) is missing or belongs to another model.
         """
         frames, state = self._frames, self._state
         due = min(self.latency, frames)
@@ -269,15 +269,15 @@ class OnnxEngine(_ExportedStep):
 class RecurrentOnnxEngine(_ExportedStep):
     """An exported recurrent network; see :class:`stdnet_core.inference.engine.RecurrentEngine`.
 
-    Arguments and errors as those of :class:`OnnxEngine`.
+    Arguments and errors as for :class:`OnnxEngine`.
 
     Attributes:
-        info: what the checkpoint said about itself.
-        latency: 0, as it is causal.
-        size: (H, W) of colour, fixed when it was exported.
-        covered: (H', W') of colour that the cells of depth cover, at least (H, W); frames may come padded to it.
+        info: the checkpoint's description.
+        latency: 0, because the network is causal.
+        size: (H, W) of colour, fixed by the export.
+        covered: (H', W') of colour that the depth cells cover, at least (H, W); frames may be padded to it.
         depth_size: (h, w) of depth.
-        ratio: pixels of a cell of depth on each axis (rows, columns).
+        ratio: size of a depth cell in pixels on each axis (rows, columns).
         fingerprint: hash of the exported model's configuration and weights.
     """
 
@@ -306,23 +306,24 @@ class RecurrentOnnxEngine(_ExportedStep):
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything; the next step begins a new clip."""
+        """Clear the state; the next step begins a new clip."""
         self._flow.reset()
         self._state = self._file.start()
 
     def step(self, rgb: np.ndarray, depth: np.ndarray, ratio: tuple[float, float] | None = None) -> EngineOutput:
-        """Take the next frame.
+        """Process the next frame.
 
         Args:
             rgb: :attr:`size` or :attr:`covered`, (H, W, 3), uint8 or float in 0..1.
             depth: :attr:`depth_size`, (h, w) float32 metres, 0 invalid.
-            ratio: pixels of a cell of depth on each axis, to be sure that it is the exported one.
+            ratio: size of a depth cell in pixels on each axis, to check against the exported one.
 
         Returns:
             Depth and error scale, (H, W) of ``rgb``, in metres.
 
         Raises:
-            InputError: sizes or a ratio other than the exported ones, or values that cannot be. The state is unharmed.
+            InputError: sizes or a ratio other than the exported ones, or values that are not finite or negative. The
+                state does not change.
         """
         self._check(rgb, depth, ratio)
         height, width = rgb.shape[:2]

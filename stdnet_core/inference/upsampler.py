@@ -1,9 +1,9 @@
 """DepthUpsampler: colour and low-resolution depth in, high-resolution depth out, frame by frame.
 
-The one way to run the network or a classical method on real frames: the node, ``predict``, ``evaluate`` and the bag
-evaluation all use it, so that what is measured is what runs. It owns units, sizes, invalid pixels, the normalisation of
-depth, the choice of device and precision, and what is said about the trust in each pixel. Arrays are numpy; the network
-itself runs frame by frame in :mod:`stdnet_core.streaming`."""
+The one way to run the network or a classical method on real frames. The node, ``predict``, ``evaluate`` and the bag
+evaluation all use it, so that evaluation measures the code that runs on a robot. It handles units, sizes, invalid
+pixels, the normalisation of depth, the choice of device and precision, and the confidence of each pixel. Arrays are
+numpy; STDNet itself runs frame by frame in :mod:`stdnet_core.streaming`."""
 
 from __future__ import annotations
 
@@ -56,12 +56,13 @@ MAX_LATENCY = 8
 
 _JOINT_BILATERAL_SCALES = tuple(range(1, 65))
 _LEAST_SCALE = 4
-"""Ratio of colour to depth below which ``auto`` takes the filter, unless the network says at which scale it begins."""
+"""Ratio of colour to depth below which ``auto`` chooses the filter, unless the checkpoint lists scales; then it is the
+smallest of these."""
 _SUPPORTED_LEVEL = 5
 _SUPPORTED_DISTANCE = 32.0
-"""What is filled farther than 32 pixels from a measurement of fine depth is a guess."""
+"""In holes of fine depth, pixels farther than 32 pixels from a measurement count as unsupported."""
 _WEIGHTS = ("live",)
-"""What ``auto`` looks for first."""
+"""The shipped checkpoints that ``auto`` prefers."""
 _NOTICES_KEPT = 50
 
 _log = logging.getLogger(__name__)
@@ -73,10 +74,10 @@ class UpsampledDepth:
 
     Attributes:
         depth: (H, W) float32 metres along the optical axis, NaN where invalid.
-        confidence: (H, W) float32, the estimated probability that the depth is off by less than 2 cm or 2 % of it,
-            whichever is more; 0 where it is invalid.
-        stamp: what was given with the frame.
-        supported: (H, W) bool, where a measurement supports the depth, whether it is masked elsewhere or not; None:
+        confidence: (H, W) float32, estimated probability that the error is below 2 cm or 2 % of the depth, whichever
+            is larger; 0 where depth is invalid.
+        stamp: the stamp passed in with the frame.
+        supported: (H, W) bool, where a measurement supports the depth, regardless of ``mask_unsupported``; None:
             everywhere.
     """
 
@@ -103,11 +104,11 @@ class UpsampledDepth:
 
 @dataclass(frozen=True)
 class _Pending:
-    """What is kept of a frame until its output comes."""
+    """What is stored of a frame until its output is available."""
 
     cells: np.ndarray  # (rows, columns) m, 0 where invalid
     geometry: Geometry
-    metres: float  # depth range it was divided by
+    metres: float  # range by which its depth was divided
     stamp: Any
 
     __repr__ = short_repr
@@ -117,37 +118,37 @@ class DepthUpsampler:
     """Upsamples the depth of an RGB-D stream.
 
     Args:
-        checkpoint: a ``.safetensors`` file, the name of a shipped one, a model with its info, or ``auto`` for the
-            shipped one that suits device and latency (joint bilateral upsampling if none ships). None: a classical
-            method. The classical methods do not read it.
-        method: ``auto`` (the network if there is a checkpoint, else ``joint_bilateral``; but ``guided_temporal`` where
+        checkpoint: a ``.safetensors`` file, the name of a shipped checkpoint, a model with its info, or ``auto`` for
+            the shipped one (``joint_bilateral`` if none ships). With None, method ``auto`` uses no network, and
+            method ``stdnet`` the shipped one. The classical methods ignore it.
+        method: ``auto`` (the network if there is a checkpoint, else ``joint_bilateral``; but ``guided_temporal`` if
             depth is less than 4 times coarser than colour), ``stdnet``, ``guided_temporal``,
             ``joint_bilateral``, ``bilinear``, ``nearest`` or ``bicubic``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        latency: frames that the network waits for, 0 to 8: more is more accurate. Other methods and causal networks
-            gain nothing by waiting and do not.
-        max_depth: metres; measurements beyond it are ignored.
-        edge_filter: 0 keeps every pixel; above it, pixels floating between two surfaces are removed where these
-            differ by more than this share of the depth within 3x3 pixels. 0.03 is a good value for point clouds.
-        mask_unsupported: give no depth where no cell with a measurement is within about one cell; ``guided_temporal``,
-            which fills holes, gives some up to about 32 cells from a measurement.
-        backend: what executes the network: ``torch``, or ``onnxruntime`` for a checkpoint that is an ``.onnx`` file
-            made by ``stdnet_core.export``, whose sizes and latency are fixed; device ``auto`` is then the CPU.
+        latency: following frames that the network waits for, 0 to 8; more increase accuracy. Other methods and causal
+            networks do not benefit from waiting, and do not wait.
+        max_depth: metres; larger measurements are ignored.
+        edge_filter: 0: off. Otherwise, remove pixels that float between two surfaces whose depths differ, within 3x3
+            pixels, by more than this share of the depth. 0.03 suits point clouds.
+        mask_unsupported: make depth invalid where no measurement is within about one cell. Where holes of fine depth
+            are filled (``guided_temporal``, recurrent network), the limit is about 32 pixels.
+        backend: what executes the network: ``torch``, or ``onnxruntime`` for an ``.onnx`` checkpoint from
+            ``stdnet_core.export``, whose sizes and latency are fixed; device ``auto`` is then the CPU.
         keep_memory: on a CPU, let the process keep memory that it frees (:mod:`stdnet_core.memory`), which makes a
-            frame about a quarter faster. It holds for the whole process.
+            frame about a quarter faster. This affects the whole process.
 
     Attributes:
-        notices: sentences that the user should know (fallbacks, resampled sizes, restarted windows), each once; also
-            logged as warnings to the logger ``stdnet_core.inference``.
+        notices: messages for the user (fallbacks, resampled sizes, restarted windows), each once; also logged as
+            warnings to the logger ``stdnet_core.inference.upsampler``.
         method: the method in use; ``auto`` chooses it with the first frame of a stream.
-        latency: frames between what goes in and what comes out.
-        edge_filter: as given; may be changed between frames.
-        info: what the checkpoint says about itself; None for a classical method.
+        latency: frames between an input and its output.
+        edge_filter: as passed in; may be changed between frames.
+        info: the checkpoint's description; None for a classical method.
 
     Raises:
         ConfigError: an unknown or contradictory argument.
-        CheckpointError: the checkpoint is missing, damaged or foreign.
+        CheckpointError: the checkpoint is missing, damaged or not from this project.
 
     Example:
         >>> upsampler = DepthUpsampler(method="bilinear")
@@ -199,7 +200,7 @@ class DepthUpsampler:
         if loaded is not None:
             model, info = loaded
             if latency and info.config.causal:
-                self._note("latency", f"latency {latency}: the network is causal and gains nothing by waiting; using 0")
+                self._note("latency", f"latency {latency}: the network is causal, so waiting does not help; using 0")
                 network_latency = 0
             if isinstance(model, RecurrentNet):
                 self._recurrent_engine = RecurrentTorchEngine(model, self._placement)
@@ -212,12 +213,12 @@ class DepthUpsampler:
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **settings: Any) -> DepthUpsampler:
-        """The network with a shipped checkpoint (see :func:`stdnet_core.checkpoints.available`) or one of a file."""
+        """The network of a checkpoint: a shipped one (see :func:`stdnet_core.checkpoints.available`) or a file."""
         return cls(name, **settings)
 
     @classmethod
     def from_model(cls, model: STDNet | RecurrentNet, info: CheckpointInfo, **settings: Any) -> DepthUpsampler:
-        """A network that is in memory, e.g. from training or ``load_released``. It is moved to the device."""
+        """A network in memory, e.g. from training or ``load_released``; a copy is moved to the device."""
         return cls((model, info), **settings)
 
     def __repr__(self) -> str:
@@ -231,21 +232,21 @@ class DepthUpsampler:
 
     @property
     def _scales(self) -> tuple[int, ...]:
-        """That the network was trained for."""
+        """The scales that the network was trained for."""
         return () if self.info is None else self.info.scales
 
     @property
     def placement(self) -> Placement:
-        """Device and precision in use; the guided temporal filter runs on the CPU wherever the network would."""
+        """Device and precision in use; the guided temporal filter always runs on the CPU."""
         return self._placement if self._filter is None else Placement(torch.device("cpu"), torch.float32)
 
     @property
     def geometry(self) -> Geometry | None:
-        """Sizes and scale of the running stream; None before its first frame."""
+        """Sizes and scale of the current stream; None before its first frame."""
         return self._geometry
 
     def reset(self) -> None:
-        """Begin a new stream: forget the temporal window, the sizes and the depth range. Frames held back are lost."""
+        """Begin a new stream: clear the temporal window, the sizes and the depth range. Pending frames are lost."""
         self._use(self._usual)
         self._geometry: Geometry | None = None
         self._last_filled: np.ndarray | None = None
@@ -267,14 +268,14 @@ class DepthUpsampler:
         Args:
             rgb: (H, W, 3), uint8, or float in 0..1.
             depth: (h, w), aligned with rgb: float metres (0, NaN and infinite are invalid) or uint16 millimetres.
-            stamp: anything; comes back with the frame's result.
+            stamp: any value; returned with the frame's result.
 
         Returns:
-            The frame that came ``latency`` frames before, or None while there is none.
+            The result for the frame ``latency`` frames before, or None if there is none yet.
 
         Raises:
             InputError: a shape, type or content that cannot be used, or other sizes than before (call :meth:`reset`
-                when a stream changes). The frame is not taken; the stream goes on as if it had not been given.
+                when a stream changes). The stream continues as if the frame had never been passed in.
         """
         rgb = check_rgb(rgb)
         metres = to_metres(depth, self._max_depth)
@@ -292,12 +293,12 @@ class DepthUpsampler:
         try:
             self._advance(rgb, cells, geometry, stamp)
         except BaseException:
-            self.reset()  # a half-taken frame would mix up the frames that follow
+            self.reset()  # a partly processed frame would mix up the following frames
             raise
         return self._ready.popleft() if self._ready else None
 
     def flush(self) -> list[UpsampledDepth]:
-        """End the stream: the frames held back, oldest first. The next frame begins a new stream."""
+        """End the stream and return the pending results, oldest first. The next frame begins a new stream."""
         if self.method == "stdnet" and not self._recurrent:
             self._collect_rest()
         results = list(self._ready)
@@ -312,13 +313,13 @@ class DepthUpsampler:
         Args:
             rgb_video: frames as for :meth:`step`; an array (T, H, W, 3) or any iterable.
             depth_video: as many frames (h, w).
-            stamps: one a frame; None counts the frames from 0.
+            stamps: one per frame; None: the frame numbers from 0.
 
         Yields:
-            One result a frame, in order.
+            One result per frame, in order.
 
         Raises:
-            InputError: as :meth:`step`, naming the frame, or videos of different lengths.
+            InputError: as for :meth:`step`, with the number of the frame; or the videos differ in length.
         """
         self.reset()
         end: Any = object()
@@ -328,7 +329,7 @@ class DepthUpsampler:
             if rgb is end or depth is end:
                 shorter = "colour" if rgb is end else "depth"
                 raise InputError(
-                    f"the {shorter} video ends after {index} frames and the other goes on; give equal numbers"
+                    f"the {shorter} video ends after {index} frames and the other continues; give equal numbers"
                 )
             try:
                 result = self.step(rgb, depth, stamp)
@@ -367,7 +368,7 @@ class DepthUpsampler:
         return geometry
 
     def _choose_method(self, geometry: Geometry) -> None:
-        """Method ``auto``: under x4 the filter, which recordings of real cameras prefer to every network so far."""
+        """Method ``auto``: below x4, choose the filter; on recordings of real cameras it beats every network so far."""
         if not self._automatic:
             return
         least = min(self._scales, default=_LEAST_SCALE)
@@ -378,18 +379,18 @@ class DepthUpsampler:
             self._note(
                 "filter",
                 f"depth of {_text(geometry.depth_size)} is nearly as fine as colour of {_text(geometry.size)}: method "
-                f"auto runs guided_temporal, which takes noise out and fills holes ({other})",
+                f"auto runs guided_temporal, which removes noise and fills holes ({other})",
             )
 
     def _advance(self, rgb: np.ndarray, cells: np.ndarray, geometry: Geometry, stamp: Any) -> None:
-        """Give a frame to the engine and collect what it returns."""
+        """Pass a frame to the engine and collect its output."""
         previous_metres = self._range.metres
         if self._range.observe(float(cells.max())):
             self._collect_rest()
             self._note(
                 "range",
                 f"depth has left the range of {previous_metres:.3g} m that the temporal window began with; the window "
-                f"starts anew with {self._range.metres:.3g} m (said once)",
+                f"restarts with {self._range.metres:.3g} m (reported once)",
             )
         if self._range.fixed is not None and cells.max() > self._range.fixed:
             self._note(
@@ -410,7 +411,7 @@ class DepthUpsampler:
             self._ready.append(self._finish(output))
 
     def _filled(self, cells: np.ndarray) -> np.ndarray:
-        """Hole-free depth; a frame without any measurement repeats the last one that had some."""
+        """Hole-free depth; a frame without any measurement repeats the last frame that had one."""
         if cells.any() or self._last_filled is None:
             self._last_filled = fill_invalid(cells)
         return self._last_filled
@@ -440,14 +441,14 @@ class DepthUpsampler:
             height, width = geometry.size
             depth = upsampled[0, 0, :height, :width].cpu().numpy()
         measured = cells > 0
-        if self.method == "nearest":  # which has nothing to say beside a cell
+        if self.method == "nearest":  # it has no values beside a valid cell
             measured = measured_here(measured, *geometry.covered)
         return self._mask(depth, cell_confidence(cells, geometry), measured, geometry, stamp)
 
     def _filtered(
         self, temporal: GuidedTemporalFilter, rgb: np.ndarray, depth: np.ndarray, geometry: Geometry, stamp: Any
     ) -> UpsampledDepth:
-        """Denoise and fill on depth's own grid, then go to colour's size."""
+        """Denoise and fill at the resolution of depth, then upsample to that of colour."""
         colour = pad_colour(as_bytes(rgb), geometry.covered)
         native = depth.shape == geometry.covered
         guide = colour if native else cv2.resize(colour, depth.shape[::-1], interpolation=cv2.INTER_AREA)
@@ -462,7 +463,7 @@ class DepthUpsampler:
         return self._mask(result[:height, :width], filter_confidence(filtered, geometry), near, geometry, stamp)
 
     def _recurrently(self, rgb: np.ndarray, depth: np.ndarray, geometry: Geometry, stamp: Any) -> UpsampledDepth:
-        """A step of the recurrent network, which takes depth as it is."""
+        """A step of the recurrent network, which accepts depth with holes, in metres."""
         assert self._recurrent_engine is not None
         (height, width), (rows, columns) = geometry.covered, depth.shape
         output = self._recurrent_engine.step(pad_colour(rgb, geometry.covered), depth, (height / rows, width / columns))
@@ -478,11 +479,11 @@ class DepthUpsampler:
     def _mask(
         self, depth: np.ndarray, confidence: np.ndarray, measured: np.ndarray, geometry: Geometry, stamp: Any
     ) -> UpsampledDepth:
-        """Take away what is invalid.
+        """Mask invalid pixels and build the result.
 
         Args:
-            measured: bool; cells (rows, columns), which support the pixels around them, or pixels (of the size that the
-                cells cover), which support themselves.
+            measured: bool; either cells (rows, columns), which support the pixels around them, or pixels (of the size
+                that the cells cover), which support only themselves.
         """
         keep = (depth > 0) & (depth < np.inf)
         if self.edge_filter:
@@ -552,13 +553,13 @@ def _load_exported(checkpoint: object, method: str, device: str, latency: int) -
     """The engine of an exported network.
 
     Raises:
-        ConfigError: settings that an exported network cannot have.
+        ConfigError: settings that do not fit an exported network.
     """
     if method not in ("auto", "stdnet"):
         raise ConfigError(f"backend onnxruntime runs the network and not method {method}; choose method stdnet")
     if not isinstance(checkpoint, (str, Path)) or Path(checkpoint).suffix != ".onnx":
         raise ConfigError(
-            f"backend onnxruntime needs an .onnx file as checkpoint, not {checkpoint!r}; make one with: "
+            f"backend onnxruntime needs an .onnx file as checkpoint, not {checkpoint!r}; create one with: "
             "python -m stdnet_core.export"
         )
     providers = ["CPUExecutionProvider"]
