@@ -1,1 +1,1 @@
-"""What ``python -m stdnet_core.train`` is made of: configuration, data mixture, loop, state on disk."""
+"""The parts of ``python -m stdnet_core.train``: configuration, data mixture, training loop, state on disk."""

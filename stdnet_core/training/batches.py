@@ -1,4 +1,4 @@
-"""From a plan to the tensors that the network and the loss take."""
+"""Builds batches for STDNet: from a batch plan to the tensors for the network and the loss."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ from stdnet_core.training.draw import between, choose
 from stdnet_core.training.recurrent_batches import VideoBatchBuilder
 
 Batch = dict[str, Any]
-"""``rgb`` (B, T, 3, H, W) 0..1; ``depth`` (B, T, 1, H, W) normalised; ``valid`` (B, T, 1, H, W) bool: where to learn;
-``depth_lr`` (B, T, 1, h, w) normalised, hole-free; ``depth_range`` (B, 1, 1, 1, 1) metres; ``scale`` int; ``index`` of
-the batch; ``names`` of the clips. Those of recurrent networks: :class:`VideoBatchBuilder`."""
+"""``rgb`` (B, T, 3, H, W) 0..1; ``depth`` (B, T, 1, H, W) normalised; ``valid`` (B, T, 1, H, W) bool: pixels that count
+in the loss; ``depth_lr`` (B, T, 1, h, w) normalised, hole-free; ``depth_range`` (B, 1, 1, 1, 1) metres; ``scale`` int;
+``index`` of the batch; ``names`` of the clips. For recurrent networks, see :class:`VideoBatchBuilder`."""
 
 _WHOLE_NUMBERS = {"dtof.jitter_bins", "dtof.bins"}
 
 MIN_MEASURED = 0.1
-"""A sensor that gives less than this share of a frame is replaced by one without holes."""
+"""If a sensor measures less than this share of a frame, its holes are turned off."""
 SUPPORT = 2
-"""Low-resolution pixels around a measurement in which the network is asked for depth; beyond, it could only guess."""
+"""Pixels count in the loss up to this many low-resolution pixels from a measurement; farther away, the network could
+only guess."""
 
 
 LARGEST = 2.0
-"""Largest normalised depth of a training clip: one whose first frame sees a tiny part of its depths (a wall in front of
-the camera) would be hundreds of ranges deep, where a stream begins a new window."""
+"""Largest normalised depth of a training clip. Without this limit, a clip that begins in front of a wall could reach
+hundreds of times its range; a stream would restart its window instead."""
 
 
 def supported(depth_lr: Tensor, scale: int) -> Tensor:
@@ -77,8 +78,8 @@ def network_input(depth_lr: Tensor, config: NormalizationConfig, gain: Tensor | 
         gain: factor on each clip's own range.
 
     Returns:
-        Normalised depth without holes, and the range (B, 1, 1, 1, 1) in metres; a clip's own range is at least a
-        :data:`LARGEST`-th of its largest depth.
+        Normalised depth without holes, and the range (B, 1, 1, 1, 1) in metres. A clip's own range is at least its
+        largest depth divided by :data:`LARGEST`.
     """
     if config.mode == "fixed":
         assert config.depth_range is not None
@@ -94,8 +95,8 @@ class BatchBuilder(ShareBuilder):
 
     Args:
         config: of the run.
-        device: where scenes are rendered and depth is measured.
-        rank, processes: this process's share.
+        device: on which scenes are rendered and depth is simulated.
+        rank, processes: rank of this process, number of processes.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class BatchBuilder(ShareBuilder):
 
 
 class BatchStream(IterableDataset[Batch]):
-    """Batches from ``start`` on, without end; loader workers take turns, so the order does not depend on them."""
+    """Endless batches from ``start`` on. Loader workers take turns, so the order does not depend on their number."""
 
     def __init__(self, config: TrainConfig, device: str, rank: int, processes: int, start: int) -> None:
         builder = VideoBatchBuilder if is_recurrent(config) else BatchBuilder
@@ -151,7 +152,7 @@ class BatchStream(IterableDataset[Batch]):
         worker = get_worker_info()
         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         if worker is not None:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the run ends its workers itself
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the run stops its workers
             torch.set_num_threads(1)
             cv2 = require("cv2", extra="train")
             cv2.setNumThreads(1)
@@ -162,13 +163,13 @@ class BatchStream(IterableDataset[Batch]):
 
 
 class ThreadedBatches:
-    """Batches prepared by a thread while the last ones are trained on: for data made on the GPU itself.
+    """Prepares batches in a thread while earlier ones are trained on, for data generated on the GPU.
 
-    Thread and training issue their work to the device's one default stream, in the order of the hand-over.
+    Thread and training both use the device's default stream, so a batch is complete before training reads it.
 
     Args:
-        batches: where they come from; iterated in the thread.
-        ahead: how many are kept ready.
+        batches: source of the batches; iterated in the thread.
+        ahead: number of batches to keep ready.
     """
 
     def __init__(self, batches: Iterable[Batch], ahead: int = 2) -> None:
@@ -209,7 +210,7 @@ class ThreadedBatches:
 
 
 def make_loader(stream: BatchStream, workers: int) -> DataLoader[Batch] | ThreadedBatches:
-    """Loader of ready batches: worker processes, a thread (data made on a GPU), or none."""
+    """Loader of complete batches, prepared by worker processes, a thread (data generated on a GPU), or neither."""
     if workers == 0 and stream.builder.device.type == "cuda":
         return ThreadedBatches(stream)
     if workers == 0:

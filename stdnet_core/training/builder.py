@@ -1,4 +1,4 @@
-"""What builders of batches have in common: their share of a run's joint batches, drawn from the run's sources."""
+"""The common part of the batch builders: draws a process's share of each joint batch from the run's sources."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class ShareBuilder:
 
     Args:
         config: of the run.
-        device: where scenes are rendered and depth is measured.
-        rank, processes: this process's share.
+        device: on which scenes are rendered and depth is simulated.
+        rank, processes: rank of this process, number of processes.
     """
 
     planner = staticmethod(plan_batch)
@@ -41,7 +41,7 @@ class ShareBuilder:
         )
 
     def drawn(self, index: int) -> tuple[BatchPlan, list[tuple[RgbdClip, np.random.Generator]]]:
-        """The plan of batch ``index``, and this process's clips as drawn, each with its generator."""
+        """The plan of batch ``index``, and this process's clips for it, each with its random generator."""
         plan = self.plan(index)
         share = plan.clips // self.processes
         samples = range(self.rank * share, (self.rank + 1) * share)

@@ -1,8 +1,8 @@
-"""A state of a run in few megabytes, for machines that are there for minutes and pass only small files.
+"""The state of a run in a few megabytes, for machines that are available only for minutes and transfer small files.
 
-Weights, their average and Adam's moments are kept in half precision: float16 for weights (finer), bfloat16 for
-moments (of wide range). Files stay below a size limit each. The exact state goes on bit for bit; this one goes on with
-weights rounded to 11 bits, which training does not notice."""
+Weights, their average and the optimiser's moments are stored in half precision: float16 for weights (higher precision),
+bfloat16 for moments (wider range). Each file stays below a size limit. A run resumes from the exact state bit for bit;
+from this one it resumes with weights rounded to 11 bits, which does not affect training noticeably."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from stdnet_core.training.state import FORMAT, RunState, read_tensors
 from stdnet_core.whole_files import write_tensors, write_text
 
 FILE_LIMIT = 14_000_000
-"""Bytes of tensors in a file."""
+"""Largest number of bytes of tensors in a file."""
 INDEX = "index.json"
 _TYPES = {"weights": torch.float16, "average": torch.float16, "exp_avg": torch.bfloat16, "exp_avg_sq": torch.bfloat16}
 _LEAST_IMPORTANT = (("exp_avg",), ("exp_avg", "exp_avg_sq"), ("exp_avg", "exp_avg_sq", "average"))
 
 
 def write(folder: str | Path, state: RunState, total_mb: float = 60.0) -> list[str]:
-    """Write a compact state into ``folder``, over one that is there.
+    """Write a compact state into ``folder``, replacing an earlier one.
 
-    Where all would be larger than ``total_mb``, parts are left out, the least important first: the first moment, the
-    second (Adam warms up again), the average (it starts at the weights).
+    If the state is larger than ``total_mb``, parts are left out, the least important first: the first moment, then the
+    second (Adam warms up again), then the average (it restarts at the weights).
 
     Returns:
         The parts left out.
 
     Raises:
-        CheckpointError: even the weights alone are larger than that.
+        CheckpointError: the weights alone exceed the limit.
         OutputError: it cannot be written.
     """
     folder = Path(folder)
@@ -111,7 +111,7 @@ def _reduce(tensor: Tensor, kind: torch.dtype) -> Tensor:
 
 
 def _pieces(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-    """A tensor cut where it is larger than a file, flat, with names that tell the order."""
+    """The flattened tensor in pieces that each fit a file, with names that give their order."""
     flat = tensor.reshape(-1)
     step = max(1, FILE_LIMIT // flat.element_size())
     return [(f"{name}#{n}", flat[i : i + step].clone()) for n, i in enumerate(range(0, max(1, flat.numel()), step))]

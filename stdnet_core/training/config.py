@@ -1,7 +1,7 @@
 """Configuration of a training run: a typed schema, YAML files, dotted overrides.
 
-The schema's defaults are the run that ``python -m stdnet_core.train`` starts without arguments: the tiny preset on
-procedural scenes. A YAML file may name another one under ``base`` and change some of it."""
+The schema's defaults describe the run that ``python -m stdnet_core.train`` starts without arguments: the tiny preset on
+procedural scenes. A YAML file may name another one under ``base`` and override parts of it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _MULTIPLE = 16
 
 @dataclass
 class SourceConfig:
-    """One part of the mixture."""
+    """One source of the data mixture."""
 
     source: str = "synthetic"
-    """``synthetic``, or what :func:`stdnet_core.data.sources.open_source` takes, e.g. ``folder:PATH``."""
+    """``synthetic``, or a source for :func:`stdnet_core.data.sources.open_source`, e.g. ``folder:PATH``."""
     weight: float = 1.0
     """Share of the samples, relative to the other sources' weights."""
     split: str | None = None
@@ -42,9 +42,9 @@ class SourceConfig:
     exclude: list[str] = field(default_factory=list)
     """Name patterns of the sequences to leave out."""
     optional: bool = False
-    """Where the data set has none of these sequences, go on without them and say so."""
+    """If the data set has none of these sequences, continue without them, with a warning."""
     max_depth: float | None = None
-    """Metres; what is deeper counts as this deep (``far: clip``) or as invalid (``far: invalid``)."""
+    """Metres; larger depths are set to this value (``far: clip``) or made invalid (``far: invalid``)."""
     far: str = "clip"
     options: dict[str, Any] = field(default_factory=dict)
     """Fields of SyntheticConfig, for ``synthetic``."""
@@ -52,43 +52,43 @@ class SourceConfig:
 
 @dataclass
 class SensorMixture:
-    """Depth cameras that low-resolution depth is made with; one is drawn for every clip, with parameters of its own.
+    """Depth cameras that simulate low-resolution depth. One is drawn for every clip, with its own parameters.
 
-    Parameters are named as :meth:`stdnet_core.data.sensors.Sensor.with_values` takes them, e.g. ``dtof.range_m`` or
-    ``faults.dropout``; those of another family than the one drawn are left out."""
+    Parameters have the names of :meth:`stdnet_core.data.sensors.Sensor.with_values`, e.g. ``dtof.range_m`` or
+    ``faults.dropout``; those that belong to another camera family than the drawn one are ignored."""
 
     presets: dict[str, float] = field(default_factory=lambda: {"dtof_paper": 0.7, "exact": 0.15, "area": 0.15})
     """Name of a camera (:data:`stdnet_core.data.sensors.PRESETS`) -> relative probability."""
     uniform: dict[str, list[float]] = field(default_factory=lambda: {"dtof.jitter_bins": [-1.5, 2.5]})
-    """What is drawn below 0 becomes 0: a sensor without jitter is another one than one with a little."""
+    """Values drawn below 0 become 0, so that a part of the sensors has, for example, no jitter at all."""
     log_uniform: dict[str, list[float]] = field(default_factory=lambda: {"dtof.range_m": [5.0, 40.0]})
     imperfect: float = 0.0
-    """Share of the clips that get ``imperfections`` and ``holes`` (sensor faults); the others get none of them."""
+    """Share of the clips with sensor faults (``imperfections`` and ``holes``)."""
     imperfections: dict[str, list[float]] = field(default_factory=dict)
     holes: dict[str, float] = field(default_factory=dict)
     """Name of a preset of Holes, or ``none`` -> relative probability."""
     cover_clip: bool = True
-    """Raise dtof.range_m to the clip's largest depth, so that nothing lies beyond what the sensor sees."""
+    """Raise dtof.range_m to the clip's largest depth, so that no depth is beyond the sensor's range."""
 
 
 @dataclass
 class NormalizationConfig:
-    """What depths are divided by before the network sees them."""
+    """The range by which depths are divided before they enter the network."""
 
     mode: str = "clip"
-    """``clip``: each clip's own first low-resolution frame decides; ``fixed``: ``depth_range`` for all."""
+    """``clip``: set by each clip's first low-resolution frame; ``fixed``: ``depth_range`` for all clips."""
     depth_range: float | None = None
     gain: list[float] = field(default_factory=lambda: [0.7, 1.5])
-    """The range of each clip is multiplied by a log-uniform number from these bounds (``clip`` alone)."""
+    """The range of each clip is multiplied by a log-uniform number between these bounds (only for ``clip``)."""
 
 
 @dataclass
 class RatioCrops:
-    """Crops of the batches whose ratio is ``from_ratio`` or more."""
+    """Crops of batches with a ratio of ``from_ratio`` or more."""
 
     from_ratio: float = 1.0
     sides: list[int] = field(default_factory=lambda: [128, 160, 192])
-    """Pixels, multiples of 16; height and width are drawn from them for each batch, one after the other."""
+    """Pixels, multiples of 16; height and width are drawn from them independently for each batch."""
 
 
 def _video_crops() -> list[RatioCrops]:
@@ -97,31 +97,30 @@ def _video_crops() -> list[RatioCrops]:
 
 @dataclass
 class VideoDataConfig:
-    """How recurrent networks see the sources: video of depth cameras at their own ratios."""
+    """Data for recurrent networks: video of depth cameras at their own ratios."""
 
     crops: list[RatioCrops] = field(default_factory=_video_crops)
-    """In place of ``data.crops``: coarse depth needs large ones, or there are few cells in them. The last entry that
-    the ratio reaches counts."""
+    """Used instead of ``data.crops``: coarse depth needs large crops, because small ones hold few cells. The last entry
+    whose ``from_ratio`` the ratio reaches is used."""
     standing: float = 0.25
-    """Share of the clips in which the camera stands still before a still scene: the first frame again and again."""
+    """Share of the clips with a static camera and scene: the first frame is repeated."""
     standing_noise: float = 1.5
-    """Standard deviation of the noise of colour in them, of 255."""
+    """Standard deviation of the colour noise in these clips, on a scale of 0..255."""
     gained: float = 0.5
-    """Share of the clips whose depth is multiplied by a number from ``gain``, after the scene has been brought into
-    the range of its camera."""
+    """Share of the clips whose depth is multiplied by a number from ``gain``, after the scene was scaled to the range
+    of its camera."""
     gain: list[float] = field(default_factory=lambda: [0.5, 1.2])
     """Bounds of that number, log-uniform."""
     varied: float = 0.7
-    """Share of the clips whose camera has parameters of its own (:func:`stdnet_core.data.sensors.variation.varied`)."""
+    """Share of the clips whose camera has random parameters (:func:`stdnet_core.data.sensors.variation.varied`)."""
     smoothed: float = 0.3
-    """Share of the stereo clips whose depth went through a median filter in the camera."""
+    """Share of the stereo clips whose depth is filtered by a median filter, as some cameras do."""
     hidden: float = 0.35
-    """Share of the clips at ratios under 4 of which patches are hidden for as long as the clip lasts
+    """Share of the clips at ratios below 4 in which patches of depth are hidden for the whole clip
     (:func:`stdnet_core.training.recurrent_batches.hidden`): holes that no nearer surface explains."""
     recorded: float = 0.25
-    """Share of the clips whose truth has itself been seen by a camera like one of ``recorded_by``, with its noise and
-    holes, as that of a recording has: where cameras that reduce (families ``reduction`` and ``dtof``) look at it at
-    ratios from 4 on."""
+    """Share of the clips whose true depth has the noise and holes of a camera from ``recorded_by``, as in a recording.
+    Only for the camera families ``reduction`` and ``dtof`` at ratios from 4 on."""
     recorded_by: dict[str, float] = field(
         default_factory=lambda: {"realsense_d435": 1.0, "kinect_v1": 1.0, "oakd": 1.0}
     )
@@ -136,30 +135,31 @@ class DataConfig:
     scales: dict[int, float] = field(default_factory=lambda: {4: 1.0, 8: 2.0, 16: 1.0})
     """Scale of a batch -> relative probability (STDNet)."""
     cells: dict[str, float] = field(default_factory=dict)
-    """Cameras at ratios that a recurrent network is trained for, ``CAMERA@RATIO`` -> relative probability; in place of
-    ``scales``, ``sensors`` and ``normalization``. All clips of a batch have one ratio, each a camera of its own."""
+    """Cameras and ratios for which a recurrent network is trained, ``CAMERA@RATIO`` -> relative probability. Used
+    instead of ``scales``, ``sensors`` and ``normalization``. All clips of a batch have one ratio, each its own camera.
+    """
     video: VideoDataConfig = field(default_factory=VideoDataConfig)
-    """Of recurrent networks."""
+    """For recurrent networks."""
     crops: list[str] = field(default_factory=lambda: ["96", "128", "160"])
     """Sizes of HR crops in pixels, ``SIDE`` or ``HEIGHTxWIDTH``, multiples of 16; one is drawn for each batch."""
     lengths: list[int] = field(default_factory=lambda: [3, 4])
-    """Frames in a clip; one is drawn for each batch."""
+    """Numbers of frames per clip; one is drawn for each batch."""
     strides: dict[int, float] = field(default_factory=lambda: {1: 0.6, 2: 0.3, 3: 0.1})
     """Take every n-th frame -> relative probability (recorded sources)."""
     zoom_out: float = 0.0
     """Probability of halving the resolution (recorded sources whose frames are large enough)."""
     batch_size: int = 1
-    """Clips in a step, over all processes and accumulated batches."""
+    """Clips per step, over all processes and accumulated batches."""
     pixel_budget: int = 0
-    """Where not 0: as many clips as hold about so many pixels, instead of ``batch_size``."""
+    """If not 0, replaces ``batch_size``: as many clips as hold about this many pixels."""
     normalization: NormalizationConfig = field(default_factory=NormalizationConfig)
     sensors: SensorMixture = field(default_factory=SensorMixture)
     augmentation: dict[str, Any] = field(default_factory=dict)
     """Fields of AugmentationConfig."""
     cache_gb: float = 4.0
-    """Decoded frames kept in memory, 0 for none."""
+    """Size of the cache of decoded frames; 0: no cache."""
     workers: int = 0
-    """Processes that prepare batches; 0: the training process does."""
+    """Processes that prepare batches; 0: the training process prepares them."""
     skip_bad: bool = False
     """Leave damaged sequences out instead of stopping."""
 
@@ -171,12 +171,12 @@ class OptimConfig:
     lr: float = 3e-3
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     weight_decay: float = 0.0
-    """Of ``adam`` and ``adamw``."""
+    """For ``adam`` and ``adamw``."""
     steps: int = 20000
-    """Length of the run and of the schedule; a finished run goes on when this is raised."""
+    """Length of the run and of the schedule; a finished run continues if this is raised."""
     warmup_steps: int = 100
     schedule: str = "cosine"
-    """``cosine`` to ``lr * final_lr``; ``constant``; ``milestones``: times ``milestone_factor`` at each."""
+    """``cosine``: to ``lr * final_lr``; ``constant``; ``milestones``: times ``milestone_factor`` at each milestone."""
     final_lr: float = 0.01
     milestones: list[float] = field(default_factory=list)
     """Fractions of ``steps``."""
@@ -185,31 +185,30 @@ class OptimConfig:
     """``steps``: the schedule runs over ``steps`` alone; ``time``: it also ends with ``--max-minutes``."""
     clip_norm: float = 0.5
     ema: float = 0.998
-    """Decay of the moving average of the weights, which is what is saved and validated; 0: none."""
+    """Decay of the moving average of the weights, which is saved and validated; 0: no average."""
     accumulate: int = 1
-    """Batches whose gradients are added up for a step."""
+    """Batches whose gradients are accumulated for a step."""
     zero_init_heads: bool = True
-    """Start at interpolated depth."""
+    """Start with interpolated depth as the output."""
 
 
 @dataclass
 class ValidationConfig:
     sources: list[SourceConfig] = field(default_factory=lambda: [SourceConfig("synthetic:900001,4,128x128,5")])
-    """Where all of them are optional and absent, the recorded sequences of ``data.sources`` are measured."""
+    """If all of them are optional and missing, the recorded sequences of ``data.sources`` are measured."""
     cells: list[str] = field(default_factory=list)
-    """Cameras at ratios that are measured, ``CAMERA@RATIO``; empty: those of the judge
-    (:data:`stdnet_core.data.sensors.cell.JUDGED`) with a ratio of ``data.scales``, and all of them for a recurrent
-    network."""
+    """Cameras and ratios to measure, ``CAMERA@RATIO``. Empty: the cells of the accuracy matrix
+    (:data:`stdnet_core.data.sensors.cell.JUDGED`) with a ratio from ``data.scales``, or all for a recurrent network."""
     every: int = 500
-    """Steps between validations; 0: at the end alone."""
+    """Steps between validations; 0: only at the end."""
     clips: int = 2
-    """At most so many clips of each source for each cell, in turn from four times as many, spread over its
-    sequences."""
+    """Largest number of clips of each source in a cell. The cells take turns through four times as many clips, spread
+    over the source's sequences."""
     length: int = 5
     crop: str = "192"
-    """Centre crop; smaller frames are taken whole."""
+    """Centre crop; smaller frames are used as a whole."""
     pictures: int = 3
-    """Clips drawn into a picture at each validation."""
+    """Clips shown in the picture of each validation."""
 
 
 @dataclass
@@ -218,10 +217,10 @@ class TrainerConfig:
     devices: int = 1
     strategy: str = "auto"
     precision: str = "auto"
-    """``32-true``, ``bf16-mixed`` or ``auto``: bf16 on a GPU and on CPUs that compute it, else 32 bit."""
+    """``32-true``, ``bf16-mixed`` or ``auto``: bf16 on a GPU and on CPUs that support it, else 32 bit."""
     compile: bool = False
     threads: int = 0
-    """Threads of torch on the CPU; 0: its own choice."""
+    """CPU threads of PyTorch; 0: PyTorch's default."""
     save_minutes: float = 5.0
     """Minutes between saved states."""
     log_every: int = 1
@@ -235,7 +234,7 @@ class TrainConfig:
     model: dict[str, Any] = field(default_factory=lambda: {"preset": "tiny"})
     """``preset`` and any field of ModelConfig, or of RecurrentConfig for the preset ``live``."""
     init: str | None = None
-    """Checkpoint (file or shipped name) whose weights a fresh run starts from; it may have other passes."""
+    """Checkpoint (file or shipped name) whose weights initialise a new run; its passes may differ."""
     loss: dict[str, Any] = field(
         default_factory=lambda: {
             "stage_weight": 0.1,
@@ -244,8 +243,8 @@ class TrainConfig:
             "uncertainty_weight": 0.01,
         }
     )
-    """Any field of LossConfig. Beside the paper's terms: both stages are to be of use, edges sharp, depth steady, and
-    the confidence true. For a recurrent network any field of RecurrentLossConfig, whose defaults are then those."""
+    """Any field of LossConfig. The defaults add terms to the paper's: for the depth of each stage, sharp edges, steady
+    depth and correct confidence. For a recurrent network, any field of RecurrentLossConfig, with its defaults."""
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     val: ValidationConfig = field(default_factory=ValidationConfig)
@@ -255,12 +254,12 @@ class TrainConfig:
 def load_config(
     path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = (), *, check_root: bool = True
 ) -> TrainConfig:
-    """Schema, then the file and its bases, then ``key.sub=value`` overrides.
+    """Merge the schema, the file with its bases, and ``key.sub=value`` overrides, in this order.
 
     Args:
         path: a file or the name of a shipped one; None: the defaults.
-        overrides: they win over the file.
-        check_root: refuse sources below ``data.root`` where that is not set.
+        overrides: take precedence over the file.
+        check_root: refuse sources below ``data.root`` if that is not set.
 
     Raises:
         ConfigError: no such file, unknown keys, values of a wrong type or out of range.
@@ -300,9 +299,7 @@ def load_config(
             raw = omegaconf.OmegaConf.to_container(merged, resolve=False)["data"]["root"]
             variable = re.search(r"oc\.env:(\w+)", raw or "")
             advice = f" or set the environment variable {variable[1]}" if variable else ""
-            raise ConfigError(
-                f"the sources are written with data.root, which is not set; give data.root=FOLDER{advice}"
-            )
+            raise ConfigError(f"the sources refer to data.root, which is not set; give data.root=FOLDER{advice}")
     except errors.OmegaConfBaseException as error:
         raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
     except yaml.YAMLError as error:
@@ -314,7 +311,7 @@ def load_config(
 
 
 def _needs_root(omegaconf: Any, merged: Any) -> bool:
-    """Whether a source is written with ``${data.root}`` and there is none."""
+    """Whether a source refers to ``${data.root}`` although that is not set."""
     raw = omegaconf.OmegaConf.to_container(merged, resolve=False)
     sources = [s["source"] for s in (*raw["data"]["sources"], *raw["val"]["sources"])]
     return merged.data.root is None and any("${data.root}" in source for source in sources)
@@ -327,7 +324,7 @@ _WHOLE = (
     ("data", "sensors", "presets"),
     ("data", "video", "recorded_by"),
 )
-"""Mappings of probabilities: one given replaces the default instead of being merged into it."""
+"""Mappings of probabilities: a given one replaces the default instead of being merged into it."""
 
 
 def _replace_whole(merged: Any, layer: Any) -> None:
@@ -360,7 +357,7 @@ def find_config(path: str | Path) -> Path:
     """A configuration file by path, or a shipped one by name (``paper_x8``).
 
     Raises:
-        ConfigError: neither.
+        ConfigError: neither exists.
     """
     path = Path(path)
     if path.is_file():
@@ -397,13 +394,13 @@ def public_configuration(config: TrainConfig) -> dict[str, Any]:
 
 
 def public_name(source: str) -> str:
-    """A source or file without the folders that lead to it, which are nobody's business in a published checkpoint."""
+    """A source or file without its parent folders, which do not belong in a published checkpoint."""
     kind, separator, path = source.rpartition(":")
     return f"{kind}{separator}{path.rstrip('/').rsplit('/', 1)[-1]}"
 
 
 def validation_key(config: TrainConfig) -> str:
-    """Equal for configurations whose validation scores can be compared: the same clips, seen the same way."""
+    """A key that is equal for configurations with comparable validation scores: the same clips, measured alike."""
     plain = public_configuration(config)
     scales = [scale for scale, weight in plain["data"]["scales"].items() if weight > 0]
     asked = {k: v for k, v in plain["val"].items() if k not in ("every", "pictures")}
@@ -413,7 +410,7 @@ def validation_key(config: TrainConfig) -> str:
         plain["data"]["normalization"]["mode"],
         plain["data"]["normalization"]["depth_range"],
     ]
-    if is_recurrent(config):  # it takes any ratio, and metres
+    if is_recurrent(config):  # accepts any ratio, in metres
         what = [asked, "recurrent"]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -434,7 +431,7 @@ def model_config(config: TrainConfig) -> ModelConfig | RecurrentConfig:
 
 
 def trained_cells(config: DataConfig) -> dict[Cell, float]:
-    """Cells that a recurrent network is trained for, with their weights.
+    """Cells for which a recurrent network is trained, with their weights.
 
     Raises:
         ConfigError: no such camera or ratio.
@@ -460,7 +457,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def validate(config: TrainConfig) -> None:
-    """Raise ConfigError for values that the types allow but that make no sense."""
+    """Raise ConfigError for values that have the right type but make no sense."""
     data, optim, val = config.data, config.optim, config.val
     _choice("data.normalization.mode", data.normalization.mode, ("clip", "fixed"))
     _choice("optim.name", optim.name, ("muon", "adam", "adamw"))
@@ -472,7 +469,7 @@ def validate(config: TrainConfig) -> None:
         if data.normalization.depth_range is None or data.normalization.depth_range <= 0:
             raise ConfigError("data.normalization.mode is fixed, so depth_range must be a positive number of metres")
     elif data.normalization.depth_range is not None:
-        raise ConfigError("data.normalization.depth_range is for mode fixed alone; set mode to fixed or leave it null")
+        raise ConfigError("data.normalization.depth_range is only for mode fixed; set mode to fixed or leave it null")
     _bounds("data.normalization.gain", data.normalization.gain, positive=True)
     for sources in (data.sources, val.sources):
         for source in sources:
@@ -480,7 +477,7 @@ def validate(config: TrainConfig) -> None:
             if not source.weight >= 0:
                 raise ConfigError(f"weight of source {source.source!r} is {source.weight}; it must not be negative")
     if not val.sources:
-        raise ConfigError("val.sources is empty; the best weights are chosen by validation: give at least one source")
+        raise ConfigError("val.sources is empty; validation selects the best weights: give at least one source")
     for name in data.sensors.holes:
         if name != "none":
             Holes.preset(name)
@@ -513,7 +510,7 @@ def validate(config: TrainConfig) -> None:
     known = {scale for scale, weight in data.scales.items() if weight > 0}
     for cell in map(Cell.parse, val.cells):
         if cell.ratio not in known and not is_recurrent(config):
-            raise ConfigError(f"val.cells has {cell}, but data.scales trains for {sorted(known)} alone")
+            raise ConfigError(f"val.cells has {cell}, but data.scales trains for {sorted(known)} only")
     for name, value, low, high in (
         ("data.zoom_out", data.zoom_out, 0, 1),
         ("data.sensors.imperfect", data.sensors.imperfect, 0, 1),
@@ -551,14 +548,14 @@ def validate(config: TrainConfig) -> None:
 
 
 def _validate_cells(config: TrainConfig) -> None:
-    """What recurrent networks alone are trained with."""
+    """Validate the settings that are only for recurrent networks."""
     cells, video = config.data.cells, config.data.video
     if is_recurrent(config) != bool(cells):
         raise ConfigError(
             "data.cells is empty, but a recurrent network is trained with the cameras named there; give e.g. "
             "data.cells={realsense_d435@1: 1, dtof_paper@8: 1}"
             if not cells
-            else "data.cells is for recurrent networks alone; set model.preset to live, or remove data.cells"
+            else "data.cells is only for recurrent networks; set model.preset to live, or remove data.cells"
         )
     for text in cells:
         Cell.parse(text)

@@ -1,7 +1,7 @@
-"""Every random choice of a run as a pure function of (seed, step, sample).
+"""Every random choice of a run as a pure function of (seed, batch, sample).
 
-Nothing is drawn from a generator that goes on from step to step, so a resumed run continues the data order from the
-step number alone, and the order does not depend on the number of processes or of loader workers."""
+No generator is carried from step to step. A resumed run therefore needs only the step number to continue the data
+order, and the order does not depend on the number of processes or loader workers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class BatchPlan:
 
     Attributes:
         index: number of the batch in the run, from 0.
-        scale: upsampling factor, whole for STDNet; the ratio of the depth cameras for a recurrent network.
+        scale: upsampling factor, an integer for STDNet; for a recurrent network, the ratio of the depth cameras.
         height, width: of the HR crops in pixels.
-        length: frames.
-        clips: clips over all processes.
+        length: frames per clip.
+        clips: number of clips, over all processes.
     """
 
     index: int
@@ -40,9 +40,9 @@ class BatchPlan:
 
 
 def plan_batch(config: DataConfig, seed: int, index: int, *, processes: int = 1, accumulate: int = 1) -> BatchPlan:
-    """The plan of batch ``index``; the clips are a multiple of ``processes``.
+    """The plan of batch ``index``; its number of clips is a multiple of ``processes``.
 
-    With gradients accumulated over several batches, each of them holds its share of the step's clips.
+    If gradients are accumulated over several batches, each batch holds its share of the step's clips.
     """
     rng = np.random.default_rng([seed, index, _BATCH])
     scale = choose(rng, config.scales)
@@ -55,7 +55,7 @@ def plan_batch(config: DataConfig, seed: int, index: int, *, processes: int = 1,
 def plan_video_batch(
     config: DataConfig, seed: int, index: int, *, processes: int = 1, accumulate: int = 1
 ) -> BatchPlan:
-    """The plan of batch ``index`` of a recurrent network, as :func:`plan_batch` makes that of STDNet's."""
+    """The plan of batch ``index`` for a recurrent network; see :func:`plan_batch`."""
     rng = np.random.default_rng([seed, index, _BATCH])
     ratios: dict[float, float] = {}
     for cell, weight in trained_cells(config).items():
@@ -69,7 +69,7 @@ def plan_video_batch(
 
 
 def _clips(config: DataConfig, pixels: int, processes: int, accumulate: int) -> int:
-    """Clips of a batch over all processes, where each holds so many pixels."""
+    """Number of clips in a batch, over all processes, for clips of ``pixels`` pixels."""
     clips = config.batch_size
     if config.pixel_budget:
         clips = max(1, round(config.pixel_budget / pixels))

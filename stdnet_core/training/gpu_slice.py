@@ -1,11 +1,12 @@
-"""The next slice of a long run on a machine that is there for minutes: ``python -m stdnet_core.training.gpu_slice``.
+"""Trains the next slice of a long run: ``python -m stdnet_core.training.gpu_slice``.
 
-Goes on from the compact state in ``--from`` if there is one, trains for ``--minutes``, and leaves in ``--output`` what
-the next slice needs and what a reader wants: ``compact/`` (files below 15 MB), the weights, the log, a picture,
-``slice.json``. Rendered clips are used if shards of them are at hand (:mod:`.shards`). Data are made on the GPU, or by
-worker processes where a short measurement says that these are faster. The same command, with the output copied back to
-``--from``, does the slice after. A slice that diverges is lost but for its log: the next one starts where it
-started, at half the learning rate. :mod:`stdnet_core.gpu_session` runs slices as its last step."""
+A slice is a part of a run, for a machine that is available only for minutes. It resumes from the compact state in
+``--from`` if there is one and trains for ``--minutes``. It leaves in ``--output`` what the next slice and a reader
+need: ``compact/`` (files below 15 MB), the weights, the log, a picture, ``slice.json``. With the output copied back to
+``--from``, the same command trains the slice after it. Rendered clips are used if there are shards of them
+(:mod:`.shards`). Data are generated on the GPU, or by worker processes if a short measurement finds these faster. If a
+slice diverges, only its log is kept, and the next slice starts from the same state with half the learning rate.
+:mod:`stdnet_core.gpu_session` runs a slice as its last step."""
 
 from __future__ import annotations
 
@@ -34,17 +35,17 @@ COMPACT = "compact"
 SUMMARY = "slice.json"
 CONFIG = "live_wide"
 _AFTER_DIVERGENCE = 0.5
-"""What the learning rate is multiplied by in the slices after one that diverged."""
+"""Factor on the learning rate of the slices after one that diverged."""
 _RETURNED = ("best.safetensors", "last.safetensors", LOG_FILE, "config.yaml", "diverged.txt")
 _MARGIN_MINUTES = 0.5
-"""Kept for the last validation and for writing."""
+"""Reserved for the last validation and for writing."""
 
 
 def without_recordings(config: TrainConfig) -> TrainConfig:
     """The configuration with procedural scenes alone, for a machine without the recorded clips.
 
     Raises:
-        ConfigError: it has no procedural source to train on.
+        ConfigError: it has no procedural source for training or validation.
     """
     config.data.sources = [s for s in config.data.sources if s.source == "synthetic"]
     config.val.sources = [s for s in config.val.sources if s.source.startswith("synthetic")]
@@ -58,7 +59,7 @@ def without_recordings(config: TrainConfig) -> TrainConfig:
 
 
 def batch_seconds(config: TrainConfig, device: str, batches: int = 2) -> float:
-    """Time to make a batch of the run on a device; on the CPU with one thread, as a worker process does."""
+    """Seconds to build a batch of the run on a device; on the CPU with one thread, like a worker process."""
     threads = torch.get_num_threads(), cv2.getNumThreads()
     if device == "cpu":
         torch.set_num_threads(1)
@@ -78,12 +79,12 @@ def batch_seconds(config: TrainConfig, device: str, batches: int = 2) -> float:
 
 
 def choose_workers(config: TrainConfig, device: str, cores: int) -> dict[str, float]:
-    """Whether the device or worker processes make a batch sooner.
+    """Measure whether the device or worker processes build batches faster.
 
     Returns:
-        ``on_device`` and ``by_workers``: seconds a batch, and ``workers``: how many to take, 0 for the device.
+        ``on_device`` and ``by_workers``: seconds per batch; ``workers``: how many to use, 0 for the device.
     """
-    processes = max(1, min(cores - 2, 14))  # training and its optical flow keep two
+    processes = max(1, min(cores - 2, 14))  # two cores are left for training and its optical flow
     on_device, by_workers = batch_seconds(config, device), batch_seconds(config, "cpu") / processes
     return {
         "on_device": round(on_device, 4),
@@ -93,7 +94,7 @@ def choose_workers(config: TrainConfig, device: str, cores: int) -> dict[str, fl
 
 
 def throughput(log: Path, after: int) -> dict[str, float]:
-    """How fast the steps after step ``after`` went, by the run's log; empty without any."""
+    """Speed of the steps after step ``after``, from the run's log; empty if there are none."""
     lines = [line for line in read_log(log) if "loss" in line and line["step"] > after]
     seconds = sum(line["seconds"] for line in lines)
     if not seconds:
@@ -122,15 +123,15 @@ def train_slice(
     """Train one slice.
 
     Args:
-        start: folder whose ``compact`` is gone on from; None or without one: a fresh start.
+        start: folder with the ``compact`` state to resume from; None, or without one: start a new run.
         output: folder of the results.
-        minutes: all in all, unpacking and writing included.
-        config, overrides: as of :mod:`stdnet_core.train`.
+        minutes: total time, including unpacking and writing.
+        config, overrides: as for :mod:`stdnet_core.train`.
         shard_folder: folder of shards.
-        work: folder for what is large; a temporary one by default.
+        work: folder for large files; by default a temporary one.
 
     Returns:
-        What ``slice.json`` holds; ``diverged`` says why where the loss or gradient was not finite.
+        The contents of ``slice.json``; ``diverged`` holds the diagnosis if the loss or gradient was not finite.
     """
     from stdnet_core.training.run import run
 
@@ -189,7 +190,7 @@ def train_slice(
                 if start != output:
                     shutil.copytree(previous, output / COMPACT, dirs_exist_ok=True)
         finally:
-            # Whatever ended the run: what it has saved comes back.
+            # However the run ended, copy what it has saved.
             summary["left_out_of_compact"] = _deliver(run_folder, output, compact_mb)
             summary |= throughput(run_folder / LOG_FILE, first_step)
             summary["minutes"] = round((time.monotonic() - began) / 60, 2)
@@ -200,7 +201,7 @@ def train_slice(
 
 
 def _learning_rate_factor(summary: Path) -> float:
-    """What the slices before have left of the learning rate."""
+    """Factor on the learning rate that the slices before this one have set."""
     try:
         return float(json.loads(summary.read_text(encoding="utf-8")).get("learning_rate_factor", 1.0))
     except (OSError, ValueError):
@@ -208,7 +209,7 @@ def _learning_rate_factor(summary: Path) -> float:
 
 
 def _deliver(run_folder: Path, output: Path, compact_mb: float) -> list[str]:
-    """Copy what is small out of the folder of a run; the parts that the compact state leaves out."""
+    """Copy the small files of a run; return the parts that the compact state leaves out."""
     output.mkdir(parents=True, exist_ok=True)
     for name in _RETURNED:
         (output / name).unlink(missing_ok=True)  # of the slice before
@@ -223,17 +224,17 @@ def _deliver(run_folder: Path, output: Path, compact_mb: float) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m stdnet_core.training.gpu_slice", description="Train the next slice of a run and come back."
+        prog="python -m stdnet_core.training.gpu_slice", description="Train the next slice of a run, then exit."
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY.SUB=VALUE", help="change the configuration")
     parser.add_argument("--config", default=CONFIG, help="default: %(default)s")
     parser.add_argument("--from", dest="start", type=Path, default=Path("runs/gpu"), help="default: %(default)s")
     parser.add_argument("--output", type=Path, help="default: the folder of --from")
-    parser.add_argument("--minutes", type=float, default=8.0, help="all in all (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=8.0, help="total time (default: %(default)s)")
     parser.add_argument(
         "--shards",
         type=Path,
-        help="folder of shards (default: runs/shards if there are any, else procedural scenes alone)",
+        help="folder of shards (default: runs/shards; without shards, only procedural scenes are used)",
     )
     parser.add_argument("--work", type=Path, help="folder for large files (default: a temporary one)")
     parser.add_argument("--compact-mb", type=float, default=60.0, help="limit of the compact state (default: 60)")

@@ -1,4 +1,4 @@
-"""What happens around the steps: log, progress, validation, saved states and weights, the end of the time allowed."""
+"""Work around the training steps: log, progress bar, validation, saved states and weights, time limit."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Keeper(Callback):
     Args:
         config: of the run.
         output: folder of the run.
-        data: what it learns from, for the provenance.
-        started: ``time.monotonic()`` when the time allowed began.
-        minutes: time allowed; None: until the last step.
-        saved: the step of the state that is in the folder already.
+        data: description of the training data, for the provenance.
+        started: ``time.monotonic()`` at which the time limit began.
+        minutes: time limit; None: until the last step.
+        saved: step of the state that is already in the folder.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Keeper(Callback):
         self.config, self.output, self.data, self.saved = config, output, data, saved
         self.deadline = None if minutes is None else started + 60 * minutes
         self.validator: Validator | None = None
-        """Made before the first step, so that a fault in its sources shows at once."""
+        """Created before the first step, so that an error in its sources shows at once."""
         self.figures: dict[str, Any] = {}
         self.reason = ""
         self.interrupted = False
@@ -90,7 +90,7 @@ class Keeper(Callback):
         self._last = time.monotonic()
 
     def _interrupt(self, number: int, frame: Any) -> None:
-        """The first Ctrl-C or SIGTERM ends the run after the step in progress, the second at once."""
+        """The first Ctrl-C or SIGTERM ends the run after the current step, the second at once."""
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
@@ -108,7 +108,7 @@ class Keeper(Callback):
     def on_exception(self, trainer: lightning.Trainer, module: lightning.LightningModule, error: BaseException) -> None:
         assert isinstance(module, TrainingModule)
         if trainer.is_global_zero and self._seen >= 0:
-            with contextlib.suppress(OutputError):  # a full disk would hide what happened first
+            with contextlib.suppress(OutputError):  # a full disk must not hide the first error
                 if isinstance(error, TrainingDiverged):
                     write_text(self.output / "diverged.txt", f"{error}\n")
                 if module.finite():
@@ -128,12 +128,12 @@ class Keeper(Callback):
             threading.excepthook = self._thread_hook
 
     def what_is_safe(self) -> str:
-        """What a run that could not write has left, and how it goes on."""
+        """What is saved of a run that could not write, and how to resume it."""
         if self.saved is None:
-            return "nothing of this run has been saved; make room and give the same command again"
+            return "nothing of this run has been saved; free some space and run the same command again"
         return (
-            f"all up to step {self.saved} is safe in {self.output / run_state.FILE_NAME}; make room, and the same "
-            "command goes on from there"
+            f"everything up to step {self.saved} is safe in {self.output / run_state.FILE_NAME}; free some space, and "
+            "the same command resumes from there"
         )
 
     # --- every step ----------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ class Keeper(Callback):
         self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         assert isinstance(module, TrainingModule)
-        if module.step == self._seen:  # gradients of a part of the step alone
+        if module.step == self._seen:  # only a part of the step's gradients is accumulated
             return
         self._seen = module.step
         module.update_average()
@@ -228,7 +228,7 @@ class Keeper(Callback):
         tqdm.write(f"step {module.step}: score {score:.4f}{note}\n{table(figures)}", file=sys.stderr)
 
     def save(self, module: TrainingModule) -> None:
-        """Write the state to go on from, and the averaged weights as ``last.safetensors``."""
+        """Write the state to resume from, and the averaged weights as ``last.safetensors``."""
         run_state.write(self.output / run_state.FILE_NAME, module.capture())
         self.saved = module.step
         self._write_weights("last", module)
@@ -238,7 +238,7 @@ class Keeper(Callback):
         normalization = self.config.data.normalization
         scales = tuple(scale for scale, weight in self.config.data.scales.items() if weight > 0)
         depth_range = normalization.depth_range if normalization.mode == "fixed" else None
-        if is_recurrent(self.config):  # any ratio, and metres
+        if is_recurrent(self.config):  # accepts any ratio, in metres
             scales, depth_range = (), None
         info = CheckpointInfo(
             config=module.average.config,
@@ -257,7 +257,7 @@ class Keeper(Callback):
 
 
 def _all_but_tensorboard(arguments: threading.ExceptHookArgs) -> None:
-    """Its writer's errors come back from the next call."""
+    """Report errors of threads, except of TensorBoard's writer: the next call to it raises those again."""
     if not type(arguments.thread).__module__.startswith("tensorboard"):
         threading.__excepthook__(arguments)
 
@@ -273,7 +273,7 @@ def append_line(path: Path, values: dict[str, Any]) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Lines of a log; a last line that was cut off by a kill is left out."""
+    """Lines of a log, without a last line that is incomplete because the process was killed."""
     if not path.is_file():
         return []
     lines = []
@@ -286,7 +286,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Drop what the log says about steps after ``step``: they are done again."""
+    """Remove the lines about steps after ``step``, which will be repeated."""
     kept = [line for line in read_log(path) if line["step"] <= step]
     if path.is_file():
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))

@@ -1,7 +1,7 @@
-"""One run at a time in a folder.
+"""Allows one run at a time per folder.
 
-The kernel holds the lock and lets go of it when the process ends, however it ends; the text of the file only says who
-has it. What a killed process leaves is therefore taken over."""
+The kernel holds the lock and releases it when the process ends, however it ends. The text in the lock file only names
+the owner, so the file that a killed process leaves behind does not block the next run."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ except ImportError:  # not on Windows
 
 FILE_NAME = "run.lock"
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What some network file systems answer."""
+"""Error codes of file systems without locks, e.g. some network file systems."""
 _LOG = logging.getLogger(__name__)
 _held: set[int] = set()
 
 
 def _let_go_in_child() -> None:
-    """A loader's worker must not keep what its killed parent had."""
+    """A loader worker must not keep the lock of its parent when that is killed."""
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()
@@ -42,10 +42,10 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """A block in which no other run can have ``folder``, which must be there.
+    """Lock ``folder``, which must exist, against other runs for the duration of the block.
 
     Raises:
-        ConfigError: another process has it; says which, where and since when.
+        ConfigError: another process holds the lock; the message says which, where and since when.
         OutputError: the lock file cannot be written.
     """
     path = folder / FILE_NAME
@@ -69,7 +69,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _take(path: Path) -> int | None:
-    """A descriptor that has the lock; None where the file system has no locks."""
+    """A file descriptor that holds the lock; None if the file system has no locks."""
     while True:
         with writing(path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -78,16 +78,16 @@ def _take(path: Path) -> int | None:
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                     return descriptor
-            os.close(descriptor)  # its owner has just ended and removed it
+            os.close(descriptor)  # the owner has just ended and removed the file
         except BlockingIOError:
             owner = os.read(descriptor, 1000).decode(errors="replace").strip() or "another process"
             os.close(descriptor)
             raise ConfigError(
-                f"{owner} is training into {path.parent}; wait for its end, or give another --output"
+                f"{owner} is training into {path.parent}; wait until it ends, or give another --output"
             ) from None
         except OSError as error:
             os.close(descriptor)
             if error.errno not in _UNSUPPORTED:
                 raise
-            _LOG.warning("%s cannot be locked (%s): see that no second run trains there", path.parent, error.strerror)
+            _LOG.warning("%s cannot be locked (%s): make sure that no other run uses it", path.parent, error.strerror)
             return None

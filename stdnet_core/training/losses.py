@@ -1,13 +1,13 @@
 """Training losses (paper, section "Loss Function", equations 9 to 13) and the terms this package adds.
 
-Everything is in normalised depth, and every sum over pixels of the paper is a mean over the *valid* pixels of
-each clip, averaged over the clips of the batch: a clip with few valid pixels weighs as much as any other, and
-ranks that hold equally many clips have the gradients of one process with the joint batch.
+All terms use normalised depth. Every sum over pixels in the paper is here a mean over the *valid* pixels of each clip,
+averaged over the clips of the batch. So a clip with few valid pixels weighs as much as any other, and processes with
+equally many clips get the gradients that one process would get from the joint batch.
 
-The spatial term (eq. 11) weighs the error with the spatial difference. Left in the graph, as the released
-training code leaves it, that weight teaches the network to make differences small where errors are large. By
-default the weight is a constant for the error, as in the uncertainty-driven loss that the paper cites, and
-its head learns apart, by the likelihood of that same paper, how the error is spread over the frame."""
+The spatial term (eq. 11) weights the error with the spatial difference. If gradients flow through this weight, as in
+the released training code, the network learns to make differences small where errors are large. By default, the
+weight is therefore detached from the graph, as in the uncertainty-driven loss that the paper cites. Its head then
+learns separately, with the likelihood from that cited work, how the error is distributed over the frame."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from stdnet_core.model.stdnet import StageDifferences, STDNetOutput
 
 SCALE_FLOOR = 1e-4
-"""Smallest error (normalised depth) that the uncertainty must tell from none; bounds its likelihood."""
+"""Smallest error (normalised depth) that the uncertainty must distinguish from 0; it bounds the likelihood."""
 RELATIVE_FLOOR = 0.01
-"""Smallest normalised depth that the relative term divides by."""
+"""Lower bound of the normalised depth by which the relative term divides."""
 SPATIAL_WEIGHT_FORMS = ("detached", "release")
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights and switches of the loss. The defaults are the paper's terms with the detached spatial weight.
+    """Weights and switches of the loss. The defaults are the paper's terms, with the spatial weight detached.
 
-    A weight of 0 switches its term off: nothing of it is computed and its heads are not created."""
+    A weight of 0 turns its term off: it is not computed, and its heads are not created."""
 
     eps: float = 1e-12
     """epsilon of the Charbonnier penalty, eq. 9."""
@@ -46,21 +46,21 @@ class LossConfig:
     regularization_weight: float = 0.01
     """beta of eq. 13."""
     spatial_weight_form: str = "detached"
-    """``detached``: eq. 11's weight is a constant for the error; ``release``: it is part of the graph."""
+    """``detached``: no gradient flows through the weight in eq. 11; ``release``: it is part of the graph."""
     spatial_weight_offset: float = 1.0
-    """Added to s - min(s) in eq. 11; 0 is the paper's formula, 1 the released training's."""
+    """Added to s - min(s) in eq. 11; 0 is the paper's formula, 1 that of the released training code."""
     spatial_stage_share: float = 0.2
-    """Share of each stage in the spatial term."""
+    """Factor on each stage's contribution to the spatial term."""
     stage_weight: float = 0.0
-    """Charbonnier penalty on the depth of each stage, beside the one on the final depth."""
+    """Charbonnier penalty on the depth of each stage, in addition to that on the final depth."""
     relative_weight: float = 0.0
-    """|error| / depth: counts near things as much as far ones."""
+    """|error| / depth: near objects count as much as far ones."""
     gradient_weight: float = 0.0
-    """|difference of horizontal and vertical depth steps|: sharp edges, flat walls."""
+    """|error of horizontal and vertical depth gradients|: for sharp edges and flat walls."""
     consistency_weight: float = 0.0
-    """|difference of the depth's steps in time|: what flickers, and what moves unlike the truth."""
+    """|error of the change of depth from frame to frame|: against flicker and wrong motion."""
     uncertainty_weight: float = 0.0
-    """Negative log-likelihood of the (constant) error under a Laplace distribution of the predicted scale."""
+    """Negative log-likelihood of the (detached) error under a Laplace distribution with the predicted scale."""
 
     def __post_init__(self) -> None:
         if self.spatial_weight_form not in SPATIAL_WEIGHT_FORMS:
@@ -104,11 +104,11 @@ class DifferenceHead(nn.Module):
 
 
 class DifferenceHeads(nn.Module):
-    """The heads of the loss, shared by the stages: one for sigma, one for each distance in time.
+    """The heads of the loss, shared by the stages: one for sigma, and one for each temporal distance.
 
     Args:
         channels: width of the network.
-        neighbors: how many distances in time it compares (phi, phi^, ...); 0 for no temporal heads.
+        neighbors: number of temporal distances that the network compares (phi, phi^, ...); 0: no temporal heads.
         spatial: whether there is a head for sigma.
     """
 
@@ -119,7 +119,7 @@ class DifferenceHeads(nn.Module):
 
 
 class STDNetLoss(nn.Module):
-    """The training loss with its difference heads, which the optimiser must own beside the network.
+    """The training loss with its difference heads, whose parameters the optimiser must train with the network.
 
     Args:
         config: weights and switches.
@@ -137,15 +137,15 @@ class STDNetLoss(nn.Module):
 
         Args:
             output: of the network; ``differences`` are needed unless the spatial and temporal terms are off.
-            depth: true depth (B, T, 1, H, W), normalised like the network's; anything where invalid.
+            depth: true depth (B, T, 1, H, W), normalised like the network's; any value where invalid.
             valid: (B, T, 1, H, W) bool.
 
         Returns:
             The active terms before weighting, and ``total``: float32 scalars, all 0 without any valid pixel.
 
         Raises:
-            InputError: shapes that differ.
-            ConfigError: a term whose input the network was not asked for or does not have.
+            InputError: the shapes differ.
+            ConfigError: the network's output lacks what a term needs.
         """
         if not output.depth.shape == depth.shape == valid.shape:
             raise InputError(
@@ -205,7 +205,7 @@ class STDNetLoss(nn.Module):
         return terms
 
     def _weighted_error(self, score: Tensor, error: Tensor, valid: Tensor) -> Tensor:
-        """Eq. 11 for one stage: (s - min s + offset) |D_GT - D_HR|, the minimum being each frame's own."""
+        """Eq. 11 for one stage: (s - min s + offset) |D_GT - D_HR|, with the minimum over each frame."""
         lowest = score.masked_fill(~valid, float("inf")).amin((-2, -1), keepdim=True)
         weight = (score - lowest).where(valid, score.new_zeros(())) + self.config.spatial_weight_offset
         if self.config.spatial_weight_form == "detached":
@@ -213,13 +213,13 @@ class STDNetLoss(nn.Module):
         return self.config.spatial_stage_share * clip_mean(weight * error, valid)
 
     def _temporal(self, differences: Sequence[StageDifferences], depth: Tensor, valid: Tensor) -> Tensor:
-        """Eq. 12, summed over stages and distances in time."""
-        # Heads that a short clip leaves unused stay in the graph: data-parallel training waits for each.
+        """Eq. 12, summed over stages and temporal distances."""
+        # Heads that a short clip does not use stay in the graph, because data-parallel training waits for all of them.
         value = sum((0.0 * p.sum() for p in self.heads.temporal.parameters()), start=depth.new_zeros(()))
         for stage in differences:
             if len(stage.phi) > len(self.heads.temporal):
                 raise ConfigError(
-                    f"the network compares {len(stage.phi)} distances in time, but the loss was made for "
+                    f"the network compares {len(stage.phi)} temporal distances, but the loss was made for "
                     f"{len(self.heads.temporal)}; give both the same neighbors"
                 )
             pairs = zip(self.heads.temporal, stage.phi, strict=False)
@@ -239,13 +239,13 @@ def charbonnier(residual: Tensor, eps: float) -> Tensor:
 
 
 def clip_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean over the valid elements of each clip (B, ...), then over the clips; a clip without counts 0."""
+    """Mean over the valid elements of each clip (B, ...), then over the clips; a clip without valid elements is 0."""
     values = values.where(valid, values.new_zeros(())).flatten(1).sum(1)
     return (values / valid.flatten(1).sum(1).clamp(min=1)).mean()
 
 
 def step_mean(residual: Tensor, valid: Tensor, dim: int) -> Tensor:
-    """Mean absolute step of the residual along ``dim`` where both ends are valid; 0 without a step."""
+    """Mean absolute difference of neighbouring residuals along ``dim`` where both are valid; 0 without a pair."""
     length = residual.shape[dim]
     if length < 2:
         return residual.sum() * 0.0
@@ -254,9 +254,10 @@ def step_mean(residual: Tensor, valid: Tensor, dim: int) -> Tensor:
 
 
 def spread_likelihood(score: Tensor, error: Tensor, valid: Tensor) -> Tensor:
-    """How badly the score s tells the (constant) error e as log(e / m), m being the frame's mean error.
+    """Loss of the score s as a prediction of log(e / m), for the (detached) error e and the frame's mean error m.
 
-    Laplace likelihood exp(-s) e / m + s, times m: it vanishes with the error; least at s = log(e / m).
+    It is the negative Laplace log-likelihood exp(-s) e / m + s, times m, so that it vanishes with the error. Its
+    minimum is at s = log(e / m).
     """
     pixels = valid.sum((-2, -1), keepdim=True).clamp(min=1)
     mean = error.sum((-2, -1), keepdim=True) / pixels

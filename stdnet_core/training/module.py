@@ -26,14 +26,14 @@ from stdnet_core.training.state import RunState, capture, restore_optimizer, res
 
 
 class TrainingDiverged(StdnetError):
-    """The loss or the gradient is not finite; the message says since when and where to look."""
+    """The gradient is not finite; the message says in which step, and where to look."""
 
 
 def loss_config(config: TrainConfig) -> LossConfig | RecurrentLossConfig:
-    """The loss's configuration of a run; the uncertainty of a network that predicts none has no weight.
+    """Configuration of a run's loss; for a network that predicts no uncertainty, the weight of that term is 0.
 
     Raises:
-        ConfigError: the loss of the run's network has no such setting, or a value is no number or out of range.
+        ConfigError: the loss of the run's network has no such setting, or a value is not a number or out of range.
     """
     model = model_config(config)
     values = dict(config.loss)
@@ -46,12 +46,12 @@ def loss_config(config: TrainConfig) -> LossConfig | RecurrentLossConfig:
             raise ConfigError(f"loss has no setting {name!r}; it has {', '.join(known)}")
         allowed = str if name == "spatial_weight_form" else int | float | bool | list
         if not isinstance(value, allowed):
-            raise ConfigError(f"loss.{name} is {value!r}, which is no number")
+            raise ConfigError(f"loss.{name} is {value!r}, which is not a number")
     return kind(**values)
 
 
 class Learner(nn.Module):
-    """Everything that the optimiser owns."""
+    """Everything that is trained: the network and the loss's heads."""
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Learner(nn.Module):
         else:
             assert isinstance(model, ModelConfig)
             self.loss = STDNetLoss(loss, model.channels, model.neighbors)
-        if config.optim.zero_init_heads and isinstance(self.model, STDNet):  # the recurrent network's always are
+        if config.optim.zero_init_heads and isinstance(self.model, STDNet):  # the recurrent network always does this
             self.model.zero_init_heads()
         channels_last(self.model)  # convolutions are faster on every device
 
@@ -82,12 +82,12 @@ class Learner(nn.Module):
 
 
 class TrainingModule(lightning.LightningModule):
-    """What the trainer runs.
+    """The Lightning module of a run.
 
     Args:
         config: of the run.
-        state: where to go on; None for a fresh start.
-        origin: where the state came from, for messages.
+        state: state to resume from; None for a new run.
+        origin: where the state comes from, for messages.
     """
 
     def __init__(self, config: TrainConfig, state: RunState | None = None, origin: str = "the state") -> None:
@@ -109,7 +109,7 @@ class TrainingModule(lightning.LightningModule):
         self.began = time.monotonic()
         self.seconds_allowed: float | None = None
         self.seconds_counted = 0.0
-        """Of calls before this one, that are part of what is allowed."""
+        """Seconds of earlier calls that count towards ``seconds_allowed``."""
         self.terms: dict[str, Tensor] = {}
         self.gradient_norm = 0.0
         self.lr = 0.0
@@ -117,24 +117,24 @@ class TrainingModule(lightning.LightningModule):
 
     @property
     def step(self) -> int:
-        """Finished steps of the run, those before this call included."""
+        """Finished steps of the run, including those of earlier calls."""
         return self.first_step + self.trainer.global_step
 
     @property
     def seconds(self) -> float:
-        """Time spent on the run, all calls together."""
+        """Seconds spent on the run, over all calls."""
         return self.seconds_before + time.monotonic() - self.began
 
     def time_used(self) -> float:
-        """Fraction of the time allowed that has passed; 0 unless the schedule depends on it."""
+        """Share of the allowed time that has passed; 0 unless the schedule depends on it."""
         if self.config.optim.horizon != "time" or not self.seconds_allowed:
             return 0.0
         used = (self.seconds_counted + time.monotonic() - self.began) / self.seconds_allowed
-        # by one clock, or the processes would take steps of different sizes
+        # from one clock, or the processes would use different learning rates
         return self.trainer.strategy.broadcast(used, src=0) if self.trainer.world_size > 1 else used
 
     def capture(self) -> RunState:
-        """The state as it is now, on the CPU."""
+        """The current state, on the CPU."""
         return capture(
             self.learner,
             self.average,
@@ -164,7 +164,7 @@ class TrainingModule(lightning.LightningModule):
         return optimizer
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        # Whatever still draws from the global generator must not depend on when the run was interrupted.
+        # What still draws from the global generator must not depend on when the run was interrupted.
         torch.manual_seed(hash((self.config.seed, batch["index"])) % 2**63)
         self.lr = learning_rate(self.config.optim, self.step, self.time_used())
         for group in self.trainer.optimizers[0].param_groups:
@@ -182,14 +182,14 @@ class TrainingModule(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm; refuse to take a step that would destroy the weights."""
+        """Clip the norm; raise before a step that would destroy the weights."""
         limit = self.config.optim.clip_norm or math.inf
         self.gradient_norm = float(nn.utils.clip_grad_norm_(self.learner.parameters(), limit))
         if not math.isfinite(self.gradient_norm):
             raise TrainingDiverged(self._diagnosis())
 
     def _diagnosis(self) -> str:
-        """What is not finite, where, with which data."""
+        """What is not finite, where, and with which data."""
         terms = ", ".join(f"{name} {float(value):.4g}" for name, value in self.terms.items())
         bad_weights = [n for n, p in self.learner.named_parameters() if not torch.isfinite(p).all()]
         bad_gradients = [
@@ -204,7 +204,7 @@ class TrainingModule(lightning.LightningModule):
         tensors = [name for name in ("rgb", "depth_lr", "depth", "flow") if name in batch]
         bad_inputs = [name for name in tensors if not torch.isfinite(batch[name]).all()]
         cause = (
-            f"the data are not finite ({', '.join(bad_inputs)}): look at these clips"
+            f"the data are not finite ({', '.join(bad_inputs)}): check these clips"
             if bad_inputs
             else "lower optim.lr, or raise optim.warmup_steps, or set trainer.precision=32-true"
         )
@@ -219,7 +219,7 @@ class TrainingModule(lightning.LightningModule):
 
     @torch.no_grad()
     def update_average(self) -> None:
-        """Move the average towards the weights, after a step."""
+        """Update the moving average after a step."""
         decay = ema_decay(self.config.optim.ema, self.step - 1) if self.config.optim.ema else 0.0
         targets = dict(self.learner.model.named_parameters())
         names = [name for name, _ in self.average.named_parameters()]

@@ -1,8 +1,8 @@
-"""Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): momentum whose singular values are all made one.
+"""Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): momentum with all singular values set to one.
 
-Convolutions learn several times as fast by it as by Adam, step for step (docs/training_log.md). PyTorch's own takes
-two-dimensional parameters alone and one after the other; here kernels are seen as matrices (out, in * k * k), those of
-one shape are orthogonalised as one batch, and the parameters that are no matrices take the steps of Adam."""
+With it, convolutions need several times fewer steps than with Adam (docs/training_log.md). PyTorch's own version
+accepts only two-dimensional parameters and processes them one by one. Here, kernels are reshaped to matrices
+(out, in * k * k), matrices of one shape are orthogonalised as one batch, and Adam updates all other parameters."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 SMALLEST = 8
-"""Rows and columns that a weight needs to be treated as a matrix."""
+"""Smallest number of rows and of columns with which a weight is treated as a matrix."""
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 _RMS = 0.2
-"""Root mean square of an update, in learning rates: that of Adam's, so that one learning rate serves both."""
+"""Root mean square of an update, in learning rates: that of Adam's updates, so that both use one learning rate."""
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Bring the singular values near one (to 0.7..1.2) by Newton-Schulz iterations.
+    """Bring the singular values close to one (0.7..1.2) by Newton-Schulz iterations.
 
     Args:
         matrices: (N, rows, columns).
@@ -38,7 +38,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for matrices and convolutions, Adam for all else.
+    """Muon for matrices and convolutions, Adam for all other parameters.
 
     Args:
         parameters: of the network.

@@ -1,4 +1,4 @@
-"""The sources of a training run: recorded sequences with their frames kept in memory, and procedural scenes."""
+"""The sources of a training run: recorded sequences, with a cache of decoded frames, and procedural scenes."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ _LOG = logging.getLogger(__name__)
 
 
 class _Unreadable(DataError):
-    """A frame's file is damaged or gone."""
+    """A frame's file is damaged or missing."""
 
 
 class FrameCache:
-    """Decoded frames in memory, up to a number of bytes.
+    """Cache of decoded frames in memory, up to a number of bytes.
 
-    Colour is kept as bytes, depth as whole millimetres where that loses nothing, else as float32. Once full, it keeps
-    what it has: frames are asked for at random, so a newer one is not worth more.
+    Colour is stored as uint8; depth as integer millimetres where that is lossless, else as float32. Once full, the
+    cache does not replace frames: they are read at random, so a newer frame is not worth more.
 
     Args:
-        limit: bytes; 0 keeps nothing.
+        limit: bytes; 0: no cache.
     """
 
     def __init__(self, limit: int) -> None:
@@ -85,13 +85,13 @@ class Source:
 
     Attributes:
         config: its configuration.
-        sequences: None for procedural scenes, which are rendered at the size wanted.
+        sequences: None for procedural scenes, which are rendered at the requested size.
     """
 
     config: SourceConfig
     sequences: list[RgbdSequence] | None
     starts: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """Share of the samples of each sequence."""
+    """Probability of each sequence, proportional to the possible first frames."""
 
     @property
     def procedural(self) -> bool:
@@ -99,10 +99,10 @@ class Source:
 
 
 def open_sequences(config: SourceConfig, *, skip_bad: bool = False) -> list[RgbdSequence]:
-    """Sequences of a source, filtered by its name patterns, in a fixed order; none of an optional source that has none.
+    """Sequences of a source, filtered by its name patterns, in a fixed order. An optional source may have none.
 
     Raises:
-        DataError: nothing there, or nothing left after filtering.
+        DataError: there are no sequences, or none is left after filtering.
     """
     from stdnet_core.data.sources import open_source
 
@@ -129,7 +129,7 @@ def open_sequences(config: SourceConfig, *, skip_bad: bool = False) -> list[Rgbd
 
 
 def selected(name: str, config: SourceConfig) -> bool:
-    """Whether the patterns of a source keep the sequence ``name``; they match the name or its last part."""
+    """Whether the patterns of a source select the sequence ``name``; they match the name or its last part."""
 
     def matches(patterns: list[str]) -> bool:
         parts = (name, name.rsplit("/", 1)[-1])
@@ -139,7 +139,7 @@ def selected(name: str, config: SourceConfig) -> bool:
 
 
 class Pool:
-    """All sources of a run, which gives the clips that plans and generators ask for.
+    """All sources of a run; draws clips from them for a batch plan.
 
     Args:
         config: the data section; sources of weight 0 are not opened.
@@ -152,11 +152,11 @@ class Pool:
         self.config = config
         self.cache = FrameCache(int(config.cache_gb * 2**30 / max(1, config.workers)))
         self.unreadable: set[str] = set()
-        """What was wrong with frames that were left out (``skip_bad``)."""
+        """Problems of the frames that were left out (``skip_bad``)."""
         opened = [self._open(source) for source in config.sources if source.weight > 0]
         self.sources = [source for source in opened if source.procedural or source.sequences]
         if not self.sources:
-            raise DataError("none of data.sources has a sequence; give one that has, or complete the data")
+            raise DataError("no source of data.sources has a sequence; give one that has, or complete the data")
         self._weights = {i: source.config.weight for i, source in enumerate(self.sources)}
 
     def _open(self, config: SourceConfig) -> Source:
@@ -182,7 +182,7 @@ class Pool:
 
     @property
     def names(self) -> list[dict[str, object]]:
-        """What the run learns from, for the provenance of its checkpoints."""
+        """The training data, for the provenance of the run's checkpoints."""
         return [
             {
                 "source": public_name(source.config.source),
@@ -193,7 +193,7 @@ class Pool:
         ]
 
     def samples(self, plan: BatchPlan, rngs: Sequence[np.random.Generator], device: torch.device) -> list[RgbdClip]:
-        """One clip of the plan's length and size for each generator; procedural scenes are rendered on ``device``."""
+        """One clip with the plan's length and size for each generator; procedural scenes are rendered on ``device``."""
         clips: list[RgbdClip | None] = []
         scenes: dict[int, dict[int, int]] = {}
         for number, rng in enumerate(rngs):
@@ -227,7 +227,7 @@ class Pool:
                 return self._draw(source, plan, rng)
             except _Unreadable as error:
                 if not self.config.skip_bad:
-                    raise DataError(f"{error} (repair it, or set data.skip_bad=true to go on without)") from error
+                    raise DataError(f"{error} (repair it, or set data.skip_bad=true to continue without it)") from error
                 if str(error) not in self.unreadable:
                     self.unreadable.add(str(error))
                     _LOG.warning("left out: %s", error)
@@ -263,7 +263,7 @@ class Pool:
 
 
 def halve(rgb: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
-    """Half the resolution: smoothed colour and plain depth, both at every second pixel.
+    """Halve the resolution by taking every second pixel; colour is smoothed first, depth is not.
 
     Args:
         rgb: (T, 3, H, W); depth: (T, 1, H, W).
@@ -275,7 +275,7 @@ def halve(rgb: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def limit_depth(clip: RgbdClip, config: SourceConfig) -> RgbdClip:
-    """The clip with depths beyond the source's ``max_depth`` clipped or made invalid."""
+    """Clip depths beyond the source's ``max_depth``, or make them invalid."""
     if config.max_depth is None:
         return clip
     if config.far == "clip":

@@ -1,4 +1,4 @@
-"""Batches of recurrent networks: depth cameras at their own ratios, depth in metres, optical flow."""
+"""Batches for recurrent networks: depth cameras at their own ratios, depth in metres, optical flow."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from stdnet_core.training.config import TrainConfig, VideoDataConfig, trained_ce
 from stdnet_core.training.draw import between, choose, plan_video_batch
 
 SPLIT_BELOW = 4
-"""Ratio under which measured pixels and holes are judged apart."""
+"""Below this ratio, the loss treats measured pixels and holes separately."""
 SUPPORT = 6
-"""Cells around a measurement in which the network is asked for depth; beyond, it could only guess."""
+"""Pixels count in the loss up to this many cells from a measurement; farther away, the network could only guess."""
 SUPPORT_FINE = 20
-"""The same under :data:`SPLIT_BELOW`, where holes are as large as things are."""
-_REDUCING = ("reduction", "dtof")  # families of cameras that can look at what another one has recorded
+"""The same at ratios below :data:`SPLIT_BELOW`, where holes are as large as objects."""
+_REDUCING = ("reduction", "dtof")  # camera families that can be simulated on the recording of another camera
 
 
 def clip_flow(rgb: Tensor) -> Tensor:
@@ -47,13 +47,14 @@ def clip_flow(rgb: Tensor) -> Tensor:
 
 
 def cell_size(size: tuple[int, int], cells: tuple[int, int], ratio: float) -> tuple[float, float]:
-    """Pixels of a cell on each axis (rows, columns).
+    """Size of a cell in pixels on each axis (rows, columns).
 
-    A camera of a whole ratio delivers whole cells, the last of which may be cut off; else its cells cover the image.
+    At an integer ratio, cells are that many pixels in size, and the last one may be cut off by the border. Otherwise,
+    the cells divide the image evenly.
 
     Args:
         size: (H, W) of colour.
-        cells: (h, w) of depth, as :func:`stdnet_core.data.sensors.camera.delivered_size` gives them.
+        cells: (h, w) of depth, from :func:`stdnet_core.data.sensors.camera.delivered_size`.
     """
     if ratio == int(ratio):
         return float(ratio), float(ratio)
@@ -61,7 +62,7 @@ def cell_size(size: tuple[int, int], cells: tuple[int, int], ratio: float) -> tu
 
 
 def geometry_of(clip: RgbdClip, low: Tensor, ratio: float) -> CellGeometry:
-    """Where the cells (T, 1, h, w) of a camera lie on a clip."""
+    """Positions of a camera's cells (T, 1, h, w) in a clip's images."""
     rows, columns = low.shape[-2:]
     cells = rows, columns
     return CellGeometry(clip.frame_size, cells, cell_size(clip.frame_size, cells, ratio), low.device)
@@ -73,8 +74,8 @@ def measured_pixels(low: Tensor, geometry: CellGeometry) -> Tensor:
 
 
 def supported_pixels(low: Tensor, geometry: CellGeometry) -> Tensor:
-    """Pixels (T, 1, H, W) within some cells of a measurement of depth (T, 1, h, w): :data:`SUPPORT`, or
-    :data:`SUPPORT_FINE`."""
+    """Pixels (T, 1, H, W) within :data:`SUPPORT` cells (:data:`SUPPORT_FINE` for fine depth) of a measurement in depth
+    (T, 1, h, w)."""
     reach = SUPPORT_FINE if min(geometry.ratio) < SPLIT_BELOW else SUPPORT
     near = (low > 0).float()
     for kernel in ((2 * reach + 1, 1), (1, 2 * reach + 1)):
@@ -85,15 +86,16 @@ def supported_pixels(low: Tensor, geometry: CellGeometry) -> Tensor:
 class VideoBatchBuilder(ShareBuilder):
     """Builds batch ``index`` of a run of a recurrent network, or one process's share of it.
 
-    What it builds: ``rgb`` (B, T, 3, H, W) 0..1; ``depth`` (B, T, 1, H, W) metres; ``valid`` (B, T, 1, H, W) bool:
-    where to learn; ``depth_lr`` (B, T, 1, h, w) metres, 0 invalid; ``flow`` (B, T, 2, H/4, W/4); ``ratio`` (rows,
-    columns): pixels of a cell; ``measured`` (B, T, 1, H, W) bool, under :data:`SPLIT_BELOW`: pixels whose own cell has
-    a measurement; ``scale``: ratio of the cells; ``index`` of the batch; ``names`` of the clips.
+    A batch holds: ``rgb`` (B, T, 3, H, W) 0..1; ``depth`` (B, T, 1, H, W) metres; ``valid`` (B, T, 1, H, W) bool:
+    pixels that count in the loss; ``depth_lr`` (B, T, 1, h, w) metres, 0 invalid; ``flow`` (B, T, 2, H/4, W/4);
+    ``ratio`` (rows, columns): size of a cell in pixels; ``measured`` (B, T, 1, H, W) bool, only below
+    :data:`SPLIT_BELOW`: pixels whose own cell has a measurement; ``scale``: ratio of the cells; ``index`` of the batch;
+    ``names`` of the clips.
 
     Args:
         config: of the run.
-        device: where scenes are rendered and depth is measured.
-        rank, processes: this process's share.
+        device: on which scenes are rendered and depth is simulated.
+        rank, processes: rank of this process, number of processes.
     """
 
     planner = staticmethod(plan_video_batch)
@@ -126,7 +128,7 @@ class VideoBatchBuilder(ShareBuilder):
         return batch
 
     def _measure(self, clip: RgbdClip, rng: np.random.Generator, ratio: float) -> tuple[RgbdClip, Tensor]:
-        """The clip augmented, and its depth (T, 1, h, w) in metres as a camera of the ratio sees it."""
+        """The augmented clip, and its depth (T, 1, h, w) in metres as a camera with this ratio measures it."""
         video = self.config.data.video
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         clip = augment(clip, self.augmentation, generator)
@@ -150,8 +152,8 @@ class VideoBatchBuilder(ShareBuilder):
 
 
 def hidden(size: tuple[int, int], rng: np.random.Generator) -> Tensor:
-    """Patches (h, w) bool of 1 to 15 % of an image: ellipses and rectangles of 3 pixels to a fifth of its width, in
-    which a camera sees nothing though nothing is in its way, as it is with gloss and dark surfaces."""
+    """Random patches (h, w) bool over 1 to 15 % of an image: ellipses and rectangles from 3 pixels to a fifth of the
+    image's width. They imitate holes without an occluder, as on glossy and dark surfaces."""
     height, width = size
     mask = np.zeros(size, np.uint8)
     wanted = rng.uniform(0.01, 0.15) * mask.size
@@ -167,8 +169,8 @@ def hidden(size: tuple[int, int], rng: np.random.Generator) -> Tensor:
 
 
 def recorded(depth: Tensor, rgb: Tensor, cell: Cell, video: VideoDataConfig, rng: np.random.Generator) -> Tensor:
-    """True depth (T, 1, H, W) in metres as another camera may have recorded it, with ``video.recorded``'s probability,
-    where the cell's camera can look at recordings."""
+    """With probability ``video.recorded``, the true depth (T, 1, H, W) in metres as another camera would record it;
+    only for cells whose camera can be simulated on recordings."""
     chance, seed = rng.random(), int(rng.integers(2**62))
     first = choose(rng, video.recorded_by) if video.recorded_by else ""
     if chance >= video.recorded or cell.ratio < SPLIT_BELOW or cell.sensor.family not in _REDUCING:

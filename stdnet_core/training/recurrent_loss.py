@@ -1,7 +1,7 @@
-"""What a recurrent network learns by: the logarithms of the figures that it is judged by.
+"""Loss of recurrent networks: the logarithms of the metrics by which they are evaluated.
 
-In logarithms a clip that is almost right asks for as much as one that is far off, and depth in metres needs no range
-to be divided by. Errors are means over the valid pixels of each clip, and the terms over the clips of the batch."""
+With logarithms, a clip with small errors counts as much as one with large errors, and depth in metres needs no
+normalisation. Errors are means over the valid pixels of each clip; terms are means over the clips of the batch."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from stdnet_core.inference.confidence import TOLERANCE_M, TOLERANCE_SHARE
 from stdnet_core.model.recurrent import RecurrentOutput
 from stdnet_core.training.losses import clip_mean
 
-_SURE = 3.0  # logarithm of tolerances in a scale, beyond which an error outside counts no more than linearly in it
-_FEWEST = 20  # pixels (times the weights of their frames) of a region, below which it is not judged
+_SURE = 3.0  # log(tolerance / scale) beyond which the loss of an error outside the tolerance grows only linearly in it
+_FEWEST = 20  # a region with fewer pixels (weighted by frame) does not count
 
 
 @dataclass(frozen=True)
 class RecurrentLossConfig:
-    """Weights of the loss; one of 0 switches its term off."""
+    """Weights of the loss; 0 turns a term off."""
 
     mae_weight: float = 0.5
-    """Logarithm of a clip's mean error."""
+    """Logarithm of a clip's mean absolute error."""
     rmse_weight: float = 0.5
     """Logarithm of its root mean square error."""
     flicker_weight: float = 0.2
     """Logarithm of the mean change of the error from frame to frame."""
     confidence_weight: float = 0.1
-    """Negative log-likelihood of whether the (constant) error is within the tolerance that confidence stands for
-    (:mod:`stdnet_core.inference.confidence`). The likelihood of the error itself gives a scale that a few large errors
-    decide: confidence was off by up to 0.2 with it."""
+    """Negative log-likelihood of whether the (detached) error is within the tolerance of the confidence
+    (:mod:`stdnet_core.inference.confidence`). With the likelihood of the error itself, a few large errors determined
+    the scale, and confidence was off by up to 0.2."""
     hole_share: float = 0.35
-    """Where fine depth has holes (ratios under 4), mean and root mean square errors are those of measured pixels and of
-    holes apart: the share of the holes."""
+    """Share of the holes in ``mae`` and ``rmse`` for fine depth (ratios below 4), where measured pixels and holes are
+    separate terms."""
     first_weight: float = 0.6
-    """Of a clip's first frame in its mean and root mean square errors: without history it can do the least."""
+    """Weight of a clip's first frame in ``mae`` and ``rmse``; it is low because this frame has no history."""
     weight_step: float = 0.2
-    """By which the weight rises with each frame."""
+    """Increase of the weight with each frame."""
     last_weight: float = 1.2
-    """To which it rises."""
+    """Largest weight of a frame."""
     floor_m: float = 0.001
-    """Error in metres that is as good as none."""
+    """Added to errors before the logarithm, in metres."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -78,15 +78,15 @@ class RecurrentLoss(nn.Module):
 
         Args:
             output: of the network.
-            depth: true depth (B, T, 1, H, W) in metres; anything where invalid.
-            valid: (B, T, 1, H, W) bool, where to learn.
-            measured: (B, T, 1, H, W) bool, pixels whose own cell has a measurement; None: holes are not judged apart.
+            depth: true depth (B, T, 1, H, W) in metres; any value where invalid.
+            valid: (B, T, 1, H, W) bool, pixels that count.
+            measured: (B, T, 1, H, W) bool, pixels whose own cell has a measurement; None: holes are not separate.
 
         Returns:
             The terms before weighting, and ``total``: float32 scalars.
 
         Raises:
-            InputError: shapes that differ.
+            InputError: the shapes differ.
         """
         if not output.depth.shape == depth.shape == valid.shape:
             raise InputError(
@@ -127,11 +127,11 @@ class RecurrentLoss(nn.Module):
         log_ratio = tolerance.log() - log_scale
         ratio = log_ratio.clamp(-12, _SURE).exp()
         right = -torch.log(-torch.expm1(-ratio))
-        wrong = ratio + ratio.detach() * (log_ratio - _SURE).clamp(min=0)  # goes on as a logarithm
+        wrong = ratio + ratio.detach() * (log_ratio - _SURE).clamp(min=0)  # linear in log_ratio beyond _SURE
         return torch.where(residual.abs() <= tolerance, right, wrong)
 
     def _flicker(self, residual: Tensor, valid: Tensor) -> Tensor:
-        """0 for clips of one frame."""
+        """Logarithm of the mean change of the error between frames; 0 for clips of one frame."""
         if residual.shape[1] < 2:
             return residual.sum() * 0.0
         both = valid[:, 1:] & valid[:, :-1]

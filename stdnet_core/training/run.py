@@ -1,4 +1,4 @@
-"""One call of a training run: from wherever the output folder stands to the last step or the end of the time."""
+"""One call of a training run: from the state in the output folder to the last step or the time limit."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ _EXPECTED = (
     ".*module\\(s\\) in eval mode.*",  # the moving average
     ".*LeafSpec.*",
 )
-"""Warnings of Lightning that tell nothing here."""
+"""Warnings of Lightning that do not matter here."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a call of :func:`run` did.
+    """Result of a call of :func:`run`.
 
     Attributes:
-        first_step, last_step: finished steps before and after.
+        first_step, last_step: finished steps before and after the call.
         seconds: of training in this call.
         figures: of the last validation.
         interrupted: by Ctrl-C or SIGTERM.
-        finished: the run has no steps left, or none of ``minutes_in_all``.
+        finished: whether all steps, or all of ``minutes_in_all``, are done.
     """
 
     first_step: int
@@ -60,14 +60,14 @@ class RunResult:
 
 
 def starting_state(output: Path, compact_folder: Path | None, *, fresh: bool) -> tuple[RunState | None, str]:
-    """Where to go on: the exact state in the output folder, else the compact one, else nowhere.
+    """The state to resume from: the exact one in the output folder, else the compact one, else None.
 
     Raises:
-        CheckpointError: there is a state, but it cannot be read.
+        CheckpointError: the state cannot be read, or there is one although ``fresh`` is set.
     """
     exact = output / run_state.FILE_NAME
     if fresh and exact.is_file():
-        raise CheckpointError(f"{output} holds a run already; remove it, or give another --output, to start afresh")
+        raise CheckpointError(f"{output} already holds a run; to start a new one, remove it or give another --output")
     if exact.is_file():
         return run_state.read(exact), str(exact)
     if compact_folder is not None:
@@ -88,17 +88,17 @@ def run(
 
     Args:
         config: of the run.
-        output: folder of the run; a state there is gone on from.
-        minutes: stop after so many, counted from now.
-        minutes_in_all: in place of it: finish after so many of training, those of calls before included, and let a
-            schedule whose horizon is time run over all of them.
-        resume_compact: folder of a compact state to go on from when ``output`` holds no state.
-        fresh: refuse to go on.
+        output: folder of the run; if it holds a state, the run resumes from it.
+        minutes: stop after this many minutes, counted from now.
+        minutes_in_all: instead of ``minutes``: finish after this many minutes of training, including those of earlier
+            calls. A schedule whose horizon is time runs over all of them.
+        resume_compact: folder of a compact state to resume from if ``output`` holds no state.
+        fresh: refuse to resume.
 
     Raises:
-        ConfigError, DataError, CheckpointError: something given does not fit, or another run has ``output``.
-        OutputError: the disk is full; says what is safe.
-        TrainingDiverged: the loss or gradient is not finite.
+        ConfigError, DataError, CheckpointError: an argument does not fit, or another run uses ``output``.
+        OutputError: the disk is full; the message says what is saved.
+        TrainingDiverged: the gradient is not finite.
     """
     started = time.monotonic()
     if minutes is not None and minutes_in_all is not None:
@@ -108,7 +108,7 @@ def run(
     loss_config(config)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-    # The first process alone has the folder; the others of a run write nothing.
+    # Only the first process of a run locks the folder; the others write nothing.
     with locked(output) if is_first_process() else contextlib.nullcontext():
         return _run(config, output, started, minutes, minutes_in_all, resume_compact, fresh)
 
@@ -129,7 +129,9 @@ def _run(
         return RunResult(first_step, first_step, 0.0, {}, interrupted=False, finished=True)
     if first_step >= config.optim.steps:
         if not (output / run_state.FILE_NAME).is_file():
-            raise ConfigError(f"the run in {origin} has had its {config.optim.steps} steps; raise optim.steps to go on")
+            raise ConfigError(
+                f"the run in {origin} has finished its {config.optim.steps} steps; raise optim.steps to continue"
+            )
         return RunResult(first_step, first_step, 0.0, {}, interrupted=False, finished=True)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
@@ -173,10 +175,10 @@ def _run(
 
 @contextlib.contextmanager
 def _process_group(trainer: lightning.Trainer) -> Iterator[None]:
-    """The process group ends with the block, or its threads may abort a process that exits.
+    """Destroy the process group at the end of the block, because its threads may abort a process that exits.
 
-    A run without an error ends together: the first process validates and saves when the others have nothing left to do.
-    """
+    Without an error, the processes wait for each other: the first one still validates and saves when the others are
+    done."""
     try:
         yield
         trainer.strategy.barrier()
@@ -186,7 +188,7 @@ def _process_group(trainer: lightning.Trainer) -> Iterator[None]:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one of a run that writes."""
+    """Whether this process is the one that writes the run's files."""
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]  # lightning sets it on the function
 
 
@@ -198,7 +200,7 @@ def _lightning_trainer(**options: Any) -> lightning.Trainer:
 
 
 def _trainer(config: TrainConfig, first_step: int) -> tuple[lightning.Trainer, str, int, int]:
-    """The trainer, the device that makes the data, this process's rank and the number of processes."""
+    """The trainer, the device that generates the data, this process's rank and the number of processes."""
     options = config.trainer
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Learning rate and decay of the moving average as functions of the step, so that nothing of them needs saving."""
+"""Learning rate and decay of the moving average as functions of the step, so that they need not be saved."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def learning_rate(config: OptimConfig, step: int, time_used: float = 0.0) -> flo
     """Learning rate of step ``step`` (from 0).
 
     Args:
-        time_used: fraction of the time allowed that has passed, 0..1; 0 where none is set. The schedule is as far
-            as the further of steps and time.
+        time_used: share of the allowed time that has passed, 0..1; 0 without a time limit. The schedule follows
+            whichever of steps and time is further ahead.
     """
     done = min(max(step / config.steps, time_used), 1.0)
     if config.schedule == "cosine":
@@ -26,5 +26,5 @@ def learning_rate(config: OptimConfig, step: int, time_used: float = 0.0) -> flo
 
 
 def ema_decay(limit: float, step: int) -> float:
-    """Decay of the average after step ``step`` (from 0): short at first, so that the start is forgotten."""
+    """Decay of the average after step ``step`` (from 0): low at first, so that the initial weights fade quickly."""
     return min(limit, (1 + step) / (10 + step))

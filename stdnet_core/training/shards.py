@@ -1,7 +1,8 @@
-"""Recorded clips, or any folder, in few files of limited size, to carry them to another machine.
+"""Packs recorded clips, or any folder, into a few files of limited size, to copy them to another machine.
 
-A shard is a plain zip archive (stored, not compressed: colour and depth are compressed already) of sequence folders as
-they are. ``python -m stdnet_core.training.shards pack FOLDER OUT`` makes them, ``unpack`` undoes it."""
+A shard is a plain zip archive of unchanged sequence folders (stored without compression, because colour and depth are
+compressed already). ``python -m stdnet_core.training.shards pack FOLDER OUT`` creates shards, ``unpack`` unpacks them.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +20,17 @@ PATTERN = NAME + "_*.zip"
 
 
 def pack(folder: str | Path, output: str | Path, max_mb: float = 45.0, name: str = NAME) -> list[Path]:
-    """Pack every file below ``folder``; a folder's files stay together where they fit.
+    """Pack every file below ``folder``, in the order of their paths.
 
     Args:
-        max_mb: largest shard, in 10^6 bytes.
-        name: what the shards' names begin with; earlier ones of that name are replaced.
+        max_mb: size limit of a shard, in 10^6 bytes.
+        name: prefix of the shards' names; earlier shards with this prefix are deleted.
 
     Returns:
         The shards, in order.
 
     Raises:
-        DataError: nothing to pack, or a single file is larger than a shard may be.
+        DataError: nothing to pack, or a single file exceeds the limit.
     """
     folder, output = Path(folder), Path(output)
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
@@ -39,9 +40,9 @@ def pack(folder: str | Path, output: str | Path, max_mb: float = 45.0, name: str
     shards: list[list[Path]] = [[]]
     used = 0.0
     for path in files:
-        size = path.stat().st_size + 300 + 2 * len(str(path))  # with the archive's own entries
+        size = path.stat().st_size + 300 + 2 * len(str(path))  # with the file's entries in the archive
         if size > limit:
-            raise DataError(f"{path} has {size / 1e6:.0f} MB, more than a shard of {max_mb:g} MB may hold")
+            raise DataError(f"{path} has {size / 1e6:.0f} MB, which exceeds the limit of {max_mb:g} MB per shard")
         if used + size > limit:
             shards.append([])
             used = 0.0
@@ -61,7 +62,7 @@ def pack(folder: str | Path, output: str | Path, max_mb: float = 45.0, name: str
 
 
 def unpack(folder: str | Path, output: str | Path, name: str = NAME) -> int:
-    """Unpack all shards of a name in ``folder`` into ``output``.
+    """Unpack all shards with the prefix ``name`` in ``folder`` into ``output``.
 
     Returns:
         The number of files.
@@ -72,7 +73,7 @@ def unpack(folder: str | Path, output: str | Path, name: str = NAME) -> int:
     folder, output = Path(folder), Path(output)
     shards = sorted(folder.glob(f"{name}_*.zip"))
     if not shards:
-        raise DataError(f"{folder} holds no shards ({name}_*.zip); make them with stdnet_core.training.shards pack")
+        raise DataError(f"{folder} holds no shards ({name}_*.zip); create them with stdnet_core.training.shards pack")
     count = 0
     for shard in tqdm(shards, desc="unpacking", unit="shard"):
         try:

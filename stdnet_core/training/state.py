@@ -1,7 +1,7 @@
 """The state of a run on disk: weights, their average, optimiser moments, step.
 
-Everything else (learning rate, data order) is a function of the step. The file is one safetensors file, replaced as a
-whole, so that a run killed at any moment finds the previous or the new state, never half of one."""
+Everything else (learning rate, data order) is a function of the step. The state is one safetensors file, which is
+replaced atomically: a run killed at any moment leaves the previous or the new state, never a partial one."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass
 class RunState:
-    """What a run needs to go on.
+    """What a run needs to resume.
 
     Attributes:
         step: finished steps.
-        seconds: time spent training so far.
+        seconds: time spent on training so far.
         weights: parameters and buffers of the network and of the loss's heads.
-        average: moving average of the network's parameters, under the names that its own ``state_dict`` has.
-        moments: ``exp_avg`` and ``exp_avg_sq`` of Adam, the first alone where Muon takes the steps, by parameter name.
-        updates: how many steps each parameter has taken.
-        about: JSON values: model, best score so far, seed.
+        average: moving average of the network's parameters, by their names in the network's ``state_dict``.
+        moments: by parameter name: Adam's ``exp_avg`` and ``exp_avg_sq``; for parameters of Muon, ``exp_avg`` alone.
+        updates: number of optimiser steps of each parameter.
+        about: JSON values: model, best score so far, seed, validation key.
     """
 
     step: int
@@ -53,7 +53,7 @@ class RunState:
         return flat
 
     def metadata(self) -> dict[str, str]:
-        """All but the tensors, as safetensors wants it."""
+        """All but the tensors, as metadata for safetensors."""
         header = {"step": self.step, "seconds": self.seconds, "updates": self.updates, "about": self.about}
         return {"format": FORMAT, "state": json.dumps(header)}
 
@@ -107,10 +107,10 @@ def capture(
 
 
 def restore_weights(state: RunState, network: nn.Module, average: nn.Module, where: str) -> None:
-    """Put a state's weights and average into modules.
+    """Load a state's weights and average into modules.
 
     Raises:
-        CheckpointError: they belong to another network.
+        CheckpointError: they belong to another network or loss.
     """
     for module, values, what in ((network, state.weights, "weights"), (average, state.average, "average")):
         expected = {k: tuple(v.shape) for k, v in module.state_dict().items()}
@@ -125,7 +125,7 @@ def restore_weights(state: RunState, network: nn.Module, average: nn.Module, whe
 
 
 def restore_optimizer(state: RunState, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put a state's moments into an optimiser that owns the network's parameters; those it lacks start at none."""
+    """Load a state's moments into an optimiser of the network's parameters; missing ones start from zero."""
     by_muon = {id(p) for group in optimizer.param_groups if group.get("orthogonal") for p in group["params"]}
     for name, parameter in network.named_parameters():
         needed = MOMENTS[:1] if id(parameter) in by_muon else MOMENTS
@@ -137,7 +137,7 @@ def restore_optimizer(state: RunState, network: nn.Module, optimizer: torch.opti
 
 
 def write(path: str | Path, state: RunState) -> None:
-    """Write the exact state; the file at ``path`` is always whole.
+    """Write the exact state; the file at ``path`` is always complete.
 
     Raises:
         OutputError: it cannot be written.
@@ -149,11 +149,11 @@ def read(path: str | Path) -> RunState:
     """Read an exact state.
 
     Raises:
-        CheckpointError: missing, damaged or no state of a run.
+        CheckpointError: missing, damaged or not the state of a run.
     """
     tensors, metadata = read_tensors(Path(path))
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is no state of a training run of this version; remove it to start afresh")
+        raise CheckpointError(f"{path} is not a training state of this version; remove it to start a new run")
     return RunState.from_tensors(tensors, metadata)
 
 

@@ -1,5 +1,5 @@
-"""Accuracy during training, on clips that are not trained on: the judge's cells, against the best of what a user has
-without the network."""
+"""Validation during training, on clips that are not trained on: errors in the cells of the accuracy matrix, relative to
+the best method without a network."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ from stdnet_core.training.pool import limit_depth, open_sequences
 from stdnet_core.training.recurrent_batches import clip_flow, geometry_of, supported_pixels
 
 FLAT = 0.02
-"""Neighbouring depths that differ by more than this fraction make an edge."""
-_CLIPS_IN_TURN = 4  # times as many clips are there as each cell is measured on
+"""Neighbouring depths that differ by at least this share of the depth form an edge."""
+_CLIPS_IN_TURN = 4  # ratio of the clips that are loaded to those that each cell is measured on
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One clip seen by one camera, ready for the network; tensors as in :mod:`stdnet_core.training.batches`, B = 1.
+    """One clip as one camera measures it, ready for the network; tensors as in :mod:`stdnet_core.training.batches`,
+    B = 1.
 
     Attributes:
         depth_range: metres, (1, 1, 1, 1, 1); 1 for a recurrent network.
-        rivals: depth (T, 1, H, W) in metres of each of them.
-        flow, ratio: as in :class:`stdnet_core.training.recurrent_batches.VideoBatchBuilder`, for a recurrent network.
+        rivals: depth (T, 1, H, W) in metres of each method without a network, by name.
+        flow, ratio: for a recurrent network, as in :class:`stdnet_core.training.recurrent_batches.VideoBatchBuilder`.
     """
 
     source: str
@@ -53,10 +54,10 @@ class Case:
 
 
 class Validator:
-    """Fixed cases, made once.
+    """Validates networks on fixed cases, which are created once.
 
     Args:
-        config: of the run; without ``val.cells`` it is measured in those of the judge whose ratio it is trained for.
+        config: of the run; without ``val.cells``, the cells of the accuracy matrix whose ratio is trained for are used.
 
     Raises:
         ConfigError: there is no cell to measure, or no clip to measure it on.
@@ -75,14 +76,14 @@ class Validator:
         ]
 
     def _trained_on(self) -> list[list[tuple[str, RgbdClip]]]:
-        """Clips of recorded sequences that are trained on, for want of others."""
+        """Clips of the recorded sequences that are trained on, if there are no others."""
         recorded = [source for source in self.config.data.sources if source.weight > 0 and source.source != "synthetic"]
         clips = [self._clips(source) for source in recorded]
         if not any(clips):
             raise ConfigError("no source of val.sources has a sequence; give one that has")
         _LOG.warning(
-            "no source of val.sources has a sequence: validation measures what is trained on, and best.safetensors is "
-            "what is best on that"
+            "no source of val.sources has a sequence: validation measures on training data, and best.safetensors is "
+            "the network that is best on them"
         )
         return clips
 
@@ -119,14 +120,14 @@ class Validator:
 
     @staticmethod
     def _seen(clip: RgbdClip, cell: Cell) -> tuple[RgbdClip, Tensor]:
-        """The clip, brought into the camera's range, and what the camera makes of it: (T, 1, h, w) metres."""
+        """The clip, scaled to the camera's range, and the camera's measurement of it: (T, 1, h, w) metres."""
         clip = dataclasses.replace(clip, depth=clip.depth * scene_gain(clip.depth, cell.sensor))
         focal_px = None if clip.intrinsics is None else float(clip.intrinsics[0, 0])
         return clip, simulate(cell.sensor, clip.depth, clip.rgb, cell.ratio, focal_px=focal_px)
 
     def _predict(self, model: nn.Module, case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Depth (T, 1, H, W) in metres of the network, and of the same network without its history: every frame as a
-        clip of its own."""
+        """Depth (T, 1, H, W) in metres of the network, and of the network without history: every frame as a clip of its
+        own."""
         rgb, low = case.clip.rgb[None].to(device), case.depth_lr.to(device)
         predicted = (model(rgb=rgb, depth_lr=low).depth.float().cpu() * case.depth_range)[0]
         alone = model(rgb=rgb.transpose(0, 1), depth_lr=low.transpose(0, 1)).depth.float().cpu()[:, 0]
@@ -140,7 +141,7 @@ class Validator:
 
         Returns:
             Figures by ``source CAMERA@RATIO`` (:func:`summarize`); the score
-            (:func:`stdnet_core.evaluation.scoring.cell_score`: less is better); and a picture (H, W, 3) uint8 RGB.
+            (:func:`stdnet_core.evaluation.scoring.cell_score`, lower is better); a picture (H, W, 3) uint8 RGB or None.
         """
         rows: dict[str, list[dict[str, float]]] = {}
         pictures = []
@@ -157,7 +158,7 @@ class Validator:
 
 
 class VideoValidator(Validator):
-    """Fixed cases for a recurrent network: each camera at the ratio that it is judged at, holes included."""
+    """The validator of recurrent networks: each camera at the ratio of its cell, with holes."""
 
     def _case(self, label: str, clip: RgbdClip, cell: Cell) -> Case:
         clip, low = self._seen(clip, cell)
@@ -183,17 +184,17 @@ class VideoValidator(Validator):
 
 
 def make_validator(config: TrainConfig) -> Validator:
-    """The validator of a run's network."""
+    """The validator for a run's network."""
     return VideoValidator(config) if is_recurrent(config) else Validator(config)
 
 
 def rivals_of(clip: RgbdClip, low: Tensor, ratio: tuple[float, float]) -> dict[str, Tensor]:
-    """Depth (T, 1, H, W) in metres that a user has without the network, from what a camera measured with holes filled:
-    its nearest cell, bilinear interpolation and, at whole ratios, joint bilateral upsampling.
+    """Depth (T, 1, H, W) in metres of the methods without a network, after holes are filled: nearest-neighbour and
+    bilinear interpolation and, at integer ratios, joint bilateral upsampling.
 
     Args:
         low: (T, 1, h, w) metres, 0 invalid.
-        ratio: pixels of a cell (rows, columns).
+        ratio: size of a cell in pixels (rows, columns).
     """
     filled = fill_invalid(low)
     height, width = clip.frame_size
@@ -208,21 +209,21 @@ def rivals_of(clip: RgbdClip, low: Tensor, ratio: tuple[float, float]) -> dict[s
 
 
 def score_of(figures: Iterable[dict[str, float]]) -> float:
-    """The score (:func:`stdnet_core.evaluation.scoring.cell_score`) over the cells that have ratios; where none has,
-    over all, with ratios to :data:`FAULTLESS_CM`."""
+    """The score (:func:`stdnet_core.evaluation.scoring.cell_score`) over the cells that have ratios. If none has, over
+    all cells, with ratios to :data:`FAULTLESS_CM`."""
     figures = list(figures)
     ratios = [(f["rmse_ratio"], f["mae_ratio"]) for f in figures if "rmse_ratio" in f]
     return cell_score(ratios or [(f["rmse_cm"] / FAULTLESS_CM, f["mae_cm"] / FAULTLESS_CM) for f in figures])
 
 
 def _in_turn(clips: list[tuple[str, RgbdClip]], number: int, count: int) -> list[tuple[str, RgbdClip]]:
-    """``count`` of the clips, others for each cell in turn: all of them in all cells would take too long."""
+    """``count`` of the clips, different ones for each cell in turn: all clips in all cells would take too long."""
     count = min(count, len(clips))
     return [clips[(number * count + i) % len(clips)] for i in range(count)]
 
 
 def validated_cells(config: TrainConfig) -> list[Cell]:
-    """The cells of a run."""
+    """The cells in which a run is validated."""
     if config.val.cells:
         return [Cell.parse(text) for text in config.val.cells]
     if is_recurrent(config):
@@ -232,7 +233,7 @@ def validated_cells(config: TrainConfig) -> list[Cell]:
 
 
 def errors(case: Case, depths: dict[str, Tensor]) -> dict[str, float]:
-    """Errors of one clip in cm over valid pixels, of each of the depths (T, 1, H, W) in metres."""
+    """Errors over the valid pixels of one clip, in cm, for each of the depths (T, 1, H, W) in metres."""
     depth, valid = case.clip.depth, case.clip.valid
     flat = valid & away_from_edges(depth, valid, case.cell.ratio)
     result = {}
@@ -245,9 +246,9 @@ def errors(case: Case, depths: dict[str, Tensor]) -> dict[str, float]:
 
 
 def away_from_edges(depth: Tensor, valid: Tensor, scale: float) -> Tensor:
-    """Pixels (T, 1, H, W) with no depth edge and no invalid pixel within ``scale``.
+    """Pixels (T, 1, H, W) with no depth edge and no invalid pixel within ``scale`` pixels.
 
-    An edge is a 3x3 neighbourhood whose depths differ by :data:`FLAT` or more; slopes are not."""
+    An edge is a 3x3 neighbourhood whose depths differ by :data:`FLAT` or more; gentle slopes stay below that."""
     highest = F.max_pool2d(depth, 3, 1, 1)
     lowest = -F.max_pool2d(-depth, 3, 1, 1)
     edge = (highest - lowest >= FLAT * depth) | ~valid
@@ -256,11 +257,11 @@ def away_from_edges(depth: Tensor, valid: Tensor, scale: float) -> Tensor:
 
 
 def summarize(values: list[dict[str, float]]) -> dict[str, float]:
-    """Means over clips, in cm, and their ratios: to the best of the rivals, in each figure, to bilinear interpolation
-    away from edges, and to the network itself without history.
+    """Means over clips, in cm, and their ratios: to the best rival in each figure, to bilinear interpolation away from
+    edges, and to the network without history.
 
-    Ratios to rivals without an error to speak of (:data:`FAULTLESS_CM`) are left out, and those of clips in which
-    nothing can be judged."""
+    Ratios to rivals with a negligible error (below :data:`FAULTLESS_CM`) are left out. Clips without valid pixels do
+    not count."""
     mean = {key: float(np.nanmean([value[key] for value in values])) for key in values[0]}
     rivals = [key.removesuffix("_rmse") for key in mean if key.endswith("_rmse")]
     rivals = [name for name in rivals if name not in ("model", "alone")]

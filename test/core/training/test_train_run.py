@@ -134,7 +134,7 @@ def test_a_second_run_in_the_folder_is_refused_and_a_killed_one_leaves_no_lock(c
         second = command(clips, tmp_path / "run", "optim.steps=3")
         refused = subprocess.run(second, env=environment(), capture_output=True, text=True, check=False)
         assert refused.returncode == 2, refused.stderr
-        said = rf"error: process {child.pid} on \S+ since 20\d\d-.* is training into \S+/run; wait for its end"
+        said = rf"error: process {child.pid} on \S+ since 20\d\d-.* is training into \S+/run; wait until it ends"
         assert re.search(said, refused.stderr)
         assert (tmp_path / "run" / "config.yaml").stat().st_mtime_ns == before
     finally:
@@ -193,12 +193,13 @@ def test_a_disk_that_is_full_is_one_error_that_says_what_is_safe(what: str, clip
     assert not list(folder.glob("*.partial"))
     if what == "state":
         assert error.startswith(f"error: {folder / run_state.FILE_NAME}")
-        assert error.endswith("nothing of this run has been saved; make room and give the same command again")
+        assert error.endswith("nothing of this run has been saved; free some space and run the same command again")
         done = 0
     else:
         done = run_state.read(folder / run_state.FILE_NAME).step
         assert done >= 2
-        assert re.search(rf"all up to step ({done}|{done - 1}) is safe in .*; make room, and the same command", error)
+        said = rf"everything up to step ({done}|{done - 1}) is safe in .*; free some space, and the same command"
+        assert re.search(said, error)
     result = run(small_config(clips, f"optim.steps={done + 2}"), folder)
     assert (result.first_step, result.last_step) == (done, done + 2)
 
@@ -475,7 +476,7 @@ def test_a_slice_that_diverges_ends_itself_alone(clips: Path, tmp_path: Path) ->
     assert (summary["first_step"], summary["last_step"]) == (2, 4)
     rates = [line["lr"] for line in read_log(folder / "log.jsonl") if "loss" in line]
     assert rates == pytest.approx([5e-4, 5e-4, 2.5e-4, 2.5e-4])
-    with pytest.raises(ConfigError, match="has had its"):
+    with pytest.raises(ConfigError, match="has finished its"):
         train(folder, "optim.steps=1")
     with pytest.raises(ConfigError, match="no shards"):
         gpu_slice.main(["--shards", str(tmp_path), "--from", str(folder)])
@@ -498,7 +499,7 @@ def test_a_run_of_another_network_is_not_gone_on_from(clips: Path, tmp_path: Pat
     run(small_config(clips, "optim.steps=1"), tmp_path / "run")
     with pytest.raises(CheckpointError, match="another network"):
         run(small_config(clips, "optim.steps=2", "model.channels=8"), tmp_path / "run")
-    with pytest.raises(CheckpointError, match="holds a run already"):
+    with pytest.raises(CheckpointError, match="already holds a run"):
         run(small_config(clips, "optim.steps=2"), tmp_path / "run", fresh=True)
     (tmp_path / "run" / run_state.FILE_NAME).write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="cannot be read"):
