@@ -1,7 +1,7 @@
-"""The network frame by frame: the same numbers as on a whole clip, each computed as few times as its inputs allow.
+"""Runs the network frame by frame, with the same results as on a whole clip; values are only recomputed if needed.
 
-:mod:`.schedule` says what a new frame changes, :mod:`.execution` computes it, :mod:`.stream` keeps the ring buffers,
-:mod:`.fixed_step` is the same step as a pure function of tensors for compilers, CUDA graphs and export, and
+:mod:`.schedule` determines what a new frame changes, :mod:`.execution` computes it, :mod:`.stream` holds the ring
+buffers. :mod:`.fixed_step` is the same step as a pure function of tensors, for compilers, CUDA graphs and export.
 :mod:`.video` runs whole videos in constant memory."""
 
 from stdnet_core.streaming.schedule import Schedule, whole_clip_latency

@@ -1,4 +1,4 @@
-"""Runs a step's plan through the network's parts: all calls of a pass in one batch, all frames of an encoder in one."""
+"""Executes the plan of a step: all calls of a pass are one batch, and so are all frames of an encoder."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class StepResult(NamedTuple):
 
 
 class Values:
-    """Values by slot and frame: those computed in this step, and behind them those that were kept.
+    """Values by slot and frame: those computed in this step, else those stored by earlier steps.
 
     Args:
-        kept: returns a value (B, ...) that an earlier step computed.
+        kept: returns a stored value (B, ...) of an earlier step.
     """
 
     def __init__(self, kept: Read) -> None:
@@ -40,16 +40,16 @@ class Values:
         return self._kept(value) if found is None else found
 
     def gather(self, slots: Sequence[tuple[Slot, int]]) -> Tensor:
-        """Values (slot, frame), one after another along the batch dimension."""
+        """The given values (slot, frame), concatenated along the batch dimension."""
         parts = [self[Value(slot, frame)] for slot, frame in slots]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def frames(self, slot: Slot, frames: Sequence[int]) -> Tensor:
-        """Values of one slot."""
+        """Values of one slot, concatenated along the batch dimension."""
         return self.gather([(slot, frame) for frame in frames])
 
     def put(self, slot: Slot, frames: Sequence[int], batch: Tensor) -> None:
-        """Take a batch apart into frames."""
+        """Split a batch into frames and store them."""
         for frame, part in zip(frames, batch.chunk(len(frames)), strict=True):
             self.fresh[Value(slot, frame)] = part
 
@@ -61,9 +61,9 @@ def run_plan(
 
     Args:
         values: holds the inputs of the step's frame ("rgb" (B, 3, H, W) and "depth" (B, 1, h, w), padded to the scale)
-            and what earlier steps kept; what is computed is put there.
-        first: number of the first frame that exists, if the plan is not clipped to it: what earlier frames would add is
-            computed and masked. (A plan for a fixed graph of operations.)
+            and the stored values of earlier steps; computed values are added to it.
+        first: number of the first existing frame, if the plan is not clipped to it (for a fixed graph of operations):
+            contributions of frames before it are computed and masked.
 
     Returns:
         The plan's output frame, or None if it has none.
@@ -79,7 +79,7 @@ def run_plan(
             outputs = torch.cat([values.frames(level, work.reconstruct) for level in levels], 1)
             values.put(Slot("fused", index), work.reconstruct, stage.reconstruction(outputs))
         if work.predict:
-            if work.predict not in low_resolutions:  # what stages have in common is derived once
+            if work.predict not in low_resolutions:  # stages with the same frames share it
                 low_resolutions[work.predict] = LowResolutionDepth(
                     values.frames(Slot("depth"), work.predict), scale, values.frames(Slot("rgb"), work.predict)
                 )
@@ -147,7 +147,7 @@ def _run_pass(stage: Stage, index: int, pass_index: int, plan: PassPlan, values:
 
 
 def _masked_sum(unchanged: Tensor, parts: dict[int, Tensor], frame: int, first: Tensor) -> Tensor:
-    """Sum of the parts whose neighbour exists; the frame unchanged if none does."""
+    """Sum of the parts whose neighbour exists; the unchanged frame if none does."""
     total = parts[1]
     for k in range(2, len(parts) + 1):
         total = total + torch.where(first <= frame - k, parts[k], torch.zeros_like(parts[k]))

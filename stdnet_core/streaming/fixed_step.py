@@ -1,7 +1,7 @@
-"""A step of the stream as a pure function of tensors: for torch.compile, CUDA graphs, ONNX and other runtimes.
+"""A step of the stream as a pure function of tensors, for torch.compile, CUDA graphs, ONNX and other runtimes.
 
-Sizes, latency and the work are fixed, the state comes in and goes out, and the first frames of a clip go through the
-same operations as all others, with what frames before the clip would add masked away."""
+Sizes, latency and operations are fixed; the state is an input and an output. The first frames of a clip run through the
+same operations as all others; contributions of frames before the clip are masked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StateTensor:
     """One tensor of the state: the newest values of a slot, oldest first.
 
     Attributes:
-        oldest, newest: frames that it holds, relative to the newest frame taken in.
+        oldest, newest: range of frames that it holds, relative to the newest input frame.
         shape: (frames * B, channels, rows, columns).
     """
 
@@ -36,7 +36,7 @@ class StateTensor:
 
     @property
     def name(self) -> str:
-        """A name for graph inputs and outputs."""
+        """Name in the inputs and outputs of a graph."""
         parts = [self.slot.name, f"s{self.slot.stage}"]
         if self.slot.name in ("pass", "call"):
             parts.append(f"p{self.slot.pass_index}")
@@ -46,19 +46,19 @@ class StateTensor:
 
     @property
     def bytes(self) -> int:
-        """Memory of the tensor."""
+        """Bytes of memory of the tensor."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 class FixedShape(nn.Module):
-    """What the step and the tail share: the model, the sizes and the layout of the state.
+    """Common part of the step and the tail: the model, the sizes and the layout of the state.
 
     Args:
         rgb_shape: (B, 3, H, W); H and W multiples of the scale.
         depth_shape: (B, 1, h, w).
 
     Raises:
-        InputError: the sizes do not fit each other exactly.
+        InputError: colour is not exactly ``scale`` times the size of depth.
         ConfigError: latency out of range.
     """
 
@@ -68,7 +68,7 @@ class FixedShape(nn.Module):
         if tuple(self.scale * n for n in depth_shape[-2:]) != tuple(rgb_shape[-2:]):
             height, width = (self.scale * n for n in depth_shape[-2:])
             raise InputError(
-                f"a step of fixed size takes colour of exactly {self.scale} times the size of depth: pad "
+                f"a step of fixed size needs colour of exactly {self.scale} times the size of depth: pad "
                 f"{rgb_shape[-1]}x{rgb_shape[-2]} to {width}x{height}"
             )
         self.model = model.eval()
@@ -95,7 +95,7 @@ class FixedShape(nn.Module):
         return tuple(torch.zeros(t.shape, dtype=t.dtype, device=device) for t in self.layout)
 
     def _values(self, state: tuple[Tensor, ...], age: int) -> tuple[Values, dict[Slot, list[Tensor]]]:
-        """Values kept in a state that is ``age`` frames old, and the state taken apart."""
+        """The values of a state that is ``age`` frames old, and the state split into frames by slot."""
         frames = {
             t.slot: list(tensor.chunk(t.newest - t.oldest + 1)) for t, tensor in zip(self.layout, state, strict=True)
         }
@@ -104,7 +104,7 @@ class FixedShape(nn.Module):
 
     def _run(self, plan: StepPlan, values: Values, frame: Tensor) -> StepResult:
         result = run_plan(self.model, plan, values, self.scale, first=-frame)
-        assert result is not None, "the steady plan and those of the tail put out a frame"
+        assert result is not None, "the steady plan and those of the tail output a frame"
         return result
 
 
@@ -114,16 +114,17 @@ class FixedStep(FixedShape):
     def forward(
         self, frame: Tensor, rgb: Tensor, depth_lr: Tensor, *state: Tensor
     ) -> tuple[StepResult, tuple[Tensor, ...]]:
-        """Take in a frame.
+        """Process a frame.
 
         Args:
-            frame: its number from the beginning of the clip, int64 (1,).
+            frame: its number in the clip, from 0, int64 (1,).
             rgb: (B, 3, H, W) float32, 0..1.
             depth_lr: (B, 1, h, w) float32, normalised, without holes.
-            state: as ``layout`` says; what the previous step returned.
+            state: the state that the previous step returned, in the order of ``layout``.
 
         Returns:
-            The result for the frame ``latency`` before (meaningless during the first ``latency`` steps), and the state.
+            The result for the frame ``latency`` frames before (meaningless during the first ``latency`` steps), and the
+            new state.
         """
         values, old = self._values(state, age=1)
         values.fresh[Value(Slot("rgb"), 0)] = rgb
@@ -144,10 +145,10 @@ class FixedStep(FixedShape):
 
 
 class FixedTail(FixedShape):
-    """``tail(frame, *state) -> results`` for the last ``latency`` frames when no more come, oldest first."""
+    """``tail(frame, *state) -> results`` for the last ``latency`` frames of a clip, oldest first."""
 
     def forward(self, frame: Tensor, *state: Tensor) -> tuple[StepResult, ...]:
-        """``frame``: number of the newest frame taken in. Results for frames before 0 are meaningless."""
+        """``frame``: number of the newest input frame. Results for frames before 0 are meaningless."""
         values, _ = self._values(state, age=0)
         plans: tuple[StepPlan, ...] = self.schedule.tail
         return tuple(self._run(plan, values, frame) for plan in plans)

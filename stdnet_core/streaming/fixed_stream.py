@@ -1,6 +1,6 @@
-"""The stream through :class:`.fixed_step.FixedStep`: for torch.compile and CUDA graphs.
+"""A stream that uses :class:`.fixed_step.FixedStep`, for torch.compile and CUDA graphs.
 
-Everything happens on the thread that calls ``step``: build and use it on one thread, as CUDA graphs demand."""
+All work happens on the thread that calls ``step``. Create and use it on one thread, because CUDA graphs require it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ _WARM_UP_STEPS = 3
 
 
 class FixedStreamingSTDNet:
-    """As :class:`.stream.StreamingSTDNet`, with one fixed graph of operations a step.
+    """Like :class:`.stream.StreamingSTDNet`, with one fixed graph of operations per step.
 
-    The first step of a new size builds the graph (a compiler takes up to minutes).
+    The first step with a new size builds the graph (a compiler may take minutes). Colour must be an exact multiple of
+    the size of depth.
 
     Args:
-        model: as for the stream; colour must be an exact multiple of the depth's size.
-        latency: frames to wait for.
+        model: as for the stream.
+        latency: following frames to wait for.
         compiled: run the step through torch.compile.
         cuda_graph: record the step as a CUDA graph and replay it.
 
@@ -45,17 +46,17 @@ class FixedStreamingSTDNet:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything; the next frame may have another size."""
+        """Clear the state; the next frame may have another size."""
         self._frames = 0
         self._sizes: tuple[torch.Size, torch.Size] | None = None
 
     def state_bytes(self) -> int:
-        """Memory of the state; 0 before the first frame."""
+        """Bytes of memory of the state; 0 before the first frame."""
         return 0 if self._built is None else sum(t.numel() * t.element_size() for t in self._state)
 
     @torch.inference_mode()
     def step(self, rgb: Tensor, depth_lr: Tensor) -> StreamOutput | None:
-        """As :meth:`.stream.StreamingSTDNet.step`."""
+        """See :meth:`.stream.StreamingSTDNet.step`."""
         check_frame(rgb, depth_lr, self._sizes)
         if self._built != (rgb.shape, depth_lr.shape):
             self._build(rgb, depth_lr)
@@ -72,7 +73,7 @@ class FixedStreamingSTDNet:
 
     @torch.inference_mode()
     def flush(self) -> list[StreamOutput]:
-        """As :meth:`.stream.StreamingSTDNet.flush`."""
+        """See :meth:`.stream.StreamingSTDNet.flush`."""
         outputs = []
         if self._frames and self.latency:
             tail = FixedTail(self.model, self.latency, tuple(self._rgb.shape), tuple(self._depth.shape))
@@ -113,14 +114,14 @@ class FixedStreamingSTDNet:
     @torch.inference_mode(False)
     @torch.no_grad()
     def _compile(self, step: FixedStep) -> Callable[..., tuple[StepResult, tuple[Tensor, ...]]]:
-        """The step compiled. It is exported first, so that the compiler sees operators and no Python."""
+        """The compiled step. It is exported first, so that the compiler gets operators instead of Python code."""
         examples = [torch.zeros_like(t) for t in (self._number, self._rgb, self._depth, *self._state)]
         program = torch.export.export(step, tuple(examples), strict=False)
         return torch.compile(program.module(), fullgraph=True, dynamic=False)
 
 
 def _captured(function: Callable[[], StepResult]) -> Callable[[], StepResult]:
-    """The function as a CUDA graph; its result's memory is overwritten by each replay."""
+    """The function as a CUDA graph; each replay overwrites the memory of its result."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):

@@ -1,12 +1,14 @@
-"""What has to be computed when a frame arrives.
+"""Determines what must be computed when a frame arrives.
 
-The output for frame f at latency L is defined as the whole-clip network's on all frames up to f + L. Seen that way, a
-new frame changes the values near the end of the clip (backward passes reach further) and leaves the rest as they were.
-This module finds out which, once for a configuration, by running the network's recurrences on version numbers
-instead of tensors: a value gets a new version when one of its inputs has one, and is looked at only when the wanted
-output needs it. After enough frames the work of a step no longer depends on the frame's number, only on the distance to
-the newest frame; this steady plan, clipped to the frames that exist, also serves the first frames, because
-what exists can only take away dependencies. (The network: paper fig. 3, eq. 5, 7, 8.)"""
+The output for frame f at latency L is defined as the output of the whole-clip network on all frames up to f + L. By
+this definition, a new frame changes values near the end of the clip (backward passes reach further) and leaves the
+others as they were. This module determines which values change, once per configuration, by running the network's
+recurrences (paper fig. 3, eq. 5, 7, 8) on version numbers instead of tensors. A value gets a new version if one of its
+inputs has one, and is visited only if the requested output needs it.
+
+After enough frames, the work of a step depends only on the distance to the newest frame, not on the frame's number.
+This steady plan also serves the first frames: it is clipped to the frames that exist, because missing frames only
+remove dependencies."""
 
 from __future__ import annotations
 
@@ -19,19 +21,19 @@ from stdnet_core.errors import ConfigError
 from stdnet_core.model.config import ModelConfig
 
 MAX_LATENCY = 8
-"""Frames of latency that may be chosen; with it the paper's network gives its whole-clip result."""
+"""Largest latency in frames; with it, the paper's network gives its whole-clip result."""
 
 
 def whole_clip_latency(config: ModelConfig) -> int:
-    """The smallest latency at which a stream's output is the whole clip's: how far the backward passes reach."""
+    """The smallest latency at which the stream gives the whole-clip result: the reach of the backward passes."""
     return config.stages * config.neighbors * config.passes.count("backward")
 
 
 class Slot(NamedTuple):
-    """A kind of value that exists once a frame.
+    """A kind of value that exists once per frame.
 
-    name: "rgb", "depth" (the padded inputs); of a stage: "rgb_features", "weight", "trunk", "pass" (output of a pass),
-    "call" (one neighbour's contribution to it), "fused" (output of the reconstruction), "prediction".
+    name: "rgb" and "depth" (the padded inputs); for each stage: "rgb_features", "weight", "trunk", "pass" (output of a
+    pass), "call" (one neighbour's contribution to a pass), "fused" (output of the reconstruction), "prediction".
     """
 
     name: str
@@ -54,7 +56,7 @@ class PassPlan:
     Attributes:
         step: -1 if the neighbours are earlier frames (forward pass), +1 if later.
         calls: (frame, distance) of each call of the temporal difference module.
-        sums: (frame, distances) of each output to put together; no distances: the frame passes unchanged.
+        sums: (frame, distances) of each output to sum up; no distances: the frame passes unchanged.
     """
 
     step: int
@@ -64,7 +66,7 @@ class PassPlan:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Work of one stage: frames to encode (up to the trunk), the passes, frames to reconstruct and to predict."""
+    """Work of one stage: frames to encode (up to the trunk), passes, frames to reconstruct and frames to predict."""
 
     encode: tuple[int, ...]
     passes: tuple[PassPlan, ...]
@@ -74,13 +76,13 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Work of a step, and the frame that it puts out (None: none yet)."""
+    """Work of a step, and its output frame (None: none yet)."""
 
     stages: tuple[StagePlan, ...]
     output: int | None
 
     def at(self, newest: int, first: int = 0) -> StepPlan:
-        """A plan relative to the newest frame (0) made absolute, without frames before ``first``."""
+        """Convert a plan relative to the newest frame (0) to absolute frames, without those before ``first``."""
 
         def shift(frames: tuple[int, ...]) -> tuple[int, ...]:
             return tuple(f + newest for f in frames if f + newest >= first)
@@ -123,7 +125,7 @@ class StepPlan:
             yield from (Value(Slot("prediction", s), t) for t in stage.predict)
 
     def reads(self) -> Iterator[Value]:
-        """Values that the step uses, computed by itself or before."""
+        """Values that the step uses, whether it computes them or earlier steps did."""
         for s, stage in enumerate(self.stages):
             for t in stage.encode:
                 yield Value(Slot("depth"), t)
@@ -156,12 +158,12 @@ class StepPlan:
 
 
 def pass_input(stage: int, pass_index: int) -> Slot:
-    """What a pass reads: the trunk's features or the previous pass's output."""
+    """The input of a pass: the trunk's features or the output of the previous pass."""
     return Slot("trunk", stage) if pass_index == 0 else Slot("pass", stage, pass_index - 1)
 
 
 class _Tracker:
-    """Runs the recurrences on version numbers and writes down what has to be computed anew."""
+    """Runs the recurrences on version numbers and records what must be recomputed."""
 
     def __init__(self, passes: tuple[str, ...], neighbors: int, stages: int) -> None:
         self.passes, self.neighbors, self.stages = passes, neighbors, stages
@@ -174,7 +176,7 @@ class _Tracker:
         return other
 
     def step(self, newest: int, output: int) -> StepPlan:
-        """Everything that the output needs and that is not known, in the clip 0 .. newest."""
+        """The plan for all values that the output needs and that are not up to date, in the clip 0 .. newest."""
         self.newest = newest
         self.seen: dict[Value, int] = {}
         self.new: set[Value] = set()
@@ -256,11 +258,11 @@ class Schedule:
     """The work of every step of a stream.
 
     Attributes:
-        latency: L; step n puts out frame n - L.
-        steady: the plan of a step, frames relative to the newest (0, -1, ...).
-        tail: plans that put out the last L frames when no more frames come, in order; relative to the newest frame.
-        kept: for each slot that later steps read: the oldest and the newest frame to keep, relative to the newest
-            frame, after a step.
+        latency: L; step n outputs frame n - L.
+        steady: the plan of a step, with frames relative to the newest (0, -1, ...).
+        tail: plans that output the last L frames at the end of a clip, in order; relative to the newest frame.
+        kept: for each slot that later steps read, the oldest and the newest frame to store after a step, relative to
+            the newest frame.
     """
 
     latency: int
@@ -273,7 +275,7 @@ class Schedule:
         """The schedule of a configuration.
 
         Raises:
-            ConfigError: the latency is not a whole number from 0 to 8 (more only where the whole clip needs more).
+            ConfigError: the latency is not an integer from 0 to 8 (or to :func:`whole_clip_latency`, if larger).
         """
         limit = max(MAX_LATENCY, whole_clip_latency(config))
         if not isinstance(latency, int) or isinstance(latency, bool) or not 0 <= latency <= limit:
@@ -300,7 +302,7 @@ def _relative(plan: StepPlan, newest: int) -> StepPlan:
 
 
 def _kept(steady: StepPlan, tail: tuple[StepPlan, ...]) -> dict[Slot, tuple[int, int]]:
-    """Offsets whose values, stored after a step, are read by a later step or by the tail before they are replaced."""
+    """Frame offsets by slot whose values must be stored: a later step or the tail reads them before they are replaced."""
     inputs = {Value(Slot("rgb"), 0), Value(Slot("depth"), 0)}
     written = set(steady.writes()) | inputs
     next_reads = set(steady.reads()) - written

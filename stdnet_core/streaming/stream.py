@@ -1,4 +1,4 @@
-"""The network on a stream: one frame in, one frame out, with an explicit state of bounded size."""
+"""The network on a stream: one frame in, one frame out, with an explicit state of constant size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stdnet_core.streaming.schedule import Schedule, Slot, StepPlan, Value
 
 @dataclass(frozen=True)
 class StreamOutput:
-    """What a step puts out.
+    """Output of a step.
 
     Attributes:
         depth: (B, 1, H, W) float32, normalised like the input depth.
@@ -39,7 +39,7 @@ class StreamOutput:
 
     @classmethod
     def cropped(cls, result: StepResult, frame: int, height: int, width: int) -> StreamOutput:
-        """From a step's result, whose size may be padded and whose stage depths may lie in a ring buffer."""
+        """Create from a step's result, which may be padded, and whose stage depths may lie in a ring buffer."""
 
         def crop(x: Tensor) -> Tensor:
             return x[..., :height, :width]
@@ -79,7 +79,7 @@ class RingBuffer:
 
     @property
     def bytes(self) -> int:
-        """Memory of the buffer."""
+        """Bytes of memory of the buffer."""
         return self._data.numel() * self._data.element_size()
 
     def copy(self) -> RingBuffer:
@@ -91,13 +91,13 @@ class RingBuffer:
 
 @dataclass
 class StreamState:
-    """All that a stream remembers.
+    """The complete state of a stream.
 
     Attributes:
-        owner: fingerprint of the model and the latency that the state belongs to.
-        frames: frames taken in since the last reset.
+        owner: fingerprint of the model and the latency to which the state belongs.
+        frames: number of frames processed since the last reset.
         sizes: shapes of rgb and depth_lr, fixed by the first frame; None before it.
-        rings: a buffer for each slot that later steps read.
+        rings: a ring buffer for each slot that later steps read.
     """
 
     owner: str
@@ -107,11 +107,11 @@ class StreamState:
 
     @property
     def bytes(self) -> int:
-        """Memory of all buffers."""
+        """Bytes of memory of all buffers."""
         return sum(ring.bytes for ring in self.rings.values())
 
     def copy(self) -> StreamState:
-        """An independent copy, to come back to later."""
+        """An independent copy, to return to later."""
         return StreamState(self.owner, self.frames, self.sizes, {k: r.copy() for k, r in self.rings.items()})
 
 
@@ -125,13 +125,13 @@ def model_fingerprint(model: STDNet | RecurrentNet) -> str:
 
 
 def check_frame(rgb: Tensor, depth_lr: Tensor, sizes: tuple[torch.Size, torch.Size] | None) -> None:
-    """Refuse a frame that a stream cannot take.
+    """Raise an error for a frame that a stream cannot process.
 
     Args:
         sizes: shapes of the stream's first frame, or None.
 
     Raises:
-        InputError: shapes, types or values are wrong, or the shapes differ from the first frame's.
+        InputError: shapes, types or values are wrong, or the shapes differ from those of the first frame.
     """
     if rgb.ndim != 4 or depth_lr.ndim != 4 or rgb.shape[1] != 3 or depth_lr.shape[1] != 1:
         raise InputError(
@@ -161,14 +161,15 @@ def check_frame(rgb: Tensor, depth_lr: Tensor, sizes: tuple[torch.Size, torch.Si
 
 
 class StreamingSTDNet:
-    """The network frame by frame, exact: output f equals the whole-clip network's on all frames up to f + latency.
+    """Runs the network frame by frame. The output for frame f equals that of the whole-clip network on all frames up to
+    f + latency.
 
-    A step that raises leaves the state as it was: everything is computed before anything is stored.
+    A step computes everything before it stores anything, so the state does not change if the step raises an exception.
 
     Args:
-        model: in evaluation mode, on the device and in the type (float32, bfloat16, float16) it shall run in; in memory
-            format channels_last if that shall be used.
-        latency: frames to wait for, 0 to 8; more is more accurate, and from 4 on also less work.
+        model: on the device, with the type (float32, bfloat16, float16) and in the memory format (e.g. channels_last)
+            in which to run it; it is set to evaluation mode.
+        latency: following frames to wait for, 0 to 8. More increase accuracy; 5 to 8 also need less work than 1 to 4.
 
     Raises:
         ConfigError: latency out of range.
@@ -194,16 +195,16 @@ class StreamingSTDNet:
 
     @property
     def fingerprint(self) -> str:
-        """What states of this stream carry: model and latency."""
+        """Identifies the model and the latency in the states of this stream."""
         if self._fingerprint is None:
             self._fingerprint = f"{model_fingerprint(self.model)}-latency{self.latency}"
         return self._fingerprint
 
     @property
     def state(self) -> StreamState:
-        """A copy of the state; assign it to come back to this moment.
+        """A copy of the state; assign it to return to this point.
 
-        Assigning raises InputError for a state of another model or latency.
+        Assigning a state of another model or latency raises InputError.
         """
         state = self._state.copy()
         state.owner = self.fingerprint
@@ -219,26 +220,26 @@ class StreamingSTDNet:
         self._state = state.copy()
 
     def state_bytes(self) -> int:
-        """Memory of the state: constant from the first frame to the last."""
+        """Bytes of memory of the state: constant from the first frame to the last."""
         return self._state.bytes
 
     def reset(self) -> None:
-        """Forget everything; the next frame may have another size."""
+        """Clear the state; the next frame may have another size."""
         self._state = StreamState(owner="")
 
     @torch.inference_mode()
     def step(self, rgb: Tensor, depth_lr: Tensor) -> StreamOutput | None:
-        """Take in the next frame.
+        """Process the next frame.
 
         Args:
             rgb: (B, 3, H, W), 0..1.
             depth_lr: (B, 1, h, w), metres / depth_range, without holes. H/h = W/w = s, a multiple of 4.
 
         Returns:
-            The output for the frame ``latency`` before this one; None during the first ``latency`` steps.
+            The output for the frame ``latency`` frames before; None during the first ``latency`` steps.
 
         Raises:
-            InputError: shapes, sizes or values are wrong; the state is unharmed.
+            InputError: shapes, sizes or values are wrong; the state does not change.
         """
         state = self._state
         check_frame(rgb, depth_lr, state.sizes)
@@ -260,7 +261,7 @@ class StreamingSTDNet:
 
     @torch.inference_mode()
     def flush(self) -> list[StreamOutput]:
-        """End the clip: the outputs that are still due, at most ``latency``, and a reset."""
+        """End the clip: return the pending outputs, at most ``latency``, and reset the stream."""
         outputs = []
         newest, sizes = self._state.frames - 1, self._state.sizes
         if sizes is not None:

@@ -1,4 +1,4 @@
-"""Whole videos in constant memory: the stream instead of all frames at once."""
+"""Whole videos in constant memory, by streaming them instead of processing all frames at once."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def upsample_video(
 ) -> Iterator[StreamOutput]:
     """Outputs for all frames of a video of any length, in order.
 
-    Memory does not grow with the length, and every value is computed once, as when the whole clip is run at once.
+    Memory does not grow with the length. At the default latency, every value is computed once, as for a whole clip.
 
     Args:
-        frames: (rgb (B, 3, H, W), depth_lr (B, 1, h, w)) of each frame, as :meth:`StreamingSTDNet.step` takes them;
-            read one at a time.
+        frames: (rgb (B, 3, H, W), depth_lr (B, 1, h, w)) of each frame, as for :meth:`StreamingSTDNet.step`; read one
+            at a time.
         latency: as for :class:`StreamingSTDNet`; None for the whole-clip result (8 frames for the paper's network).
 
     Raises:
-        InputError: as :meth:`StreamingSTDNet.step`.
+        InputError: as for :meth:`StreamingSTDNet.step`.
     """
     stream = StreamingSTDNet(model, whole_clip_latency(model.config) if latency is None else latency)
     for rgb, depth_lr in frames:
