@@ -1,8 +1,8 @@
 """The paper's ablations (fig. 9a, 10): ``python -m stdnet_core.ablate --config paper_x4 data.root=... --steps 20000``.
 
-Trains one network for each variant, all with the same data, seeds and budget, measures the weights at the end (nothing
-is chosen by validation) on one source, and writes a table, the numbers and a plot. Can be interrupted: the same command
-goes on where it was, and more figures, variants or seeds can be asked for later."""
+Trains one network for each variant, all with the same data, seeds and budget. It measures the final weights (validation
+selects nothing) on one source, and writes a table, the numbers and a plot. After an interruption, the same command
+resumes. More figures, variants or seeds can be added later."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from stdnet_core.training.config import TrainConfig, is_recurrent, load_config, 
 
 FILE_NAME = "ablation.json"
 REFERENCE = "bicubic"
-"""What the networks are shown beside."""
+"""The method that the networks are compared with."""
 _COLUMNS = {"RMSE": "rmse_cm", "MAE": "mae_cm", "TEPE": "tepe_cm", "flicker": "flicker_cm"}
-_ENDLESS = 1 << 30  # steps of a run that time ends
+_ENDLESS = 1 << 30  # steps of a run that is limited by time
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One network of the matrix: what is written about it, and what it changes in the configuration."""
+    """One network of the ablation: its description, and its changes to the configuration."""
 
     about: str
     overrides: tuple[str, ...] = ()
@@ -61,14 +61,14 @@ VARIANTS = {
     "rec_sd": Variant("L_rec + L_sd", (*_FULL, _NO_LTD)),
     "rec_td": Variant("L_rec + L_td", (*_FULL, _NO_LSD)),
 }
-"""Networks that can be trained; ``full`` is the paper's, and in every figure."""
+"""Networks that can be trained; ``full`` is the paper's and part of every figure."""
 
 FIGURES = {
     "9a": ("spatial and temporal difference", ("baseline", "sd", "td", "full")),
     "10a": ("neighbours on each side", ("neighbors_0", "neighbors_1", "full", "neighbors_3")),
     "10b": ("loss terms", ("rec", "rec_sd", "rec_td", "full")),
 }
-"""Figure of the paper -> what it varies, and its networks in order."""
+"""Figure of the paper -> what varies in it, and its networks in order."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     text = _store(args.output, settings, results)
     print(text)
     if not complete:
-        print("interrupted: the same command goes on")
+        print("interrupted: the same command resumes")
     return 0 if complete else 130
 
 
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m stdnet_core.ablate", description=__doc__.partition("\n\n")[2].strip()
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY.SUB=VALUE", help="change the configuration of all")
+    parser.add_argument("overrides", nargs="*", metavar="KEY.SUB=VALUE", help="change the configuration")
     parser.add_argument("--config", metavar="FILE", help="YAML file, or the name of a shipped one (paper_x4)")
     parser.add_argument(
         "--figures",
@@ -123,21 +123,21 @@ def _parser() -> argparse.ArgumentParser:
         "--variants",
         type=names_argument(VARIANTS),
         metavar="V[,V...]",
-        help=f"these alone, of {', '.join(VARIANTS)} (default: those of the figures)",
+        help=f"only these, of {', '.join(VARIANTS)} (default: those of the figures)",
     )
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--steps", type=positive_int, metavar="N", help="train each variant for N steps")
-    budget.add_argument("--minutes", type=float, metavar="M", help="train each variant for M minutes in all")
+    budget.add_argument("--minutes", type=float, metavar="M", help="train each variant for M minutes in total")
     parser.add_argument("--seeds", type=positive_int, default=1, metavar="N", help="runs of each variant (default: 1)")
     parser.add_argument(
         "--output", type=Path, default=Path("runs/ablation"), metavar="DIR", help="default: %(default)s"
     )
-    parser.add_argument("--device", default="auto", help="that accuracy is measured on (default: %(default)s)")
-    judged = parser.add_argument_group("what accuracy is measured on")
+    parser.add_argument("--device", default="auto", help="for measuring accuracy (default: %(default)s)")
+    judged = parser.add_argument_group("data for measuring accuracy")
     judged.add_argument("--data", default=TEST_SOURCE, metavar="KIND:PATH", help="source (default: %(default)s)")
     judged.add_argument("--split", help="a split of the paper's data sets, e.g. test, or a sub-folder of a folder")
-    judged.add_argument("--scale", type=ratio_argument, metavar="S", help="default: 8, or the least trained for")
-    judged.add_argument("--limit", type=positive_int, metavar="N", help="N sequences, spread over all there are")
+    judged.add_argument("--scale", type=ratio_argument, metavar="S", help="default: 8, or the smallest trained for")
+    judged.add_argument("--limit", type=positive_int, metavar="N", help="N sequences, evenly spread over all")
     judged.add_argument("--max-frames", type=positive_int, metavar="N", help="the first N frames of each sequence")
     add_sensor_arguments(judged)
     parser.set_defaults(sequence=None, lr="simulated", seed=0, latency=MAX_LATENCY)
@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _config(args: argparse.Namespace, name: str) -> TrainConfig:
-    """Configuration of a variant: the budget and what it changes win over what is given."""
+    """Configuration of a variant; its own changes and the budget take precedence over the given overrides."""
     steps = _ENDLESS if args.steps is None else args.steps
     horizon = "time" if args.steps is None else "steps"
     budget = (f"optim.steps={steps}", f"optim.horizon={horizon}", "val.every=0")
@@ -153,23 +153,23 @@ def _config(args: argparse.Namespace, name: str) -> TrainConfig:
 
 
 def _check(base: TrainConfig, configs: Mapping[str, TrainConfig], args: argparse.Namespace) -> None:
-    """Refuse what cannot be compared, before the first step; choose the scale."""
+    """Refuse settings that cannot be compared before the first step, and choose the scale."""
     from stdnet_core.model import ModelConfig
     from stdnet_core.training.config import model_config
     from stdnet_core.training.losses import LossConfig
     from stdnet_core.training.module import loss_config
 
     if is_recurrent(base):
-        raise ConfigError("the ablations are of the paper's network; choose another model.preset than live")
+        raise ConfigError("the ablations are for the paper's network; choose another model.preset than live")
     if base.trainer.devices > 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ConfigError("the matrix is trained in one process; set trainer.devices to 1 and leave out torchrun")
+        raise ConfigError("the ablation trains in one process; set trainer.devices to 1 and do not use torchrun")
     if args.minutes is not None and not args.minutes > 0:
         raise ConfigError(f"--minutes is {args.minutes}; give more than 0")
     scales = sorted(scale for scale, weight in base.data.scales.items() if weight > 0)
     if args.scale is None:
         args.scale = 8 if 8 in scales else scales[0]
     if args.scale not in scales:
-        raise ConfigError(f"--scale is {args.scale:g}, but data.scales trains for {scales} alone")
+        raise ConfigError(f"--scale is {args.scale:g}, but data.scales trains for {scales} only")
     loss = loss_config(base)
     assert isinstance(loss, LossConfig)
     asked = {name for name in configs if name.startswith("rec")}
@@ -178,20 +178,20 @@ def _check(base: TrainConfig, configs: Mapping[str, TrainConfig], args: argparse
         ("loss.temporal_weight", loss.uses_temporal, {"rec", "rec_td"}),
     ):
         if asked & cells and not used:
-            raise ConfigError(f"{weight} is 0 in the configuration, so that there is nothing to switch off; raise it")
+            raise ConfigError(f"{weight} is 0 in the configuration, so there is nothing to turn off; raise it")
     for name, config in configs.items():
         model = model_config(config)
         assert isinstance(model, ModelConfig)
         neighbors = model.neighbors
         if max(config.data.lengths) <= neighbors:
             raise ConfigError(
-                f"data.lengths has at most {max(config.data.lengths)} frames; {name} needs {neighbors + 1} to see all "
+                f"data.lengths has at most {max(config.data.lengths)} frames; {name} needs {neighbors + 1} to use all "
                 "its neighbours"
             )
 
 
 def _settings(base: TrainConfig, args: argparse.Namespace) -> dict[str, Any]:
-    """What all results of a folder have in common."""
+    """Settings that all results of a folder share."""
     return {
         "budget": {"steps": args.steps} if args.steps is not None else {"minutes": args.minutes},
         "measured_on": {
@@ -234,7 +234,7 @@ def _train_and_measure(config: TrainConfig, name: str, seed: int, args: argparse
 
 
 def _measure(runner: Runner, args: argparse.Namespace) -> dict[str, float]:
-    """Figures of a method, means over the sequences, in cm."""
+    """Figures of a method in cm: means over the sequences."""
     found = {
         scene.name: evaluate_sequence(
             scene.sequence,
@@ -257,7 +257,7 @@ def _stored(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Results of earlier calls.
 
     Raises:
-        ConfigError: the folder's results are of other settings.
+        ConfigError: the folder's results belong to other settings, or the file is not one of this command.
     """
     if not path.is_file():
         return {}
@@ -265,22 +265,22 @@ def _stored(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
         stored = json.loads(path.read_text())
         theirs, results = stored["settings"], stored["results"]
     except (ValueError, KeyError) as error:
-        raise ConfigError(f"{path} is no file of this command ({error}); give another --output") from error
+        raise ConfigError(f"{path} is not a file of this command ({error}); give another --output") from error
     ours = plain_json(json.loads(json.dumps(settings)))
     for part in ours:
         if theirs.get(part) != ours[part]:
             raise ConfigError(
-                f"{path} holds results of another {part.replace('_', ' ')}, which these must not be compared with; "
-                "give another --output, or the settings that it began with"
+                f"{path} holds results of another {part.replace('_', ' ')}, which cannot be compared with these; "
+                "give another --output, or the settings of those results"
             )
     return results
 
 
 def summaries(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Each variant over its seeds: mean and, from two seeds on, standard deviation of every figure in cm.
+    """Summary of each variant over its seeds: mean and, from two seeds on, standard deviation of every figure in cm.
 
     Args:
-        results: of each run by ``VARIANT/seed_N``.
+        results: of each run, by ``VARIANT/seed_N``.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, variant in VARIANTS.items():
@@ -297,7 +297,7 @@ def summaries(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
 
 
 def _store(folder: Path, settings: dict[str, Any], results: dict[str, dict[str, Any]]) -> str:
-    """Write the numbers, the table and the plot; returns the table."""
+    """Write the numbers, the table and the plot; return the table."""
     from stdnet_core.report.paper_figures import ablation_points
 
     found = summaries(results)
@@ -327,7 +327,7 @@ def _store(folder: Path, settings: dict[str, Any], results: dict[str, dict[str, 
 
 
 def _told(names: Sequence[str], found: Mapping[str, Any]) -> bool:
-    """Whether there is anything of a figure beside the network that is in all of them."""
+    """Whether a figure has results besides ``full``, which is part of all figures (or ``full`` is the only result)."""
     return any(name in found for name in names if name != "full") or set(found) == {"full"}
 
 
@@ -338,8 +338,8 @@ def markdown(
 
     Args:
         found: of :func:`summaries`.
-        reference: figures of interpolation, or None where they were not measured yet.
-        settings: that all runs have in common.
+        reference: figures of interpolation; None if not measured yet.
+        settings: that all runs share.
     """
     measured, budget = settings["measured_on"], settings["budget"]
     each = f"{budget['steps']:,} steps" if "steps" in budget else f"{budget['minutes']:g} minutes"

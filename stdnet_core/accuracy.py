@@ -1,15 +1,14 @@
 """The figures that back a checkpoint: ``python -m stdnet_core.accuracy --checkpoint tiny_causal`` (``make accuracy``).
 
-Runs the methods of this project on every simulated depth camera, at every ratio that occurs, beside what a user has
-without them, on three kinds of data that no shipped network was trained on: procedural scenes of other seeds, rendered
-clips of other levels and rooms (the list in ``config/train/heldout_clips.txt``), and recordings, whose own depth is the
-truth.
-Procedural scenes need nothing; rendered and real clips are folders of RGB-D sequences, given with ``--rendered`` and
-``--real``.
+Runs the methods of this project on every simulated depth camera, at every ratio that occurs, and compares them with the
+methods that need no network. The data are of three kinds that no shipped network was trained on: procedural scenes with
+other seeds, rendered clips of other levels and rooms (listed in ``config/train/heldout_clips.txt``), and recordings,
+whose own depth serves as the true depth. Procedural scenes need no files; rendered and real clips are folders of RGB-D
+sequences, given with ``--rendered`` and ``--real``.
 
-Prints the matrix, for each method its worst cell and its geometric mean in ratios to the best rival, and the history
-gain: the same figures with the history of the stream, divided by those without. Can be interrupted; with ``--json`` the
-next call goes on where it was."""
+Prints the matrix, the worst cell and the geometric mean of each method as ratios to the best rival, and the history
+gain: the figures with the history of the stream, divided by those without. It can be interrupted; with ``--json``, the
+next call resumes."""
 
 from __future__ import annotations
 
@@ -54,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     counts = {name: len(found) for name, found in clips.items()}
     tasks = judge.tasks_of(counts, args.cell or JUDGED, () if args.no_standing else _standing(args.cell))
     if not tasks:
-        raise ConfigError("no cell suits the data: recordings can be looked at by reductions and dToF alone")
+        raise ConfigError("no cell fits the data: on recordings, only reductions and dToF can be simulated")
     settings = {
         "checkpoints": names,
         "frames": args.frames,
@@ -72,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     report = accuracy_report(results, tasks, [*names, FILTER])
     print(report["text"])
     if not complete:
-        print("interrupted: this covers what was done until then")
+        print("interrupted: this covers what was done so far")
     _store(args.json, settings, results, report["summary"])
     if args.markdown:
         _write(args.markdown, report["markdown"])
@@ -87,10 +86,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def held_out(folders: Iterable[Path], listing: Path) -> list[RgbdSequence]:
-    """Sequences of the folders that the listing names.
+    """The sequences in the folders whose names are in the listing.
 
     Raises:
-        DataError: no listing, or none of its sequences is there.
+        DataError: there is no listing, or none of its sequences was found.
     """
     if not listing.is_file():
         raise DataError(f"there is no list of held-out clips {listing}; give one with --heldout")
@@ -112,14 +111,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m stdnet_core.accuracy", description=__doc__.partition("\n\n")[2].strip()
     )
     parser.add_argument(
-        "--checkpoint", action="append", metavar="FILE|NAME", help="may be repeated (default: what method auto runs)"
+        "--checkpoint", action="append", metavar="FILE|NAME", help="may be repeated (default: that of method auto)"
     )
     parser.add_argument(
         "--cell",
         action="extend",
         type=lambda text: [Cell.parse(part) for part in text.split(",")],
         metavar="CAMERA@RATIO[,...]",
-        help="cells to judge, e.g. area@8; may be repeated (default: all)",
+        help="cells to measure, e.g. area@8; may be repeated (default: all)",
     )
     parser.add_argument("--procedural", default=PROCEDURAL, metavar="SOURCE", help="default: %(default)s; or none")
     parser.add_argument(
@@ -138,17 +137,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--frames", type=positive_int, default=8, metavar="N", help="of each clip (default: 8)")
     parser.add_argument(
-        "--size", type=_size, default=(240, 320), metavar="HxW", help="cut from the clips' middle (default: 240x320)"
+        "--size", type=_size, default=(240, 320), metavar="HxW", help="centre crop of the clips (default: 240x320)"
     )
-    parser.add_argument("--no-standing", action="store_true", help="leave out the camera that stands still")
+    parser.add_argument("--no-standing", action="store_true", help="leave out the static camera")
     parser.add_argument(
-        "--workers", type=positive_int, default=os.cpu_count() or 1, metavar="N", help="processes (default: the cores)"
+        "--workers", type=positive_int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures; what is there already is not run again")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="the same tables for a document")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures; existing ones are not run again")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables for a document")
     parser.add_argument(
-        "--picture", type=Path, metavar="FILE.png", help="the matrix as a heat map, and FILE_history.png beside it"
+        "--picture", type=Path, metavar="FILE.png", help="write the matrix as a heat map, and FILE_history.png"
     )
     return parser
 
@@ -156,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
 def _size(text: str) -> tuple[int, int]:
     height, separator, width = text.partition("x")
     if not separator or not height.isdigit() or not width.isdigit() or min(int(height), int(width)) < 32:
-        raise argparse.ArgumentTypeError(f"{text!r} is no HxW in pixels of at least 32, such as 240x320")
+        raise argparse.ArgumentTypeError(f"{text!r} is not HxW in pixels, at least 32 each, such as 240x320")
     return int(height), int(width)
 
 
@@ -188,13 +187,13 @@ def _sequences(args: argparse.Namespace) -> dict[str, list[RgbdSequence]]:
 
 
 _judge: Judge | None = None
-"""Of a worker process."""
+"""The judge of a worker process."""
 
 
 def _start_worker(args: argparse.Namespace, networks: Sequence[str]) -> None:
     global _judge
     if args.workers > 1:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends its workers itself
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops its workers
         import cv2
         import torch
 
@@ -243,12 +242,12 @@ def _stored(path: Path | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is not a file of this command ({error}); remove it or give another") from error
     if not same:
-        raise ConfigError(f"{path} holds results of other settings or data; remove it or give another")
+        raise ConfigError(f"{path} holds results for other settings or data; remove it or give another")
     return _with_nan(content["results"])
 
 
 def _with_nan(value: Any) -> Any:
-    """JSON's null, which stands for "nothing to measure", as NaN again."""
+    """Convert JSON's null, which stands for "nothing to measure", back to NaN."""
     if isinstance(value, dict):
         return {key: _with_nan(item) for key, item in value.items()}
     if isinstance(value, list):

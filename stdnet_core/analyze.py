@@ -1,7 +1,7 @@
 """The paper's figures on any source and checkpoint: ``python -m stdnet_core.analyze FIGURE --data KIND:PATH``.
 
-Each figure is one command, which writes a picture OUTPUT/FIGURE.png and its numbers OUTPUT/FIGURE.json. What a figure
-shows of published data is compared in docs/paper.md."""
+Each figure is one command, which writes a picture OUTPUT/FIGURE.png and its numbers OUTPUT/FIGURE.json. docs/paper.md
+compares the results with the published ones."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class Figure:
     """One command.
 
     Attributes:
-        of_the_paper: its figures.
-        about: for the help.
-        draw: makes the picture and the numbers.
-        options: names of the groups of options that it takes.
+        of_the_paper: the figures of the paper.
+        about: description for the help.
+        draw: returns the picture and the numbers.
+        options: names of its option groups.
     """
 
     of_the_paper: str
@@ -123,10 +123,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     low = parser.add_argument_group("low-resolution depth")
     low.add_argument(
-        "--lr", choices=("simulated", "disk"), default="simulated", help="made from the truth, or the source's own"
+        "--lr", choices=("simulated", "disk"), default="simulated", help="from the true depth, or the source's own"
     )
     add_sensor_arguments(low)
-    low.add_argument("--seed", type=int, default=0, help="of what is random in the simulation")
+    low.add_argument("--seed", type=int, default=0, help="of the random parts of the simulation")
     parser.set_defaults(limit=None, frames=None, start=0, frame=None, latency=MAX_LATENCY, predictions=[])
 
 
@@ -135,17 +135,17 @@ def _add_options(parser: argparse.ArgumentParser, groups: tuple[str, ...]) -> No
         parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame (default: 0)")
         parser.add_argument("--frames", type=positive_int, metavar="N", help="frames of each sequence (default: all)")
         if "count" not in groups and "row" not in groups:
-            parser.add_argument("--limit", type=positive_int, metavar="N", help="N sequences, spread over all")
+            parser.add_argument("--limit", type=positive_int, metavar="N", help="N sequences, evenly spread over all")
     if "frame" in groups:
-        parser.add_argument("--frame", type=int, metavar="N", help="frame that is shown (default: the middle one)")
+        parser.add_argument("--frame", type=int, metavar="N", help="frame to show (default: the middle one)")
     if "count" in groups:
         parser.add_argument("--count", type=positive_int, default=3, metavar="N", help="frames shown (default: 3)")
         parser.add_argument(
-            "--crop", type=_crop, metavar="TOP,LEFT,HEIGHT,WIDTH", help="pixels to show, widened to whole depth cells"
+            "--crop", type=_crop, metavar="TOP,LEFT,HEIGHT,WIDTH", help="pixels to show, extended to whole depth cells"
         )
     if "row" in groups:
         parser.add_argument(
-            "--row", type=int, metavar="N", help="row of the image (default: that with the most depth edges)"
+            "--row", type=int, metavar="N", help="row of the image (default: the one with the most depth edges)"
         )
     if "methods" in groups:
         _add_methods(parser)
@@ -156,7 +156,7 @@ def _add_options(parser: argparse.ArgumentParser, groups: tuple[str, ...]) -> No
             default=[],
             type=_predictions,
             metavar="NAME=FOLDER",
-            help="depth that another method wrote, a file a frame as in docs/evaluation.md; may be repeated",
+            help="depth files of another method, one per frame as in docs/evaluation.md; may be repeated",
         )
     if "presets" in groups:
         parser.add_argument(
@@ -164,7 +164,7 @@ def _add_options(parser: argparse.ArgumentParser, groups: tuple[str, ...]) -> No
             type=names_argument(PRESETS, or_none=True),
             default=["base"],
             metavar="P[,P...]",
-            help=f"networks without weights, whose time is measured: {', '.join(PRESETS)}, or none (default: base)",
+            help=f"untrained networks, to measure their time: {', '.join(PRESETS)}, or none (default: base)",
         )
     if "inside" in groups:
         one = "" if "one" in groups else "; may be repeated, e.g. for networks with and without SD and TD"
@@ -180,7 +180,7 @@ def _add_options(parser: argparse.ArgumentParser, groups: tuple[str, ...]) -> No
             type=positive_int,
             default=_WINDOW,
             metavar="N",
-            help="frames it sees (default: %(default)s)",
+            help="frames in its window (default: %(default)s)",
         )
     if "stage" in groups:
         parser.add_argument("--stage", type=int, choices=(1, 2), help="of the network (default: the last)")
@@ -191,21 +191,21 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         action="append",
         metavar="[NAME=]FILE|NAME",
-        help=f"safetensors file or name of a shipped one; may be repeated (default: {methods.SHIPPED})",
+        help=f"safetensors file or name of a shipped checkpoint; may be repeated (default: {methods.SHIPPED})",
     )
     parser.add_argument(
         "--methods",
         type=names_argument(CLASSICAL, or_none=True),
         default=list(_METHODS),
         metavar="M[,M...]",
-        help=f"beside it, of {', '.join(CLASSICAL)}, or none (default: {','.join(_METHODS)})",
+        help=f"to compare with, of {', '.join(CLASSICAL)}, or none (default: {','.join(_METHODS)})",
     )
     parser.add_argument(
         "--latency",
         type=int,
         default=MAX_LATENCY,
         metavar="FRAMES",
-        help="later frames that a network may see (default: %(default)s, the whole-clip result)",
+        help="following frames that a network uses (default: %(default)s, the whole-clip result)",
     )
 
 
@@ -214,7 +214,7 @@ def _predictions(text: str) -> tuple[str, Path]:
     if not separator or not name or not folder:
         raise argparse.ArgumentTypeError(f"{text!r} is no NAME=FOLDER")
     if name in CLASSICAL:
-        raise argparse.ArgumentTypeError(f"{name!r} is a method of its own; call the predictions otherwise")
+        raise argparse.ArgumentTypeError(f"{name!r} is one of this command's own methods; use another name")
     return name, Path(folder)
 
 
@@ -224,7 +224,7 @@ def _crop(text: str) -> tuple[int, int, int, int]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no TOP,LEFT,HEIGHT,WIDTH in pixels") from None
     if min(top, left) < 0 or min(height, width) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: a crop begins inside the frame and holds at least a pixel")
+        raise argparse.ArgumentTypeError(f"{text!r}: a crop must begin inside the frame and hold at least one pixel")
     return top, left, height, width
 
 
@@ -233,9 +233,9 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--latency is {args.latency}; give 0 to {MAX_LATENCY} frames")
     names = [name for name, _ in args.predictions]
     if len(set(names)) < len(names):
-        raise ConfigError("two --predictions have one name; names must differ")
+        raise ConfigError("two --predictions have the same name; names must differ")
     if names and args.start:
-        raise ConfigError("--predictions are of all frames from the first on; leave out --start")
+        raise ConfigError("--predictions begin with the first frame; leave out --start")
     if "one" in _FIGURES[args.figure].options and len(args.checkpoint) > 1:
         raise ConfigError(f"{args.figure} shows one network; give one --checkpoint")
 

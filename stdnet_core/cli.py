@@ -1,4 +1,4 @@
-"""What the command-line tools share: errors without tracebacks, and optional dependencies with a remedy."""
+"""Common parts of the command-line tools: errors without tracebacks, and errors for packages that are not installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from stdnet_core.errors import StdnetError
 def run_cli(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit with its status.
 
-    2 with one line for a :class:`StdnetError` or a file that cannot be read or written, 130 for Ctrl-C."""
+    The status is 2, with one line of error, for a :class:`StdnetError` or a file that cannot be read or written, and
+    130 for Ctrl-C."""
     try:
         status = main() or 0
     except StdnetError as error:
@@ -35,7 +36,7 @@ def run_cli(main: Callable[[], int | None]) -> None:
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """Say on standard error what a tool found and took."""
+    """Print notes about the input to standard error."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
@@ -46,24 +47,24 @@ def add_unit_arguments(parser: argparse.ArgumentParser) -> None:
         "--depth-unit",
         type=float,
         metavar="M",
-        help="metres per stored unit of depth: 0.001, 0.0002 (TUM), 0.00390625 (1/256); by default integers are "
-        "millimetres and floating-point numbers metres",
+        help="metres per stored unit of depth, for example 0.001, 0.0002 (TUM) or 0.00390625 (1/256) (default: "
+        "integers are millimetres, floating-point numbers are metres)",
     )
     parser.add_argument(
         "--invalid-above",
         type=float,
         metavar="VALUE",
-        help="stored depth above this value is no measurement (65535 never is one)",
+        help="stored depth values above this limit are invalid (the integer 65535 always is)",
     )
 
 
 def names_argument(known: Iterable[str], *, kind: str = "", or_none: bool = False) -> Callable[[str], list[str]]:
-    """An argparse type: names out of ``known``, separated by commas, each once.
+    """An argparse type: names from ``known``, separated by commas; duplicates are dropped.
 
     Args:
-        known: what there is.
-        kind: what an unknown name is called in the error, such as ``method``.
-        or_none: ``none`` gives no names.
+        known: valid names.
+        kind: word for a name in the error, such as ``method``.
+        or_none: whether ``none`` stands for an empty list.
     """
     known = tuple(known)
 
@@ -79,7 +80,7 @@ def names_argument(known: Iterable[str], *, kind: str = "", or_none: bool = Fals
 
 
 def positive_int(text: str) -> int:
-    """An argparse type: a whole number from 1 on."""
+    """An argparse type: a whole number of at least 1."""
     try:
         number = int(text)
     except ValueError:
@@ -97,7 +98,7 @@ def require(module: str, *, extra: str) -> ModuleType:
         extra: the extra of this package that installs it.
 
     Raises:
-        StdnetError: the module is not installed; says which command installs it.
+        StdnetError: the module is not installed; the message gives the command that installs it.
     """
     try:
         return importlib.import_module(module)
@@ -109,8 +110,8 @@ def require(module: str, *, extra: str) -> ModuleType:
 
 
 def install_command(extra: str) -> str:
-    """The command that installs an extra of this package, which is on no index: from the checkout that this runs
-    from, else from the folder that the user has it in."""
+    """The command that installs an extra of this package, which is not on a package index: from the checkout of this
+    code, or otherwise from the user's clone."""
     checkout = Path(__file__).resolve().parents[1]
     if not (checkout / "setup.py").is_file():
         return f"pip install '.[{extra}]' (in a clone of this project)"
@@ -118,7 +119,7 @@ def install_command(extra: str) -> str:
 
 
 def plain_json(value: Any) -> Any:
-    """JSON has no NaN: null stands for "nothing to measure"."""
+    """Replace NaN and infinity, which JSON does not have, by null: "nothing to measure"."""
     if isinstance(value, dict):
         return {key: plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,8 +1,8 @@
-"""Makes a checkpoint of a file that the paper's authors released:
+"""Converts a file that the paper's authors released to a checkpoint:
 ``python -m stdnet_core.convert released.pth --scale 8 --depth-range 30 x8.safetensors``.
 
-The released file holds tensors alone; the checkpoint also says which scale and depth range they were trained for, so
-that evaluate, predict, the node, the benchmark and the export take it like any other. No code in the file is run."""
+The released file holds only tensors. The checkpoint also stores the scale and the depth range of the training, so that
+evaluate, predict, the node, the benchmark and the export accept it like any other. No code in the file is run."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m stdnet_core.convert", description=__doc__.partition("\n\n")[2].strip()
     )
-    parser.add_argument("released", type=Path, metavar="RELEASED.pth", help="file of the paper's authors")
-    parser.add_argument("output", type=Path, metavar="OUTPUT.safetensors", help="checkpoint; replaced if it is there")
-    parser.add_argument("--scale", type=positive_int, required=True, metavar="S", help="it was trained for, e.g. 8")
+    parser.add_argument("released", type=Path, metavar="RELEASED.pth", help="file released by the paper's authors")
+    parser.add_argument("output", type=Path, metavar="OUTPUT.safetensors", help="checkpoint; replaced if it exists")
+    parser.add_argument("--scale", type=positive_int, required=True, metavar="S", help="scale of its training, e.g. 8")
     parser.add_argument(
         "--depth-range",
         type=float,
         required=True,
         metavar="M",
-        help="metres that it divides depth by: in the paper 30 for TartanAir, 40 for DyDToF",
+        help="metres by which it divides depth: in the paper 30 for TartanAir, 40 for DyDToF",
     )
     return parser
 

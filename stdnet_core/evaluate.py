@@ -1,13 +1,13 @@
 """Measures accuracy: ``python -m stdnet_core.evaluate --data dydtof:PATH --scale 8 --checkpoint FILE --json OUT``.
 
-Prints a table in the form of the paper's (RMSE, MAE, TEPE in cm for each sequence and their mean; tables 1 to 3) with
-interpolation and joint bilateral upsampling beside the model, and writes all figures to a JSON file. With --report DIR
-each sequence gets a report: one HTML file with pictures, curves and a video, and the same as files beside it. With
---predictions NAME=FOLDER depth that any other method wrote to files is scored beside them.
+Prints a table like tables 1 to 3 of the paper (RMSE, MAE, TEPE in cm for each sequence and their mean), which compares
+the model with interpolation and joint bilateral upsampling. --json writes all figures. --report DIR writes a report for
+each sequence: one HTML file with pictures, curves and a video, and the same as separate files. --predictions
+NAME=FOLDER also scores depth that another method wrote to files.
 
-With --self it judges recordings without truth by themselves, at the resolution they have: patches of measured depth are
-hidden and compared with what comes out there; flicker of standing parts, depth edges against colour's, holes filled and
-the change of measured pixels are told (stdnet_core.evaluation.recording)."""
+--self evaluates recordings without true depth, at the resolution of their depth: patches of measured depth are hidden
+and compared with the output there. It also reports flicker of static parts, the alignment of depth edges with colour
+edges, filled holes, and the change of measured pixels (stdnet_core.evaluation.recording)."""
 
 from __future__ import annotations
 
@@ -85,19 +85,19 @@ def _parser() -> argparse.ArgumentParser:
         "--self",
         dest="by_itself",
         action="store_true",
-        help="judge recordings without truth by themselves; input is their depth as it is",
+        help="evaluate recordings without true depth; the input is their depth, unchanged",
     )
     parser.add_argument("--scale", type=scales_argument, metavar="S[,S...]", help="e.g. 8 or 4,8,16 (default: 8)")
     parser.add_argument(
         "--checkpoint",
         metavar="FILE|NAME",
-        help="safetensors file, name of a shipped one, or a .pth that the paper's authors released (see below)",
+        help="safetensors file, name of a shipped checkpoint, or a .pth released by the paper's authors (see below)",
     )
     parser.add_argument(
         "--methods",
         type=names_argument(METHODS, kind="method"),
         metavar="M[,M...]",
-        help=f"of {', '.join(METHODS)} (default: all but {FORGETFUL}, which begins anew with every frame)",
+        help=f"of {', '.join(METHODS)} (default: all but {FORGETFUL}, which resets the state before every frame)",
     )
     parser.add_argument(
         "--predictions",
@@ -105,62 +105,62 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         type=_predictions,
         metavar="NAME=FOLDER",
-        help="score depth that another method wrote to files, too: .npy in metres or 16-bit PNG in millimetres, "
-        "numbered in the order of the frames, in a sub-folder for each sequence, or in FOLDER if there is one; may be "
-        "repeated",
+        help="also score depth that another method wrote to files: .npy in metres or 16-bit PNG in millimetres, "
+        "numbered in the order of the frames, in a sub-folder for each sequence (or in FOLDER for a single sequence); "
+        "may be repeated",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     parser.add_argument(
         "--report",
         type=Path,
         metavar="DIR",
-        help="write report.html, per_frame.csv, pictures and a video; in a folder for each sequence and scale, with an "
-        "index.html, if there are several",
+        help="write report.html, per_frame.csv, pictures and a video; for several sequences or scales, in a folder for "
+        "each, with an index.html",
     )
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw the middle frame of each sequence here")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="write a picture of each sequence's middle frame")
     parser.add_argument(
         "--animation",
         type=Path,
         metavar="DIR",
-        help=f"write an animated WebP of each sequence here, for a web page: colour, input, bilinear and the model (or "
+        help=f"write an animated WebP of each sequence, for a web page: colour, input, bilinear and the model (or "
         f"the first of --methods), of at most {MOST_FRAMES} frames and {MOST_BYTES / 1e6:g} MB",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="evaluate N sequences, spread over all there are")
+    parser.add_argument("--limit", type=int, metavar="N", help="evaluate N sequences, evenly spread over all")
     parser.add_argument("--max-frames", type=int, metavar="N", help="evaluate the first N frames of each sequence")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out what is damaged, and list it")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out damaged data, and list them")
     add_unit_arguments(parser)
     parser.add_argument(
         "--latency",
         type=int,
         default=MAX_LATENCY,
         metavar="FRAMES",
-        help="later frames that the model may see; 8 is the whole-clip result of the paper, 0 what a robot gets at once"
+        help="following frames that the model uses; 8: the paper's whole-clip result, 0: no delay, as on a robot"
         " (default: %(default)s)",
     )
     parser.add_argument(
         "--clip-truth",
         type=_metres_or_none,
         metavar="M|none",
-        help="true depth beyond M metres becomes M, also for the simulated sensor (default: as in the paper, 40 for "
-        "DyDToF, else none)",
+        help="clip true depth to M metres, also for the simulated sensor (default: as in the paper, 40 for DyDToF, "
+        "else none)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument(
         "--precision",
         default="fp32",
-        help="of the network: fp32, bf16, fp16, or auto for the fast one of the device; %(default)s by default, since "
-        "figures must not depend on the machine",
+        help="of the network: fp32, bf16, fp16, or auto for the device's fast one (default: %(default)s, so that "
+        "figures do not depend on the machine)",
     )
     low = parser.add_argument_group("low-resolution depth")
     low.add_argument(
         "--lr",
         choices=("simulated", "disk"),
         default="simulated",
-        help="made from the truth, or the source's own: a recording's, or what lies beside a data set of the paper, "
+        help="simulated: from the true depth; disk: the recording's own, or the files next to a data set of the paper, "
         "published or written by python -m stdnet_core.make_lr",
     )
     low.add_argument(
-        "--lr-folder", type=Path, metavar="DIR", help="where make_lr wrote it, if not beside the data (--output)"
+        "--lr-folder", type=Path, metavar="DIR", help="folder that make_lr wrote to (--output), if not next to the data"
     )
     add_sensor_arguments(low, _DEFAULT_SENSOR)
     low.add_argument(
@@ -169,14 +169,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="M",
         help="range of a simulated dToF sensor (default: 30 TartanAir, 40 DyDToF, else the sequence's largest depth)",
     )
-    low.add_argument("--seed", type=int, default=0, help="of what is random in the simulation")
-    released = parser.add_argument_group("a released .pth, which does not say what it was trained for")
-    released.add_argument("--trained-scale", type=positive_int, metavar="S", help="its scale; needed, e.g. 8")
+    low.add_argument("--seed", type=int, default=0, help="of the random parts of the simulation")
+    released = parser.add_argument_group("a released .pth, which does not store what it was trained for")
+    released.add_argument("--trained-scale", type=positive_int, metavar="S", help="its scale, e.g. 8; required")
     released.add_argument(
         "--depth-range",
         type=float,
         metavar="M",
-        help="metres that it divides depth by (default: as in the paper, 40 for DyDToF, else 30)",
+        help="metres by which it divides depth (default: as in the paper, 40 for DyDToF, else 30)",
     )
     return parser
 
@@ -186,7 +186,7 @@ def _predictions(text: str) -> tuple[str, Path]:
     if not (name and separator and folder):
         raise argparse.ArgumentTypeError(f"{text!r} is no NAME=FOLDER")
     if name in METHODS:
-        raise argparse.ArgumentTypeError(f"{name!r} is a method of evaluate's own; call the predictions otherwise")
+        raise argparse.ArgumentTypeError(f"{name!r} is one of evaluate's own methods; use another name")
     return name, Path(folder)
 
 
@@ -204,13 +204,13 @@ def _check(args: argparse.Namespace) -> None:
     if args.by_itself:
         drawn = args.pictures or args.animation
         if args.sensor_value or args.sensor != _DEFAULT_SENSOR or args.range_m is not None or drawn:
-            raise ConfigError("--self simulates no sensor and has --report for pictures; drop the other options")
+            raise ConfigError("--self simulates no sensor, and only --report draws pictures; drop the other options")
         if args.lr == "simulated" and args.scale is not None:
-            raise ConfigError("--self takes depth as it is; drop --scale, or add --lr disk where it names a folder")
+            raise ConfigError("--self uses depth unchanged; drop --scale, or add --lr disk if it selects a folder")
         if args.scale is not None and len(args.scale) > 1:
-            raise ConfigError("--self takes one --scale at a time")
+            raise ConfigError("--self accepts one --scale at a time")
         if args.predictions:
-            raise ConfigError("--predictions are compared with the truth, and --self has none; drop one of them")
+            raise ConfigError("--predictions are compared with true depth, and --self has none; drop one of them")
     args.scale = args.scale or [8]
     if args.predictions and len(args.scale) > 1:
         raise ConfigError("--predictions are of one scale; give one --scale at a time")
@@ -220,20 +220,20 @@ def _check(args: argparse.Namespace) -> None:
     if args.methods and "model" in args.methods and not args.checkpoint:
         raise ConfigError("method model needs --checkpoint FILE or the name of a shipped one")
     if args.methods and FORGETFUL in args.methods and "model" not in args.methods:
-        raise ConfigError(f"method {FORGETFUL} is there to be compared with model; add model")
+        raise ConfigError(f"method {FORGETFUL} is only for comparison with model; add model")
     if args.methods and "model" not in args.methods and args.checkpoint:
-        raise ConfigError("--checkpoint is given, but --methods leaves out model; add it or drop the checkpoint")
+        raise ConfigError("--checkpoint is given, but --methods does not include model; add it or drop the checkpoint")
     if is_released(args.checkpoint):
         if args.trained_scale is None:
             raise ConfigError(
-                f"{args.checkpoint} does not say which scale it was trained for; give it, e.g. --trained-scale 8"
+                f"{args.checkpoint} does not store which scale it was trained for; give it, e.g. --trained-scale 8"
             )
     elif args.trained_scale is not None or args.depth_range is not None:
-        raise ConfigError("--trained-scale and --depth-range are for a released .pth; other checkpoints carry theirs")
+        raise ConfigError("--trained-scale and --depth-range are for a released .pth; other checkpoints store theirs")
     if args.lr_folder is not None and args.lr != "disk":
-        raise ConfigError("--lr-folder is where low-resolution depth lies on disk; add --lr disk")
+        raise ConfigError("--lr-folder is only for low-resolution depth on disk; add --lr disk")
     if args.range_m is not None and (args.lr == "disk" or not isinstance(sensor_from(args).measurement, Dtof)):
-        raise ConfigError("--range-m is of a simulated dToF sensor, and none is simulated; drop it")
+        raise ConfigError("--range-m is only for a simulated dToF sensor, and none is simulated; drop it")
     if not 0 <= args.latency <= MAX_LATENCY:
         raise ConfigError(f"--latency is {args.latency}; give 0 to {MAX_LATENCY} frames")
     for name in ("limit", "max_frames"):

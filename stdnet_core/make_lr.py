@@ -1,9 +1,10 @@
-"""Writes low-resolution depth beside the paper's data: ``python -m stdnet_core.make_lr dydtof:PATH --scale 4,8,16``.
+"""Writes low-resolution depth next to the paper's data: ``python -m stdnet_core.make_lr dydtof:PATH --scale 4,8,16``.
 
-Each full-resolution depth image of TartanAir, DyDToF or DynamicReplica gives a .npy file (float32 metres, 0 invalid) in
-the release's layout, such as DyDToF_LR/X8/<scene>/<shot>/depth. ``evaluate --lr disk`` reads it, and other methods can
-be run on it. Without options DyDToF's is as in the release (20 m, readings off by up to 2 bins), that of the others is
-of the paper's time of flight. The same command goes on where it was interrupted."""
+For each full-resolution depth image of TartanAir, DyDToF or DynamicReplica, it writes a .npy file (float32 metres, 0
+invalid) in the layout of the release, such as DyDToF_LR/X8/<scene>/<shot>/depth. ``evaluate --lr disk`` reads the
+files, and other methods can run on them. By default, DyDToF is simulated as in the release (20 m range, errors of up to
+2 bins), and the other data sets with the paper's time-of-flight sensor. After an interruption, the same command
+resumes."""
 
 from __future__ import annotations
 
@@ -36,9 +37,9 @@ TREES: dict[str, LowResolutionTree] = {
     "dydtof": dydtof.LOW_RESOLUTION,
     "dynamic_replica": dynamic_replica.LOW_RESOLUTION,
 }
-"""Kinds of sources that low-resolution depth is written for."""
+"""Kinds of sources for which low-resolution depth can be written."""
 SETTINGS_FILE = "make_lr.json"
-"""Beside a sequence's folder of low-resolution depth; says how it was made."""
+"""File next to a sequence's folder of low-resolution depth, with the settings of the simulation."""
 
 _SENSORS = {"dydtof": "dtof_jitter"}
 _SENSOR = "dtof_paper"
@@ -51,8 +52,8 @@ class _Job:
     """Low-resolution depth of one sequence for one scale.
 
     Attributes:
-        files: one a frame.
-        settings: what the files must have been made with.
+        files: one per frame.
+        settings: with which the files must have been written.
     """
 
     sequence: FileSequence
@@ -105,18 +106,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("source", metavar="[KIND:]PATH", help=f"data of kind {', '.join(TREES)}")
     parser.add_argument("--scale", type=scales_argument, required=True, metavar="S[,S...]", help="e.g. 8 or 4,8,16")
-    parser.add_argument("--split", help="a split of the paper, e.g. test; DynamicReplica's is of the cropped frames")
+    parser.add_argument("--split", help="a split of the paper, e.g. test; that of DynamicReplica has cropped frames")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder that the tree of low-resolution depth is made in (default: beside the data, where evaluate "
-        "--lr disk looks; elsewhere, name it there with --lr-folder)",
+        help="folder in which to create the tree of low-resolution depth (default: next to the data, where evaluate "
+        "--lr disk finds it; for other folders, give evaluate --lr-folder)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace low-resolution depth that was made with other settings"
+        "--overwrite", action="store_true", help="replace low-resolution depth that was written with other settings"
     )
-    parser.add_argument("--skip-bad", action="store_true", help="leave out what is damaged, and list it")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out damaged data, and list them")
     add_sensor_arguments(parser, None, f"{_SENSOR}, for DyDToF {_SENSORS['dydtof']} as in the release")
     parser.add_argument(
         "--range-m",
@@ -125,23 +126,23 @@ def _parser() -> argparse.ArgumentParser:
         help="range of a dToF sensor (default: 30 TartanAir, 20 DyDToF as in the release, else the sequence's largest "
         "depth)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of what is random in the simulation")
+    parser.add_argument("--seed", type=int, default=0, help="of the random parts of the simulation")
     return parser
 
 
 def _complete(args: argparse.Namespace, kind: str) -> None:
-    """Choose the sensor of the data set where none is given."""
+    """Choose the data set's sensor and range where none are given."""
     args.sensor = args.sensor or _SENSORS.get(kind, _SENSOR)
     measurement = sensor_from(args).measurement
     if not isinstance(measurement, Dtof):
         if args.range_m is not None:
-            raise ConfigError(f"--range-m is of a dToF sensor, and {args.sensor} is none; drop it")
+            raise ConfigError(f"--range-m is only for dToF sensors, and {args.sensor} is not one; drop it")
         return
     given = args.range_m if args.range_m is not None else measurement.range_m
     args.range_m = _RANGES.get(kind) if given is None else given
     if args.range_m is not None:
         args.sensor_value.append(("dtof.range_m", args.range_m))
-        sensor_from(args)  # refuses a range that is none
+        sensor_from(args)  # raises an error for an invalid range
 
 
 def _job(sequence: RgbdSequence, scale: float, output: Path, kind: str, args: argparse.Namespace) -> _Job:
@@ -159,14 +160,14 @@ def _job(sequence: RgbdSequence, scale: float, output: Path, kind: str, args: ar
 
 
 def _there(job: _Job) -> list[Path]:
-    """Low-resolution depth of the sequence that is on disk."""
+    """The files of low-resolution depth on disk."""
     if not job.folder.is_dir():
         return []
     return [path for path in job.folder.iterdir() if path.suffix in DEPTH_SUFFIXES]
 
 
 def _made_with(job: _Job) -> dict[str, Any] | None:
-    """The settings that what is on disk was made with; None if nobody says."""
+    """The settings with which the files on disk were written; None if unknown."""
     try:
         return json.loads((job.folder.parent / SETTINGS_FILE).read_text())
     except (OSError, ValueError):
@@ -181,14 +182,14 @@ def _refuse_others(job: _Job) -> None:
         what = "that this command did not write"
     else:
         names = [name for name in {**made, **job.settings} if made.get(name) != job.settings.get(name)]
-        what = f"of other settings ({', '.join(f'{name} {made.get(name)}' for name in names)})"
+        what = f"with other settings ({', '.join(f'{name} {made.get(name)}' for name in names)})"
     raise ConfigError(
         f"{job.folder} holds low-resolution depth {what}; give another --output, or --overwrite to replace it"
     )
 
 
 def _write(job: _Job, kind: str, on_frames: Callable[[int], Any]) -> int:
-    """Measure a sequence and write the files that are missing; returns how many those were."""
+    """Simulate a sequence's low-resolution depth and write the missing files; return their number."""
     sequence = job.sequence
     if _made_with(job) != job.settings:
         for path in _there(job):
@@ -202,7 +203,7 @@ def _write(job: _Job, kind: str, on_frames: Callable[[int], Any]) -> int:
     camera = simulated_camera(sequence, job.low_resolution, sensor_range(sequence, kind))
     clip_truth = PROTOCOL_CLIPS.get(kind, math.inf)
     written = 0
-    for start in range(0, len(sequence), _CHUNK):  # from the first frame on: readings may depend on those before
+    for start in range(0, len(sequence), _CHUNK):  # from the first frame on: readings may depend on earlier ones
         clip = sequence.clip(start, min(_CHUNK, len(sequence) - start))
         low = camera.measure((clip.depth * clip.valid).clamp(max=clip_truth), clip.rgb)[:, 0].numpy()
         for file, depth in zip(job.files[start:], low, strict=False):
@@ -214,7 +215,7 @@ def _write(job: _Job, kind: str, on_frames: Callable[[int], Any]) -> int:
 
 
 def _save(path: Path, depth: np.ndarray) -> None:
-    """Write an array; the file appears whole or not at all."""
+    """Write an array; the file is either complete or does not exist."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         np.save(file, depth.astype(np.float32))

@@ -1,13 +1,13 @@
 """Upsamples recordings: ``python -m stdnet_core.predict --input PATH --output DIR``.
 
-The input is anything that holds aligned colour and depth: a folder, a data set, a ROS bag, or a video with a folder of
-depth images. Each sequence gives
+The input is any source of aligned colour and depth: a folder, a data set, a ROS bag, or a video with a folder of
+depth images. The output of each sequence is
 
     depth/000000.png ...     16-bit, millimetres, 0 invalid; or .npy, float32 metres, NaN invalid
     preview/000000.png ...   depth in colours
     video.mp4                colour, input and output side by side
-    summary.json             what was done, and how well where the truth is known
-    intrinsics.txt           of the depth images, where known"""
+    summary.json             settings, speed, and errors if the true depth is known
+    intrinsics.txt           of the depth images, if known"""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def predict(
     Args:
         video: read frame by frame.
         upsampler: reset before use.
-        folder: made if absent.
-        args: of the command line: what to write.
+        folder: created if missing.
+        args: of the command line; they say what to write.
         on_frame: called after each frame.
     """
     _prepare(folder, _folders(args), args.overwrite)
@@ -104,7 +104,7 @@ def predict(
             for result in results:
                 frame = waiting.popleft()
                 writer.add(frame, result)
-                if score is not None and frame.truth is not None:  # over the pixels that are shown
+                if score is not None and frame.truth is not None:  # over the pixels with valid output
                     target = np.where(np.isfinite(result.depth), frame.truth, 0)
                     score.add(ScoredFrame(frame.rgb, target, {"output": result.depth}))
                 on_frame()
@@ -177,7 +177,7 @@ class _Writer:
         self._video = None if args.no_video else stack.enter_context(Mp4Writer(folder / "video.mp4", fps))
 
     def add(self, frame: InputFrame, result: UpsampledDepth) -> None:
-        """Write everything of one frame."""
+        """Write all outputs of one frame."""
         depth, name = result.depth, f"{self.frames:06d}"
         self.measured = self.measured or bool((frame.depth > 0).any())
         valid = np.isfinite(depth)
@@ -209,7 +209,7 @@ class _Writer:
             self._largest = max(self._largest, float(depth[valid].max()))
 
     def statistics(self) -> dict[str, Any]:
-        """What the depth is like."""
+        """Statistics of the written depth."""
         known = self._valid > 0
         return {
             "valid_share": self._valid / max(self._pixels, 1),
@@ -226,34 +226,36 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--input", required=True, metavar="[KIND:]PATH", help="source of RGB-D data, or a colour video")
-    parser.add_argument("--depth", type=Path, metavar="DIR", help="depth images of a colour video, one a frame")
+    parser.add_argument("--depth", type=Path, metavar="DIR", help="depth images of a colour video, one per frame")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where to write")
     parser.add_argument(
         "--checkpoint",
         default="auto",
         metavar="FILE|NAME",
-        help="of the network; auto: the shipped one that suits device and latency, joint bilateral if there is none",
+        help="of the network; auto: the shipped one, or joint bilateral upsampling if none ships",
     )
     parser.add_argument("--method", default="auto", choices=METHODS, help="(default: %(default)s)")
     parser.add_argument(
-        "--scale", type=int, metavar="S", help="simulate low-resolution depth from full-resolution depth, and compare"
+        "--scale", type=int, metavar="S", help="simulate the input from full-resolution depth, and measure the error"
     )
     parser.add_argument("--split", help="a split of the source")
     parser.add_argument("--limit", type=positive_int, metavar="N", help="at most N sequences")
     parser.add_argument("--max-frames", type=positive_int, metavar="N", help="at most N frames of each sequence")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out what is damaged, and list it")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out damaged data, and list them")
     parser.add_argument("--format", choices=("png", "npy"), default="png", help="of the depth (default: %(default)s)")
-    parser.add_argument("--confidence", action="store_true", help="write confidence images, 0..255")
-    parser.add_argument("--no-preview", action="store_true", help="write no coloured depth")
-    parser.add_argument("--no-video", action="store_true", help="write no MP4")
-    parser.add_argument("--fps", type=float, help="of the MP4 (default: that of the input, else 15)")
+    parser.add_argument("--confidence", action="store_true", help="also write confidence images, 0..255")
+    parser.add_argument("--no-preview", action="store_true", help="do not write depth in colours")
+    parser.add_argument("--no-video", action="store_true", help="do not write the MP4")
+    parser.add_argument("--fps", type=float, help="frame rate of the MP4 (default: that of the input, else 15)")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results in the output folder")
     parser.add_argument(
-        "--latency", type=int, metavar="FRAMES", help="later frames that the network may see, 0 to 8 (default: 8)"
+        "--latency", type=int, metavar="FRAMES", help="following frames that the network uses, 0 to 8 (default: 8)"
     )
     add_unit_arguments(parser)
-    parser.add_argument("--max-depth", type=float, metavar="M", help="ignore measurements beyond M metres")
-    parser.add_argument("--edge-filter", type=float, default=0.0, help="remove pixels between surfaces; 0.03 is usual")
+    parser.add_argument("--max-depth", type=float, metavar="M", help="ignore input depth above M metres")
+    parser.add_argument(
+        "--edge-filter", type=float, default=0.0, help="remove flying pixels; 0.03 is usual (default: off)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
     return parser
@@ -268,7 +270,7 @@ def _open(args: argparse.Namespace) -> tuple[list[InputVideo], list[str]]:
             raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be positive")
     is_video = Path(args.input).suffix.lower() in VIDEO_SUFFIXES
     if args.depth is not None and not is_video:
-        raise ConfigError(f"--depth belongs to a colour video ({', '.join(VIDEO_SUFFIXES)}); {args.input} is none")
+        raise ConfigError(f"--depth is only for colour videos ({', '.join(VIDEO_SUFFIXES)}); {args.input} is not one")
     if is_video:
         if args.depth is None:
             raise ConfigError(f"{args.input} is a colour video; give its depth images with --depth DIR")
@@ -302,11 +304,11 @@ def _folders(args: argparse.Namespace) -> list[str]:
 
 
 def _prepare(folder: Path, wanted: list[str], overwrite: bool) -> None:
-    """Make the ``wanted`` folders of one video's outputs, without those of an earlier run."""
+    """Create the ``wanted`` folders for one video's outputs, and delete those of an earlier run."""
     outputs = [folder / name for name in _OUTPUTS if (folder / name).exists()]
     earlier = [path for path in outputs if path.is_file() or any(path.iterdir())]  # a failure leaves empty folders
     if earlier and not overwrite:
-        raise InputError(f"{earlier[0]} is there already; give another --output or --overwrite to replace results")
+        raise InputError(f"{earlier[0]} already exists; give another --output, or --overwrite to replace results")
     for path in earlier:
         if path.is_dir():
             shutil.rmtree(path)
@@ -328,7 +330,7 @@ def _line(folder: Path, summary: dict[str, Any]) -> str:
     width, height = summary["size"]
     text = (
         f"{folder}: {summary['frames']} frames of {width}x{height} by {summary['method']}, "
-        f"{summary['ms_per_frame']:.1f} ms a frame, {100 * summary['valid_share']:.1f} % valid"
+        f"{summary['ms_per_frame']:.1f} ms per frame, {100 * summary['valid_share']:.1f} % valid"
     )
     figures = summary.get("figures_of_shown_pixels")
     if figures:

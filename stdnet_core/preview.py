@@ -1,9 +1,9 @@
-"""Shows what a source holds: a contact sheet and statistics.
+"""Shows the contents of a source: a contact sheet and statistics.
 
     python -m stdnet_core.preview folder:/data/office --output contact.png --json statistics.json
 
 Each strip of the sheet is one frame: colour, depth, low-resolution depth (the source's own, or simulated), and the
-valid mask. Depth is coloured from near (warm) to far (cold) over one range for a sequence; invalid is black."""
+valid mask. Depth is coloured from near (warm) to far (cold), with one range per sequence; invalid pixels are black."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _look_at(
 
 
 def low_resolution(clip: RgbdClip, scale: float, sensor: Sensor) -> Tensor:
-    """The clip's own low-resolution depth (T, 1, h, w) in metres, or what a sensor makes of its depth."""
+    """The clip's own low-resolution depth (T, 1, h, w) in metres, or a sensor's simulated measurement of its depth."""
     if clip.depth_lr is not None:
         return clip.depth_lr
     focal_px = None if clip.intrinsics is None else float(clip.intrinsics[0, 0])
@@ -107,14 +107,14 @@ def _write(path: Path, picture: np.ndarray) -> None:
 
 
 def _depth_limits(depths: Sequence[Tensor]) -> tuple[float, float]:
-    """Depths between which 98 % of all readings lie; 0 and 1 m without any."""
+    """Range that holds 98 % of all measured depths; 0 and 1 m if there are none."""
     readings = np.concatenate([depth[depth > 0].flatten().numpy() for depth in depths])
     low, high = np.percentile(readings, (1, 99)) if readings.size else (0.0, 1.0)
     return float(low), float(max(high, low + 1e-3))
 
 
 def _spread(count: int, wanted: int) -> list[int]:
-    """At most ``wanted`` indices, evenly over ``count``."""
+    """At most ``wanted`` indices, evenly spread over ``count``."""
     return [int(i) for i in np.unique(np.linspace(0, count - 1, min(count, wanted)).round())]
 
 
@@ -126,9 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("source", help=f"KIND:PATH, or a path whose kind is detected. {kinds}".replace("%", "%%"))
     parser.add_argument("--output", type=Path, default=Path("contact.png"), help="picture (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="also write the statistics there")
+    parser.add_argument("--json", type=Path, help="also write the statistics to this file")
     parser.add_argument("--split", help="split of a published data set")
-    parser.add_argument("--skip-bad", action="store_true", help="leave damaged frames and sequences out, and list them")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out damaged frames and sequences, and list them")
     parser.add_argument("--frames", type=positive_int, default=2, help="frames of each sequence (default: %(default)s)")
     parser.add_argument(
         "--max-sequences", type=positive_int, default=8, help="sequences to show (default: %(default)s)"

@@ -1,4 +1,4 @@
-"""Short reprs, for a prompt or a log: arrays by type and shape, networks by size and settings."""
+"""Short reprs for a prompt or a log: arrays by type and shape, networks by size and settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def short_repr(result: Any) -> str:
 
 
 def network_repr(network: _Network) -> str:
-    """The repr of a network with a ``config``: its parameters' number and what differs from the default settings.
+    """The repr of a network with a ``config``: its number of parameters and the settings that are not defaults.
 
     In the class: ``__repr__ = network_repr``."""
     config = network.config

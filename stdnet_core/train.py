@@ -1,7 +1,7 @@
 """Train a network: ``python -m stdnet_core.train``.
 
-Without arguments it trains the tiny preset on procedural scenes, on whatever device there is, and goes on where it was
-interrupted. Everything is described in docs/training.md."""
+Without arguments, it trains the tiny preset on procedural scenes, on a GPU if there is one. An interrupted run resumes
+where it stopped. See docs/training.md."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ def parser() -> argparse.ArgumentParser:
     """Options of the command."""
     result = argparse.ArgumentParser(
         prog="python -m stdnet_core.train",
-        description="Train STDNet. A run that was interrupted goes on from its output folder.",
+        description="Train a network. The same command resumes a run from its output folder.",
         epilog="Weights: OUTPUT/best.safetensors (by validation) and OUTPUT/last.safetensors.",
     )
     result.add_argument("overrides", nargs="*", metavar="KEY.SUB=VALUE", help="change the configuration")
     result.add_argument("--config", metavar="FILE", help="YAML file, or the name of a shipped one (paper_x8)")
     result.add_argument("--output", type=Path, default=Path("runs/train"), metavar="DIR", help="default: %(default)s")
-    result.add_argument("--max-minutes", type=float, metavar="M", help="stop after so many minutes; go on later")
-    result.add_argument("--fresh", action="store_true", help="refuse to go on from a run in the output folder")
+    result.add_argument("--max-minutes", type=float, metavar="M", help="stop after M minutes; the run can be resumed")
+    result.add_argument("--fresh", action="store_true", help="refuse to resume a run in the output folder")
     result.add_argument("--print-config", action="store_true", help="print the complete configuration and exit")
     result.add_argument("--resume-compact", type=Path, metavar="DIR", help="start from a compact state")
     result.add_argument("--export-compact", type=Path, metavar="DIR", help="at the end, write a compact state")
-    result.add_argument("--compact-mb", type=float, default=60.0, metavar="MB", help="its size (default: %(default)s)")
+    result.add_argument(
+        "--compact-mb", type=float, default=60.0, metavar="MB", help="its largest size (default: %(default)s)"
+    )
     return result
 
 
@@ -62,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
             fresh=options.fresh,
         )
         interrupted = result.interrupted
-        done = "finished" if result.finished else "stopped; the same command goes on"
+        done = "finished" if result.finished else "stopped; the same command resumes it"
         print(
             f"steps {result.first_step} to {result.last_step} of {config.optim.steps} in {result.seconds / 60:.1f} "
             f"minutes, {done}; weights and state in {options.output}",

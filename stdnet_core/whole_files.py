@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what the system refuses (a full disk) as one error."""
+"""Writes files atomically, and turns errors of the system (e.g. a full disk) into one type of error."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from stdnet_core.errors import OutputError
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A block that writes to ``path``.
+    """Context for a block that writes to ``path``.
 
     Raises:
-        OutputError: in place of whatever the system refuses in it.
+        OutputError: instead of the errors that the system raises in the block.
     """
     try:
         yield
@@ -32,9 +32,9 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A block that writes to the path given to it, which then takes the place of ``path``.
+    """Context for a block that writes to the yielded temporary path; the file then replaces ``path``.
 
-    What is there is on the disk before it takes the name, and gone where the block failed.
+    The file is flushed to the disk before it is renamed. If the block fails, it is deleted.
 
     Raises:
         OutputError: it cannot be written.

@@ -302,7 +302,7 @@ def _relative(plan: StepPlan, newest: int) -> StepPlan:
 
 
 def _kept(steady: StepPlan, tail: tuple[StepPlan, ...]) -> dict[Slot, tuple[int, int]]:
-    """Frame offsets by slot whose values must be stored: a later step or the tail reads them before they are replaced."""
+    """Frame offsets by slot to store after a step: a later step or the tail reads their values before they change."""
     inputs = {Value(Slot("rgb"), 0), Value(Slot("depth"), 0)}
     written = set(steady.writes()) | inputs
     next_reads = set(steady.reads()) - written

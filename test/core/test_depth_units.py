@@ -77,7 +77,7 @@ def test_what_no_camera_measures_is_refused_unless_the_unit_was_given(stored, pl
         with pytest.raises(DataError, match="--depth-unit"):
             check_units([stored], DepthUnits(), "x")
         given = DepthUnits(1.0 if stored.dtype.kind == "f" else 0.001)
-        assert "taken as" in check_units([stored], given, "x")[0]
+        assert "interpreted as" in check_units([stored], given, "x")[0]
 
 
 def test_the_first_image_that_tells_something_is_looked_at():
@@ -89,7 +89,7 @@ def test_the_first_image_that_tells_something_is_looked_at():
     full[:5] = 65535
     assert check_units([empty, almost], DepthUnits(), "x") == []
     assert check_units([empty, almost, full], DepthUnits(), "x") == [
-        "x: 50 % of depth is 65535, which is taken as no reading"
+        "x: 50 % of depth is 65535, which counts as invalid"
     ]
 
 

@@ -231,7 +231,7 @@ def test_refusals(recording, video, tmp_path, capsys):
     out = ("--output", tmp_path / "out")
     with pytest.raises(ConfigError, match="--depth DIR"):
         run("--input", video, *out)
-    with pytest.raises(ConfigError, match="belongs to a colour video"):
+    with pytest.raises(ConfigError, match="is only for colour videos"):
         run("--input", recording, "--depth", tmp_path, *out)
     with pytest.raises(ConfigError, match="--fps"):
         run("--input", recording, "--fps", 0, *out)

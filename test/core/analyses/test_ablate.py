@@ -63,7 +63,7 @@ def test_an_interrupted_matrix_goes_on_and_ends_as_if_it_had_not_been(clips, tmp
     with monkeypatch.context() as patched:
         patched.setattr(Keeper, "on_train_batch_end", interrupt_second)
         assert ablation(clips, tmp_path / "two", *cells) == 130
-    assert "the same command goes on" in capsys.readouterr().out
+    assert "the same command resumes" in capsys.readouterr().out
     assert set(stored(tmp_path / "two")["results"]) == {"full/seed_0"}
     assert "neighbors_0" not in (tmp_path / "two" / "ablation.md").read_text()
     done = run_state.read(tmp_path / "two" / "neighbors_0" / "seed_0" / run_state.FILE_NAME).step

@@ -742,7 +742,7 @@ def test_no_reading_is_said_and_more_can_be_taken_away(tmp_path):
     stored[:3] = 65535
     cv2.imwrite(str(path), stored)
     found = open_source(tmp_path)
-    assert "is 65535, which is taken as no reading" in found.notes[0]
+    assert "is 65535, which counts as invalid" in found.notes[0]
     valid = found[0].clip(0, 1).valid[0, 0].numpy()
     assert not valid[:3].any()
     np.testing.assert_array_equal(valid[3:], measured[3:])

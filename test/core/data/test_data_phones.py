@@ -622,7 +622,7 @@ def test_seven_scenes(tmp_path):
     expected = [[585 * scale, 0, 320.5 * scale - 0.5], [0, 585 * scale, 240.5 * scale - 0.5], [0, 0, 1]]
     np.testing.assert_allclose(clip.intrinsics.numpy(), expected, rtol=1e-6)
     assert sum("not registered to colour" in note for note in found.notes) == 1
-    assert any("is 65535, which is taken as no reading" in note for note in found.notes)
+    assert any("is 65535, which counts as invalid" in note for note in found.notes)
     (tmp_path / "chess/camera-intrinsics.txt").write_text("570 0 319\n0 571 239\n0 0 1\n")
     camera = open_source(f"7scenes:{tmp_path / 'chess'}")[0].intrinsics
     assert camera.tolist() == [[570, 0, 319], [0, 571, 239], [0, 0, 1]]

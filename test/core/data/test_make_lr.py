@@ -184,7 +184,7 @@ def test_depth_of_other_settings_is_not_mixed_in(trees, tmp_path):
     make(data, "--scale", 8, "--overwrite")
     mine = written(folder)
     assert len(mine) == FRAMES
-    with pytest.raises(ConfigError, match=r"of other settings \(seed 0\)"):
+    with pytest.raises(ConfigError, match=r"with other settings \(seed 0\)"):
         make(data, "--scale", "4,8", "--seed", 1)
     assert not (data / "DyDToF_LR/X4").exists()
     np.testing.assert_equal(written(folder), mine)
@@ -205,7 +205,7 @@ def test_the_cropped_split_has_low_resolution_depth_of_its_own(trees, tmp_path, 
     torch.testing.assert_close(clip.depth_lr, expected)
     with pytest.raises(DataError, match="3x1 pixels does not have the proportions of the frames of 32x24 pixels"):
         open_source(data, lr_scale=8)
-    with pytest.raises(ConfigError, match="of other settings"):
+    with pytest.raises(ConfigError, match="with other settings"):
         make(data, "--scale", 8)
 
 
@@ -213,7 +213,7 @@ def test_what_cannot_be_made_or_read_is_named(trees, tmp_path, capsys):
     with pytest.raises(ConfigError, match="of kind synthetic; low-resolution depth is written for tartanair, dydtof"):
         make("synthetic:1", "--scale", 8)
     data = tmp_path / "tartanair"
-    with pytest.raises(ConfigError, match="--range-m is of a dToF sensor, and area is none"):
+    with pytest.raises(ConfigError, match="--range-m is only for dToF sensors, and area is not one"):
         make(data, "--scale", 8, "--sensor", "area", "--range-m", 20)
     with pytest.raises(ConfigError, match="range_m is -1"):
         make(data, "--scale", 8, "--range-m", -1)

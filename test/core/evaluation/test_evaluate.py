@@ -533,19 +533,19 @@ def test_contradictions_are_refused(tartanair, tmp_path):
     data = ("--data", f"tartanair:{tartanair}")
     with pytest.raises(ConfigError, match="--checkpoint"):
         run(tmp_path, *data, "--methods", "model")
-    with pytest.raises(ConfigError, match="leaves out model"):
+    with pytest.raises(ConfigError, match="does not include model"):
         run(tmp_path, *data, "--methods", "nearest", "--checkpoint", "x.safetensors")
     with pytest.raises(ConfigError, match="--limit"):
         run(tmp_path, *data, "--limit", 0)
     with pytest.raises(ConfigError, match="latency"):
         run(tmp_path, *data, "--latency", 9)
-    with pytest.raises(ConfigError, match="--range-m is of a simulated dToF sensor"):
+    with pytest.raises(ConfigError, match="--range-m is only for a simulated dToF sensor"):
         run(tmp_path, *data, "--lr", "disk", "--range-m", 30)
     for checkpoint in ((), ("--checkpoint", "live")):
         for option in ("--depth-range", "--trained-scale"):
             with pytest.raises(ConfigError, match=f"{option}.* for a released .pth"):
                 run(tmp_path, *data, *checkpoint, option, 8)
-    with pytest.raises(ConfigError, match="weights.pth does not say .* --trained-scale 8"):
+    with pytest.raises(ConfigError, match="weights.pth does not store .* --trained-scale 8"):
         run(tmp_path, *data, "--checkpoint", "weights.pth")
     for wrong in (
         *(("--methods", "magic"), ("--scale", "8,x"), ("--scale", "8,8")),

@@ -271,7 +271,7 @@ def test_the_network_asked_for_is_the_one_that_is_judged(tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--scale", "8"], "takes depth as it is"),
+        (["--scale", "8"], "uses depth unchanged"),
         (["--sensor", "area"], "simulates no sensor"),
         (["--lr", "disk", "--scale", "4,8"], "one --scale at a time"),
     ],

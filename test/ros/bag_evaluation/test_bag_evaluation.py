@@ -377,7 +377,7 @@ def test_depth_that_no_method_can_give_is_not_called_empty(tmp_path):
             bag.image(DEPTH, BEGIN + i * STEP, scene(i)[1].astype(np.float32), "32FC1")  # millimetres
     with pytest.raises(DataError, match=r"no pixel has a depth in .* and from every method; is the depth in metres"):
         evaluate(tmp_path / "run", tmp_path / "out", "--depth-unit", "1")
-    with pytest.raises(DataError, match=r"median of 2000, taken as metres.*--depth-unit"):
+    with pytest.raises(DataError, match=r"median of 2000, interpreted as metres.*--depth-unit"):
         evaluate(tmp_path / "run", tmp_path / "out")
     metrics = evaluate(tmp_path / "run", tmp_path / "out", "--depth-unit", "0.001")
     assert metrics["frames"]["scored"] == 3
