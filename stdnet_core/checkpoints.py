@@ -1,9 +1,9 @@
 """Checkpoints: safetensors with metadata, and the authors' released files.
 
-A checkpoint of this project is one ``.safetensors`` file whose metadata carry everything that is needed to run it: the
-model's configuration, the scales and the depth range it was trained for, where it came from, and its measured
-accuracy. It holds tensors only; opening one from a stranger runs no code, and what no training makes is refused before
-memory is spent on it."""
+A checkpoint of this project is one ``.safetensors`` file. Its metadata hold everything that is needed to run it: the
+model's configuration, the scales and the depth range of its training, its provenance, and its measured accuracy. The
+file holds only tensors, so opening one from an untrusted source runs no code. Contents that no training produces are
+refused, implausible sizes before memory is allocated for them."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ _Network = TypeVar("_Network", bound=nn.Module)
 FORMAT = "stdnet-1"
 LARGEST_SCALE = 64
 DEPTH_RANGES = (0.01, 1000.0)
-"""Metres between which the depth range of a checkpoint lies."""
+"""Smallest and largest depth range of a checkpoint, in metres."""
 LARGEST_NETWORK = 250_000_000
-"""Values of the largest network that is loaded; the paper's has 20 million."""
+"""Largest number of values of a network that is loaded; the paper's has 20 million."""
 LARGEST_WEIGHT = 1e6
 _FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
-"""Types of weights, under the names that safetensors has for them."""
+"""Types of weights, by their names in safetensors."""
 
 
 def scales_text(scales: Sequence[float]) -> str:
-    """Factors that a network was trained for, as messages name them."""
+    """The factors for which a network was trained, as text for messages."""
     return f"x{', x'.join(map(str, scales))}" if scales else "any ratio"
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a checkpoint says about itself.
+    """A checkpoint's description of its network.
 
     Attributes:
         config: the model's configuration.
-        scales: upsampling factors it was trained for, ascending; none for a recurrent network, which takes any ratio.
-        depth_range: metres that depths are divided by; None: each clip by its own range
-            (:func:`stdnet_core.inference.normalization.clip_depth_range`), or a recurrent network, which takes metres.
+        scales: upsampling factors of the training, ascending; none for a recurrent network, which accepts any ratio.
+        depth_range: metres by which depths are divided; None: each clip by its own range
+            (:func:`stdnet_core.inference.normalization.clip_depth_range`), or a recurrent network, which uses metres.
         provenance: how it was trained (configuration, seed, steps, data), JSON values.
         metrics: measured accuracy, JSON values.
         name: file name without its ending.
@@ -74,7 +74,7 @@ class CheckpointInfo:
         if self.recurrent:
             if scales or self.depth_range is not None:
                 raise CheckpointError(
-                    "a recurrent network takes any ratio and metres: give no scales and no depth_range"
+                    "a recurrent network accepts any ratio, in metres: give no scales and no depth_range"
                 )
             object.__setattr__(self, "scales", scales)
             return
@@ -108,7 +108,7 @@ def available() -> list[str]:
 
 
 def resolve(path_or_name: str | Path) -> Path:
-    """Path of a checkpoint file, given one or the name of a shipped checkpoint.
+    """Path of a checkpoint file, for a path or the name of a shipped checkpoint.
 
     Raises:
         CheckpointError: neither exists.
@@ -120,7 +120,7 @@ def resolve(path_or_name: str | Path) -> Path:
         return Path(str(resources.files("stdnet_core") / "weights" / f"{path_or_name}.safetensors"))
     names = ", ".join(available()) or "none"
     raise CheckpointError(
-        f"there is no checkpoint file {str(path_or_name)!r}, nor a shipped one of that name (shipped: {names}); "
+        f"there is no checkpoint file {str(path_or_name)!r}, nor a shipped one with that name (shipped: {names}); "
         "give the path of a .safetensors file made by stdnet_core.train"
     )
 
@@ -128,10 +128,10 @@ def resolve(path_or_name: str | Path) -> Path:
 def save(
     path: str | Path, model: STDNet | RecurrentNet, info: CheckpointInfo, dtype: torch.dtype | None = None
 ) -> None:
-    """Write a checkpoint; the file appears whole or not at all.
+    """Write a checkpoint; the file is either complete or does not exist.
 
     Args:
-        dtype: store the weights in this type (half precision halves the file); None keeps theirs.
+        dtype: type in which to store the weights (half precision halves the file); None: unchanged.
 
     Raises:
         OutputError: it cannot be written.
@@ -149,7 +149,7 @@ def save(
 
 
 def _plain(values: Any) -> Any:
-    """JSON values with null for what JSON has no number for: figures that could not be measured."""
+    """JSON values, with null for NaN and infinity: figures that could not be measured."""
     if isinstance(values, Mapping):
         return {key: _plain(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
@@ -164,16 +164,16 @@ def load(path_or_name: str | Path) -> tuple[STDNet | RecurrentNet, CheckpointInf
         path_or_name: a ``.safetensors`` file or the name of a shipped checkpoint (:func:`available`).
 
     Returns:
-        The model on the CPU in float32 and evaluation mode, and what the file says about itself.
+        The model on the CPU in float32 and evaluation mode, and the file's description.
 
     Raises:
-        CheckpointError: missing, damaged, of another format, its tensors do not fit its own configuration, or there is
-            something in it that no training makes (NaN, infinity, whole numbers as weights, absurd sizes).
+        CheckpointError: missing, damaged or of another format; its tensors do not fit its own configuration; or it
+            holds values that no training produces (NaN, infinity, integers as weights, implausible sizes).
     """
     path = resolve(path_or_name)
     if path.suffix in (".pth", ".pt"):
         raise CheckpointError(
-            f"{path} is a PyTorch file; make a checkpoint of the authors' released weights with: python -m "
+            f"{path} is a PyTorch file; convert the authors' released weights to a checkpoint with: python -m "
             f"stdnet_core.convert {path} --scale S --depth-range M {path.stem}.safetensors"
         )
     try:
@@ -192,7 +192,7 @@ def load(path_or_name: str | Path) -> tuple[STDNet | RecurrentNet, CheckpointInf
 def _info(metadata: dict[str, str], path: Path) -> CheckpointInfo:
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} is a safetensors file but no checkpoint of this project "
+            f"{path} is a safetensors file but not a checkpoint of this project "
             f"(format {metadata.get('format')!r}, expected {FORMAT!r}); use one made by stdnet_core.train"
         )
     try:
@@ -205,16 +205,16 @@ def _info(metadata: dict[str, str], path: Path) -> CheckpointInfo:
 
 
 def info_from_metadata(metadata: Mapping[str, str], name: str) -> CheckpointInfo:
-    """What the metadata of a file say: ``config``, ``scales``, ``depth_range``, ``provenance`` and ``metrics`` as JSON.
+    """Read a file's metadata: ``config``, ``scales``, ``depth_range``, ``provenance`` and ``metrics`` as JSON.
 
     Raises:
-        CheckpointError, ConfigError: something is missing, no JSON, or absurd.
+        CheckpointError, ConfigError: a value is missing, not JSON, or implausible.
     """
     kinds = {"config": dict, "scales": list, "depth_range": object, "provenance": dict, "metrics": dict}
     values = {key: _parsed(metadata, key) for key in kinds}
     for key, kind in kinds.items():
         if not isinstance(values[key], kind):
-            raise CheckpointError(f"{key} is {values[key]!r:.60}, which is no JSON {kind.__name__}")
+            raise CheckpointError(f"{key} is {values[key]!r:.60}, which is not a JSON {kind.__name__}")
     try:
         values["config"] = network_config(values["config"])
         return CheckpointInfo(**{**values, "scales": tuple(values["scales"])}, name=name)
@@ -223,12 +223,12 @@ def info_from_metadata(metadata: Mapping[str, str], name: str) -> CheckpointInfo
 
 
 def _parsed(metadata: Mapping[str, str], key: str) -> Any:
-    """One JSON text of the metadata; NaN and infinity, which JSON does not have, are refused."""
+    """Parse one JSON value of the metadata; NaN and infinity, which JSON does not have, are refused."""
 
     def finite(text: str) -> float:
         number = float(text)
         if not math.isfinite(number):
-            raise ValueError(f"{text:.20} is no finite number")
+            raise ValueError(f"{text:.20} is not a finite number")
         return number
 
     try:
@@ -238,7 +238,7 @@ def _parsed(metadata: Mapping[str, str], key: str) -> Any:
     except RecursionError as error:
         raise CheckpointError(f"{key} is nested too deeply") from error
     except ValueError as error:
-        raise CheckpointError(f"{key} is no JSON ({error})") from error
+        raise CheckpointError(f"{key} is not JSON ({error})") from error
 
 
 class _TooLarge(Exception):
@@ -246,7 +246,7 @@ class _TooLarge(Exception):
 
 
 class _WithoutValues(TorchFunctionMode):
-    """Builds networks without initialising them, which costs seconds on the meta device; stops beyond a size."""
+    """Builds networks without initialising them, which takes seconds on the meta device, and stops above a size."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -278,14 +278,14 @@ def _empty_network(
     kinds: dict[str, torch.dtype | None],
     path: Path,
 ) -> STDNet | RecurrentNet:
-    """The network of a configuration on the meta device, if a file's tensors are its own."""
+    """The network of a configuration on the meta device, after checking that a file's tensors fit it."""
     held = sum(math.prod(shape) for shape in shapes.values())
     if held > LARGEST_NETWORK:
         raise CheckpointError(
             f"{path} holds {held:,} values; the largest network that is loaded has {LARGEST_NETWORK:,}"
         )
     try:
-        with torch.device("meta"), _WithoutValues(2 * held):  # enough to name the tensors that a near one lacks
+        with torch.device("meta"), _WithoutValues(2 * held):  # enough to list the missing tensors of a similar network
             model = build(config)
     except _TooLarge:
         raise CheckpointError(
@@ -305,22 +305,22 @@ def _empty_network(
     odd = sorted(k for k, kind in kinds.items() if kind not in _FLOATS.values())
     if odd:
         raise CheckpointError(
-            f"{path} holds {len(odd)} tensors that are no floating-point numbers (first: {odd[0]}), so they are no "
+            f"{path} holds {len(odd)} tensors that are not floating-point numbers (first: {odd[0]}), so they are not "
             "weights; use a file made by stdnet_core.train"
         )
     return model
 
 
 def _filled(model: _Network, state: dict[str, Tensor], path: Path) -> _Network:
-    """The network with weights of its own in float32, ready to run."""
-    state = {  # no part of a mapped file
+    """The network with the weights as float32 copies, ready to run."""
+    state = {  # copies, which do not depend on the memory-mapped file
         key: value.to(torch.float32, copy=True, memory_format=torch.contiguous_format) for key, value in state.items()
     }
     odd = sorted(k for k, v in state.items() if v.numel() and not v.abs().amax() <= LARGEST_WEIGHT)
     if odd:
         raise CheckpointError(
             f"{path} holds NaN, infinity or numbers beyond {LARGEST_WEIGHT:g} in {len(odd)} tensors (first: "
-            f"{odd[0]}), which no training leaves; use another file"
+            f"{odd[0]}), which no training produces; use another file"
         )
     model.load_state_dict(state, assign=True)
     return model.eval()
@@ -365,7 +365,7 @@ _RELEASED_NAMES: list[tuple[str, str]] = [
 
 
 def _own_name(released: str) -> str:
-    """This project's name of a released parameter; there, stages count from 1 and residual blocks have lists."""
+    """This project's name for a released parameter. The release counts stages from 1 and nests residual blocks."""
     name = released
     for pattern, replacement in _RELEASED_NAMES:
         name = re.sub(pattern, replacement, name)
@@ -376,15 +376,16 @@ def _own_name(released: str) -> str:
 def load_released(
     path: str | Path, *, scale: int, depth_range: float, fusion: Literal["release", "paper"] = "release"
 ) -> tuple[STDNet, CheckpointInfo]:
-    """Read a checkpoint that the paper's authors released (``.pth``, or the same state dict saved otherwise).
+    """Read a checkpoint that the paper's authors released (``.pth``, or the same state dict in another container).
 
-    Such a file holds nothing but tensors: which scale and depth range it was trained for has to be said. The width is
-    read from the tensors.
+    Such a file holds only tensors, so the scale and the depth range of its training must be given. The width is read
+    from the tensors.
 
     Args:
-        path: a file of the state dict, or one with an entry ``state_dict``.
-        scale: the upsampling factor it was trained for.
-        depth_range: metres that its depths are divided by (30 for TartanAir, 40 for DyDToF).
+        path: a file with the state dict, or with an entry ``state_dict``.
+        scale: the upsampling factor of its training.
+        depth_range: metres by which its depths are divided (30 for TartanAir, 40 for DyDToF).
+        fusion: ``spatial_fusion`` of the model's configuration.
 
     Raises:
         CheckpointError: missing, damaged, or not such a file.
@@ -394,15 +395,15 @@ def load_released(
         raise CheckpointError(f"there is no file {path}; give the path of a released .pth")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle protocol of what is no checkpoint
+            warnings.simplefilter("ignore")  # about the pickle protocol of files that are not checkpoints
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the bytes of a foreign file lead to
-        if isinstance(error, pickle.UnpicklingError):  # torch's text advises to let the file run code
-            reason = "it is no PyTorch file, or holds more than tensors"
+    except Exception as error:  # for other files, torch may raise any exception
+        if isinstance(error, pickle.UnpicklingError):  # torch's message advises to let the file run code
+            reason = "it is not a PyTorch file, or holds more than tensors"
         else:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path} cannot be opened as a file of plain tensors ({reason}); it is truncated or no checkpoint"
+            f"{path} cannot be opened as a file of plain tensors ({reason}); it is truncated or not a checkpoint"
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
@@ -411,7 +412,7 @@ def load_released(
     width = state.get("stages.0.guide_encoder.0.weight")
     if width is None or width.ndim != 4:
         raise CheckpointError(
-            f"{path} holds {len(state)} tensors, but not under the names of the released STDNet; for a "
+            f"{path} holds {len(state)} tensors, but not with the names of the released STDNet; for a "
             "checkpoint of this project use stdnet_core.checkpoints.load"
         )
     config = ModelConfig(channels=width.shape[0], spatial_fusion=fusion)

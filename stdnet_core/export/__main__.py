@@ -1,7 +1,6 @@
 """Exports a network: ``python -m stdnet_core.export CHECKPOINT --size 320x240 --output model.onnx``.
 
-What is written is run with ONNX Runtime and compared with PyTorch before the command says that it is done. See
-docs/export.md."""
+The command runs the written file with ONNX Runtime and compares the output with PyTorch's. See docs/export.md."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ def _scale(text: str) -> float:
     except ValueError:
         scale = 0.0
     if not 1 <= scale < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
     return scale
 
 
@@ -49,17 +48,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", help="a .safetensors file or the name of a shipped checkpoint")
     parser.add_argument("--format", choices=["onnx"], default="onnx", help="file format (default: %(default)s)")
-    parser.add_argument("--size", type=_size, default=(320, 240), help="colour, WIDTHxHEIGHT (default: 320x240)")
+    parser.add_argument("--size", type=_size, default=(320, 240), help="of colour, WIDTHxHEIGHT (default: 320x240)")
     parser.add_argument(
         "--scale",
         type=_scale,
-        help="upsampling factor; any number from 1 on for recurrent networks (default: the checkpoint's largest, or 1)",
+        help="upsampling factor, at least 1; recurrent networks accept any (default: the checkpoint's largest, or 1)",
     )
-    parser.add_argument("--latency", type=int, default=0, help="frames to wait for, 0 to 8 (default: %(default)s)")
+    parser.add_argument(
+        "--latency", type=int, default=0, help="following frames to wait for, 0 to 8 (default: %(default)s)"
+    )
     parser.add_argument("--output", type=Path, required=True, help="file to write, ending in .onnx")
     parser.add_argument("--frames", help="also check on recorded frames: KIND:PATH as for stdnet_core.predict")
     parser.add_argument(
-        "--check-frames", type=positive_int, default=6, help="frames to check after the first (default: 6)"
+        "--check-frames", type=positive_int, default=6, help="frames to compare with PyTorch (default: 6)"
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""Traces a module and writes it as an ONNX file, with what the file says about its network."""
+"""Traces a module and writes it as an ONNX file, with a description of the network as metadata."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPSET = 18
 
 
 def prepare_output(path: str | Path) -> Path:
-    """The path to write to, with its folder made and the packages for the export there.
+    """The path to write to, after creating its folder and checking that the packages for the export are installed.
 
     Raises:
         ConfigError: it does not end in ``.onnx``.
@@ -42,7 +42,7 @@ def prepare_output(path: str | Path) -> Path:
 def export_metadata(
     model: STDNet | RecurrentNet, info: CheckpointInfo, file_format: str, latency: int = 0
 ) -> dict[str, str]:
-    """What every exported file says about its network; all but the format and the fingerprint are JSON."""
+    """Metadata of an exported file about its network; all but the format and the fingerprint are JSON."""
     values = {
         "config": info.config.to_dict(),
         "scales": list(info.scales),
@@ -66,14 +66,14 @@ def write_onnx(
     translations: dict[Callable[..., Any], Callable[..., Any]] | None = None,
     grad: bool = False,
 ) -> None:
-    """Trace a module and write it; the file appears whole or not at all.
+    """Trace a module and write it; the file is either complete or does not exist.
 
     Args:
-        path: of the file, in a folder that exists.
-        arguments: of the module, tensors of the sizes that the file is for.
+        path: of the file, in an existing folder.
+        arguments: of the module: tensors with the sizes of the export.
         inputs, outputs: names in the file.
-        translations: ONNX of PyTorch operators that its exporter does not know.
-        grad: trace as in training, for modules that cut the image into bands when no gradients are wanted.
+        translations: ONNX implementations of PyTorch operators that the exporter does not support.
+        grad: trace with gradients enabled, for modules that process the image in bands when gradients are disabled.
     """
     with warnings.catch_warnings(), _quiet(), torch.set_grad_enabled(grad):
         warnings.simplefilter("ignore")
@@ -89,7 +89,7 @@ def write_onnx(
         )
     assert program is not None
     for node in program.model.graph:
-        node.metadata_props.clear()  # source lines of every operator: larger than the weights of a small model
+        node.metadata_props.clear()  # source lines of every operator; they need more space than a small model's weights
     program.model.metadata_props.update(metadata)
     temporary = path.with_name(path.name + ".partial")
     program.save(str(temporary), external_data=False)
@@ -98,7 +98,7 @@ def write_onnx(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and its remarks on packages that it could also support to itself."""
+    """Suppress the exporter's progress output and its remarks about further packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

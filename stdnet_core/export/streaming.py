@@ -1,9 +1,9 @@
-"""Exports the streaming network of the paper.
+"""Exports the paper's network as a stream.
 
-The file holds one step of the stream: frame number, colour, depth and the state in; depth and the next state out. It
-consists of standard operators (opset 18; the deformable convolution is GridSample and MatMul) and of fixed sizes. With
-a latency there is a second file, ``model.tail.onnx``, that gives the last frames when a stream ends. Recurrent networks
-are exported by :mod:`stdnet_core.export.recurrent`."""
+The file holds one step of the stream. Its inputs are frame number, colour, depth and state; its outputs are depth and
+the next state. It consists of standard operators (opset 18; the deformable convolution is GridSample and MatMul) with
+fixed sizes. With a latency, a second file, ``model.tail.onnx``, computes the last frames when a stream ends. For
+recurrent networks, see :mod:`stdnet_core.export.recurrent`."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from stdnet_core.streaming.fixed_step import FixedStep, FixedTail
 from stdnet_core.streaming.stream import model_fingerprint
 
 TOLERANCE = 1e-3
-"""Largest difference to PyTorch, in units of the depth range, that an export may show."""
+"""Largest allowed difference between an export and PyTorch, in units of the depth range."""
 
 
 @dataclass(frozen=True)
 class ExportSize:
-    """Sizes that an export is made for: colour height and width, multiples of the scale."""
+    """Sizes of an export: height and width of colour, which are multiples of the scale."""
 
     height: int
     width: int
@@ -76,7 +76,7 @@ def _outputs(result: StepResult) -> dict[str, Tensor]:
 
 
 class _StepGraph(nn.Module):
-    """The step with a flat tuple of outputs."""
+    """The step with its outputs as a flat tuple."""
 
     def __init__(self, step: FixedStep) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class _StepGraph(nn.Module):
 
 
 class _TailGraph(nn.Module):
-    """The tail with a flat tuple of outputs."""
+    """The tail with its outputs as a flat tuple."""
 
     def __init__(self, tail: FixedTail) -> None:
         super().__init__()
@@ -99,12 +99,12 @@ class _TailGraph(nn.Module):
 
 
 def export_onnx(model: STDNet, info: CheckpointInfo, path: str | Path, size: ExportSize, latency: int = 0) -> Path:
-    """Write the streaming step (and, with a latency, the tail beside it).
+    """Write the streaming step and, with a latency, the tail next to it.
 
     Args:
-        model: float32.
-        info: goes into the file's metadata.
-        path: where to write; must end in ``.onnx``.
+        model: of the checkpoint; a copy is exported in float32.
+        info: written to the file's metadata.
+        path: of the file; must end in ``.onnx``.
 
     Raises:
         ConfigError: latency out of range or a wrong file name.
@@ -140,7 +140,7 @@ def export_onnx(model: STDNet, info: CheckpointInfo, path: str | Path, size: Exp
 def largest_difference(
     model: STDNet, path: str | Path, frames: Iterable[tuple[np.ndarray, np.ndarray]], latency: int
 ) -> float:
-    """Run an exported file and the PyTorch stream on the same clip, to its end.
+    """Compare an exported file with the PyTorch stream on a whole clip.
 
     Args:
         frames: rgb (H, W, 3) float32 in 0..1 and normalised depth_lr (h, w) float32.
@@ -149,7 +149,7 @@ def largest_difference(
         The largest absolute difference of any depth, in units of the depth range.
 
     Raises:
-        CheckpointError: the two give different numbers of frames.
+        CheckpointError: the two return different numbers of frames.
     """
     engine = OnnxEngine(path, fingerprint=model_fingerprint(model), providers=["CPUExecutionProvider"])
     stream = StreamingSTDNet(model, latency)
@@ -161,13 +161,13 @@ def largest_difference(
     expected += stream.flush()
     actual += engine.flush()
     if [x is None for x in expected] != [x is None for x in actual]:
-        raise CheckpointError(f"{path} gives another number of frames than the network it was exported from")
+        raise CheckpointError(f"{path} returns another number of frames than the network it was exported from")
     pairs = zip((x for x in expected if x is not None), (x for x in actual if x is not None), strict=True)
-    return float(np.max([np.abs(e.depth[0, 0].numpy() - a.depth).max() for e, a in pairs]))  # a NaN stays one
+    return float(np.max([np.abs(e.depth[0, 0].numpy() - a.depth).max() for e, a in pairs]))  # NaN stays NaN
 
 
 def random_frames(size: ExportSize, count: int, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Noise in the range of real input."""
+    """Random noise in the range of real input."""
     random = np.random.default_rng(seed)
     for _ in range(count):
         yield random.random((*size.rgb[2:], 3), np.float32), random.random(size.depth[2:], np.float32)
@@ -196,14 +196,14 @@ def source_frames(
 
 
 def run(model: STDNet, info: CheckpointInfo, args: argparse.Namespace) -> None:
-    """What ``python -m stdnet_core.export`` does for a network of the paper.
+    """Export and check the paper's network, for ``python -m stdnet_core.export``.
 
     Raises:
-        ConfigError: a size or another setting that it cannot have.
-        CheckpointError: what was written differs from PyTorch.
+        ConfigError: a size or another setting that does not fit the network.
+        CheckpointError: the output of the written file differs from PyTorch's.
     """
     if args.scale is not None and args.scale != int(args.scale):
-        raise ConfigError(f"scale is {args.scale:g}; STDNet takes whole ones, multiples of {WORKING_STRIDE}")
+        raise ConfigError(f"scale is {args.scale:g}; STDNet needs multiples of {WORKING_STRIDE}")
     size = ExportSize(args.size[1], args.size[0], int(args.scale or info.scales[-1]))
     if size.scale not in info.scales:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The networks: the paper's, and the recurrent one for any depth camera."""
+"""The networks: the paper's STDNet, and the recurrent network for any depth camera."""
 
 from typing import overload
 

@@ -21,13 +21,13 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 def zero_bias(conv: nn.Conv2d) -> None:
-    """Start with a bias of zero."""
+    """Initialise the bias with zero."""
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
 
 
 def channels_last(module: M) -> M:
-    """The module with its weights in the order that convolutions of images (N, H, W, C) like best."""
+    """The module with its weights in the memory format channels_last, in which convolutions are fastest."""
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch
 
 
@@ -37,7 +37,7 @@ def leaky_relu() -> nn.LeakyReLU:
 
 
 class ModuleListOf(nn.ModuleList, Generic[M]):
-    """A module list that says to a type checker which modules it holds."""
+    """A module list that declares the type of its modules for type checkers."""
 
     if TYPE_CHECKING:
 
@@ -50,7 +50,7 @@ class ModuleListOf(nn.ModuleList, Generic[M]):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv3x3(ReLU(conv3x3(x))); starts near the identity (Kaiming x 0.1)."""
+    """x + conv3x3(ReLU(conv3x3(x))), initialised near the identity (Kaiming x 0.1)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

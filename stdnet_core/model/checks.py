@@ -1,4 +1,4 @@
-"""Checks that the networks' configurations share."""
+"""Checks that the configurations of both networks share."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from stdnet_core.errors import ConfigError
 
 
 def check_whole_numbers(config: Any, limits: Iterable[tuple[str, int, int]]) -> None:
-    """Refuse fields that are no whole numbers within their limits (name, lowest, highest).
+    """Check that fields are whole numbers within their limits (name, lowest, highest).
 
     Raises:
-        ConfigError: naming the field.
+        ConfigError: a field is not; the message names it.
     """
     for name, low, high in limits:
         value = getattr(config, name)
@@ -21,10 +21,10 @@ def check_whole_numbers(config: Any, limits: Iterable[tuple[str, int, int]]) -> 
 
 
 def check_number(config: Any, name: str, high: float) -> None:
-    """Refuse a field that is no number above 0 and up to ``high``.
+    """Check that a field is a number above 0 and at most ``high``.
 
     Raises:
-        ConfigError: naming the field.
+        ConfigError: it is not; the message names the field.
     """
     value = getattr(config, name)
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= high:
@@ -32,10 +32,10 @@ def check_number(config: Any, name: str, high: float) -> None:
 
 
 def check_switches(config: Any, names: Iterable[str]) -> None:
-    """Refuse fields that are neither true nor false.
+    """Check that fields are true or false.
 
     Raises:
-        ConfigError: naming the field.
+        ConfigError: a field is neither; the message names it.
     """
     for name in names:
         if not isinstance(getattr(config, name), bool):
@@ -43,10 +43,10 @@ def check_switches(config: Any, names: Iterable[str]) -> None:
 
 
 def check_names(values: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse settings that there are not.
+    """Check that settings exist.
 
     Raises:
-        ConfigError: naming them and what is known.
+        ConfigError: some are unknown; the message names them and the known ones.
     """
     unknown = sorted(set(values) - set(known))
     if unknown:

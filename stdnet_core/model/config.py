@@ -1,4 +1,4 @@
-"""Configuration of the network: one validated dataclass, and the presets that ship."""
+"""Configuration of STDNet: one validated dataclass; and the presets of both networks."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What is built. The defaults are the network of the paper as its authors released it.
+    """Configuration of STDNet. The defaults are the network of the paper as its authors released it.
 
     Attributes:
         channels: C, the width of every feature map on the working grid (H/4 x W/4).
         head_channels: width at H x W, after the second pixel shuffle.
         trunk_blocks: residual blocks after the spatial difference.
-        reconstruction_blocks: residual blocks that merge the passes' outputs.
+        reconstruction_blocks: residual blocks that merge the outputs of the passes.
         fusion_blocks: channel-attention blocks at the end of a temporal difference module.
         stages: 2, or 1 for the RGB-guided stage alone.
-        passes: direction of each pass over the clip; forward passes alone make the network causal.
-        neighbors: how many frames to one side a pass reads: 1 adjacent, 2 with the cross frame, at most 3; 0 makes a
-            network of single frames (ablation, fig. 10), which has no passes whatever ``passes`` says.
+        passes: direction of each pass over the clip; with forward passes only, the network is causal.
+        neighbors: number of frames that a pass reads on one side: 1 adjacent, 2 with the cross frame, at most 3. 0: a
+            single-frame network (ablation, fig. 10) without passes; ``passes`` is then ignored.
         spatial_fusion: eq. 4 as released (weighted sum of the RGB terms) or as printed (concatenation).
         spatial_difference: False replaces the module by a concatenation (ablation, fig. 9).
         temporal_difference: False replaces the modules by concatenations (ablation, fig. 9).
-        output: "residual" adds a residual to the bilinear base (paper); "guided_kernel" weighs the 3x3
-            low-resolution depths around each pixel, starting from a joint bilateral filter whose strength is predicted
-            per pixel, and adds a residual in units of their spread, so that the result scales with the depth.
-        depth_features: "depth" feeds the depth alone (paper); "local" adds its contrast and spread in the 3x3
+        output: "residual" adds a residual to the bilinear base (paper). "guided_kernel" takes a weighted mean of the
+            3x3 low-resolution depths around each pixel, starting from a joint bilateral filter whose strength is
+            predicted per pixel. It adds a residual in units of their spread, so that the result scales with depth.
+        depth_features: "depth" uses the depth alone (paper); "local" adds its contrast and spread in the 3x3
             low-resolution neighbourhood and the position inside the low-resolution pixel.
-        uncertainty: also predict the scale of a Laplace distribution of the error.
-        max_offset: bound of the deformable offsets in working-grid pixels; None leaves them free.
+        uncertainty: whether to predict the scale of a Laplace distribution of the error.
+        max_offset: bound of the deformable offsets in working-grid pixels; None: no bound.
     """
 
     channels: int = 64
@@ -82,7 +82,7 @@ class ModelConfig:
         known = all(p in ("forward", "backward") for p in self.passes)
         if (self.neighbors and not self.passes) or len(self.passes) > 16 or not known:
             raise ConfigError(
-                f"model.passes is {self.passes!r:.200}; give a list of 1 to 16 'forward' and 'backward', one each pass"
+                f"model.passes is {self.passes!r:.200}; give a list of 1 to 16 'forward' and 'backward', one per pass"
             )
         if self.max_offset is not None:
             check_number(self, "max_offset", 1000.0)
@@ -94,14 +94,14 @@ class ModelConfig:
 
     @property
     def depth_feature_channels(self) -> int:
-        """Channels that the depth encoder reads."""
+        """Input channels of the depth encoder."""
         return 1 if self.depth_features == "depth" else 5
 
     @property
     def prediction_parts(self) -> tuple[int, int, int, int, int]:
-        """Channels of a stage's last convolution, part by part; parts that the configuration leaves out have none.
+        """Channels of each part of a stage's last convolution; 0 for parts that the configuration turns off.
 
-        Residual, confidence logit, log scale, strength of the colour guidance, kernel logits.
+        The parts are residual, confidence logit, log scale, strength of the colour guidance and kernel logits.
         """
         guided = self.output == "guided_kernel"
         return 1, 1, int(self.uncertainty), int(guided), 9 * guided
@@ -113,7 +113,7 @@ class ModelConfig:
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> ModelConfig | RecurrentConfig:
-        """The named preset, with fields overridden. ``live`` is the recurrent network's, all others are STDNet's.
+        """The named preset, with overrides. ``live`` is for the recurrent network, all others are for STDNet.
 
         Raises:
             ConfigError: no such preset or field.
@@ -158,12 +158,12 @@ PRESETS: dict[str, ModelConfig | RecurrentConfig] = {
     ),
     "live": RecurrentConfig(),
 }
-"""``base`` is the paper's network; ``live`` is the recurrent one, for any depth camera; the others are the paper's made
-narrower, with a scale-free output."""
+"""``base`` is the paper's network, ``live`` the recurrent network for any depth camera. The others are narrower
+variants of the paper's, whose output scales with depth."""
 
 
 def network_config(values: dict[str, Any]) -> ModelConfig | RecurrentConfig:
-    """The configuration of a network from plain values (JSON, YAML), which say by ``architecture`` if it is recurrent.
+    """The configuration of a network from plain values (JSON, YAML); ``architecture`` identifies recurrent networks.
 
     Raises:
         ConfigError: an unknown field or an invalid value.

@@ -1,10 +1,9 @@
 """Modulated deformable 3x3 convolution (Zhu et al. 2019, DCN v2), one offset group.
 
-Three ways to the same numbers: torchvision's operator where it loads (CUDA, in float32); ``grid_sample``
-and a matrix product (compilers, export); and on the CPU an embedding bag, which fetches
-the four corners of a sample, weighs and adds them in one pass over memory. A fourth, a Triton kernel, is used on CUDA
-for inference where the environment variable STDNET_DEFORM_CONV is ``triton``; ``grid_sample`` and
-``torchvision`` (the default) choose the others there."""
+Three implementations compute the same result: torchvision's operator if it is installed (CUDA, in float32);
+``grid_sample`` and a matrix product (compilers, export); and on the CPU an embedding bag, which fetches, weights and
+adds the four corners of a sample in one pass over memory. On CUDA, the environment variable STDNET_DEFORM_CONV selects
+``torchvision`` (the default), ``grid_sample``, or ``triton``, a Triton kernel for inference."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ CHOICES = ("torchvision", "grid_sample", "triton")
 
 @functools.cache
 def torchvision_deform_conv2d() -> Callable[..., Tensor] | None:
-    """torchvision's operator, or None where torchvision is not installed or was built for another torch."""
+    """torchvision's operator; None if torchvision is not installed or was built for another version of PyTorch."""
     try:
         from torchvision.ops import deform_conv2d
 
@@ -41,10 +40,10 @@ def torchvision_deform_conv2d() -> Callable[..., Tensor] | None:
 
 @functools.cache
 def cuda_choice() -> str:
-    """What runs on CUDA: the value of STDNET_DEFORM_CONV when first used.
+    """The implementation on CUDA: the value of STDNET_DEFORM_CONV at its first use.
 
     Raises:
-        ConfigError: another value than the three known.
+        ConfigError: not one of the three known values.
     """
     choice = os.environ.get(CHOICE_VARIABLE) or CHOICES[0]
     if choice not in CHOICES:
@@ -54,7 +53,7 @@ def cuda_choice() -> str:
 
 @functools.cache
 def triton_deform_conv() -> ModuleType | None:
-    """The module with the Triton kernel, or None where Triton is not installed."""
+    """The module with the Triton kernel; None if Triton is not installed."""
     try:
         return importlib.import_module("stdnet_core.model.deform_conv_triton")
     except ImportError:
@@ -62,7 +61,7 @@ def triton_deform_conv() -> ModuleType | None:
 
 
 def deformable_sample(x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
-    """Bilinear samples of ``x`` at the nine displaced taps of every pixel, times the mask, zero outside.
+    """Bilinear samples of ``x`` at the nine displaced taps of every pixel, times the mask; zero outside the image.
 
     Args:
         x: (N, C, h, w).
@@ -92,15 +91,15 @@ def deformable_sample(x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
 
 
 def corner_weights(offset: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the samples lie in an image padded by one zero pixel above and left and two below and right.
+    """Positions and weights of the samples in an image padded by one zero pixel above and left and two below and right.
 
     Args:
         offset: (N, 18, h, w), as in :func:`deformable_sample`.
         mask: (N, 9, h, w).
 
     Returns:
-        Rows (N h w 9, 4), int32, of the four corners in the padded images seen as a table of (N (h+3) (w+3)) pixels,
-        and their weights, float32 or wider: bilinear times mask.
+        Rows (N h w 9, 4), int32, of the four corners in the padded images, flattened to a table of N (h+3) (w+3)
+        pixels; and their weights, float32 or wider: bilinear times mask.
     """
     n, _, height, width = offset.shape
     device = offset.device
@@ -109,13 +108,13 @@ def corner_weights(offset: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     columns = torch.arange(width, device=device).view(-1, 1) + taps.repeat(3)  # (w, 9)
     dtype = torch.promote_types(offset.dtype, torch.float32)
     offset = offset.to(dtype).permute(0, 2, 3, 1).contiguous().unflatten(-1, (TAPS, 2))  # (N, h, w, 9, 2)
-    # outside samples are moved onto the zeros of the padding, where they count for nothing
+    # samples outside are moved onto the zeros of the padding, where they contribute nothing
     y = (offset[..., 0] + rows).clamp_(-1, height).add_(1)
     x = (offset[..., 1] + columns).clamp_(-1, width).add_(1)
     top, left = y.floor(), x.floor()
     stride = width + 3
     first = (top * stride + left).to(torch.int32)
-    first.clamp_(0, (height + 1) * stride + width + 1)  # a NaN has no place; its weight tells of it
+    first.clamp_(0, (height + 1) * stride + width + 1)  # a NaN has no valid position; its weight remains NaN
     first += (torch.arange(n, device=device, dtype=torch.int32) * ((height + 3) * stride)).view(-1, 1, 1, 1)
     corners = torch.tensor([0, 1, stride, stride + 1], device=device, dtype=torch.int32)
     mask = mask.to(dtype).permute(0, 2, 3, 1).contiguous()
@@ -128,10 +127,10 @@ def corner_weights(offset: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _TableGradient(torch.autograd.Function):
-    """Gives samples that were fetched from a detached table the gradient of the table.
+    """Adds the gradient of the table to samples that were fetched from a detached table.
 
-    PyTorch's own is three times as slow: here the bags are turned round, so that each row of the table collects the
-    samples that it went into."""
+    PyTorch's own gradient takes three times as long. Here, the bags are inverted: each row of the table collects the
+    gradients of the samples that it contributed to."""
 
     @staticmethod
     def forward(ctx: Any, samples: Tensor, table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
@@ -154,7 +153,7 @@ class _TableGradient(torch.autograd.Function):
 
 
 def deform_conv3x3_bags(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """As :func:`deform_conv3x3`; fast on the CPU, gradients in float32 or wider."""
+    """Like :func:`deform_conv3x3`, but fast on the CPU; gradients only in float32 or wider."""
     n, channels, height, width = x.shape
     out_channels, in_channels = weight.shape[:2]
     table = F.pad(x, (1, 2, 1, 2)).permute(0, 2, 3, 1).reshape(-1, channels)
@@ -172,7 +171,7 @@ def deform_conv3x3_bags(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor,
 
 
 def deform_conv3x3(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Deformable convolution by ``grid_sample``; arguments as :class:`DeformConv3x3`, weight (Co, C, 3, 3)."""
+    """Deformable convolution by ``grid_sample``; arguments as for :class:`DeformConv3x3`, weight (Co, C, 3, 3)."""
     n, channels, height, width = x.shape
     out_channels, in_channels = weight.shape[:2]
     samples = deformable_sample(x, offset, mask).reshape(n, channels // in_channels, TAPS * in_channels, height * width)
@@ -182,7 +181,7 @@ def deform_conv3x3(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias
 
 
 class DeformConv3x3(nn.Module):
-    """Modulated deformable 3x3 convolution with bias, as many output as input channels."""
+    """Modulated deformable 3x3 convolution with bias and as many output as input channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -191,7 +190,7 @@ class DeformConv3x3(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
-        """Convolve one or more feature maps, which lie side by side and share offsets, mask and weights.
+        """Convolve one or more feature maps, concatenated along the channels, with the same offsets, mask and weights.
 
         Args:
             x: (N, G C, h, w), G feature maps.
@@ -216,5 +215,5 @@ class DeformConv3x3(nn.Module):
             return deform_conv3x3(x, offset, mask, self.weight, self.bias)
         maps = x.shape[1] // self.weight.shape[1]
         weight, bias = self.weight.float().repeat(maps, 1, 1, 1), self.bias.float().repeat(maps)
-        # It has no bfloat16, and rounds positions in float16.
+        # The operator does not support bfloat16, and rounds positions in float16.
         return operator(x.float(), offset.float(), weight, bias, padding=1, mask=mask.float()).to(x.dtype)

@@ -1,8 +1,8 @@
 """Modulated deformable 3x3 convolution as one Triton kernel, for inference on CUDA.
 
-A program makes one block of pixels: tap by tap it samples the features at the displaced positions and multiplies the
-samples with that tap's weights, so that the nine samples of a pixel never leave the chip. Chosen with the environment
-variable STDNET_DEFORM_CONV=triton; checked in Triton's interpreter, not yet timed on a GPU."""
+Each program computes one block of pixels. Tap by tap, it samples the features at the displaced positions and multiplies
+the samples by that tap's weights, so that the nine samples of a pixel never leave the chip. The environment variable
+STDNET_DEFORM_CONV=triton selects it. It is tested in Triton's interpreter and has not been timed on a GPU yet."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _kernel(
         y = tl.load(offset_ptr + pixel.to(tl.int64) * 18 + 2 * tap, mask=inside, other=0.0).to(tl.float32)
         x = tl.load(offset_ptr + pixel.to(tl.int64) * 18 + 2 * tap + 1, mask=inside, other=0.0).to(tl.float32)
         modulation = tl.load(mask_ptr + pixel.to(tl.int64) * 9 + tap, mask=inside, other=0.0).to(tl.float32)
-        # beyond one pixel outside everything is zero; clamping keeps the conversion to integers defined
+        # more than one pixel outside, all samples are zero; clamping keeps the conversion to integers defined
         y = tl.minimum(tl.maximum(y + row + (tap // 3 - 1), -1.0), height * 1.0)
         x = tl.minimum(tl.maximum(x + column + (tap % 3 - 1), -1.0), width * 1.0)
         top = tl.floor(y)
@@ -75,12 +75,12 @@ def _kernel(
 
 
 def supports(weight: Tensor) -> bool:
-    """Whether the kernel takes these channels (powers of two from 16 to 128)."""
+    """Whether the kernel supports these channels (powers of two from 16 to 128)."""
     return weight.shape[1] in _SUPPORTED_CHANNELS and weight.shape[0] in _SUPPORTED_CHANNELS
 
 
 def deform_conv3x3_triton(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """As :func:`stdnet_core.model.deform_conv.deform_conv3x3`; no gradients; returns channels_last."""
+    """Like :func:`stdnet_core.model.deform_conv.deform_conv3x3`, without gradients; returns channels_last."""
     n, channels, height, width = x.shape
     out_channels, in_channels = weight.shape[:2]
     groups = channels // in_channels

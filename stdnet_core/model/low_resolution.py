@@ -1,4 +1,4 @@
-"""The low-resolution depth as the network uses it: on the working grid, as features, and as the base of the output."""
+"""The network's uses of low-resolution depth: on the working grid, as features, and as the base of the output."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch.nn import functional as F
 from stdnet_core.errors import InputError
 
 WORKING_STRIDE = 4
-"""Image pixels to a pixel of the working grid, on which all features live."""
+"""Image pixels per pixel of the working grid, which all features have."""
 
 PAPER_SCALES = (4, 8, 16)
-"""Factors of the paper, preferred where the sizes of small images allow several."""
+"""The paper's factors, preferred if the sizes of small images allow several."""
 
 _PRIOR_FLOOR = 0.03
 _SPREAD_FLOOR = 0.002
 
 
 def infer_scale(height: int, width: int, low_height: int, low_width: int) -> int:
-    """Upsampling factor between two sizes; neither has to be a multiple of it.
+    """Upsampling factor between two sizes, which need not be multiples of it.
 
     Raises:
-        InputError: no factor that is a multiple of 4 relates the two sizes.
+        InputError: no multiple of 4 relates the two sizes.
     """
 
     def fits(size: int, low: int, scale: int) -> bool:
@@ -44,7 +44,7 @@ def infer_scale(height: int, width: int, low_height: int, low_width: int) -> int
 
 @dataclass(frozen=True)
 class LowResolutionDepth:
-    """Normalised low-resolution depth of N frames and what is derived from it.
+    """Normalised low-resolution depth of N frames, and the values derived from it.
 
     Attributes:
         depth: (N, 1, h, w), depth / depth_range, without holes.
@@ -74,13 +74,13 @@ class LowResolutionDepth:
         return _neighborhood(self.depth).flatten(1, 2)
 
     def _to_columns(self, x: Tensor) -> Tensor:
-        """(..., h, w) -> (..., h, 1, s w): replicated along the columns, ready to meet images seen as (..., h, s, s w).
-        Operations on whole rows are several times as fast as on cells of s pixels."""
+        """(..., h, w) -> (..., h, 1, s w): replicate along the columns, to broadcast with images reshaped to
+        (..., h, s, s w). Operations on whole rows are several times as fast as on cells of s pixels."""
         return x.repeat_interleave(self.scale, -1).unsqueeze(-2)
 
     @cached_property
     def color_distance(self) -> Tensor:
-        """(N, 9, h, s, s w): squared distance of each pixel's colour to the mean colours of 3x3 cells."""
+        """(N, 9, h, s, s w): squared distance of each pixel's colour to the mean colours of the 3x3 cells around it."""
         assert self.rgb is not None
         cells = self._to_columns(_neighborhood(F.avg_pool2d(self.rgb, self.scale))).unbind(2)
         pixels = self.rgb.unflatten(-2, (-1, self.scale)).unsqueeze(2).unbind(1)
@@ -117,8 +117,8 @@ class LowResolutionDepth:
     def kernel_base(self, logits: Tensor, guidance: Tensor) -> Tensor:
         """Weighted mean of the 3x3 low-resolution depths around each pixel.
 
-        The weights start from those of a joint bilateral filter (Kopf et al. 2007): bilinear weights with a floor, so
-        that all nine take part, times a Gaussian of the colour distance.
+        The initial weights are those of a joint bilateral filter (Kopf et al. 2007): bilinear weights plus a constant,
+        so that all nine contribute, times a Gaussian of the colour distance.
 
         Args:
             logits: (N, 9, H, W), added to the logarithm of the filter's weights.
@@ -139,8 +139,8 @@ class LowResolutionDepth:
         return base.view(n, 1, height, width)
 
     def residual_unit(self) -> Tensor:
-        """(N, 1, H, W): what a residual of 1 is worth: the local spread plus a little of the depth, so that a
-        residual that is not quite 0 does not show where depth is flat."""
+        """(N, 1, H, W): depth that a residual of 1 stands for: the local spread plus a small share of the depth. A
+        residual that is not quite 0 is therefore not visible where depth is flat."""
         unit = self.spread + _SPREAD_FLOOR * self.depth
         return unit.repeat_interleave(self.scale, -2).repeat_interleave(self.scale, -1)
 

@@ -1,7 +1,7 @@
 """Passes over a clip (paper: "Temporal Difference Branch", eq. 5 and 8).
 
-A pass reads its neighbours from the previous pass's output, never from its own: nothing is recurrent, so all frames and
-all neighbours of a pass go through the temporal difference module as one batch."""
+A pass reads its neighbours from the output of the previous pass, never from its own. Nothing is recurrent, so the
+temporal difference module processes all frames and all neighbours of a pass as one batch."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def propagate(
     weight: Tensor,
     direction: Direction,
 ) -> Tensor:
-    """One pass (eq. 8): every frame is refined by each of its neighbours to one side, and the results summed.
+    """One pass (eq. 8): refine every frame with each of its neighbours on one side, and sum the results.
 
     Args:
         module: the pass's temporal difference module.
-        features: Y, the previous pass's output, (B, T, C, h, w).
+        features: Y, the output of the previous pass, (B, T, C, h, w).
         differences: of the trunk's features, from :func:`temporal_differences`.
         rgb_features: F_r (B, T, C, h, w).
         weight: w (B, T, C, h, w).

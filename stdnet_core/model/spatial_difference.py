@@ -1,6 +1,6 @@
 """Spatial difference branch (paper: "Spatial Difference Branch", eq. 1-4, fig. 4a).
 
-Where the depth features differ from their blurred selves, RGB features are let into the depth features."""
+RGB features enter the depth features where the depth features differ from their blurred version."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stdnet_core.model.blocks import ResidualGroup, conv3x3, leaky_relu
 
 
 class SpatialFeatures(NamedTuple):
-    """What the spatial branch hands on, each (N, C, h, w) on the working grid."""
+    """Output of the spatial branch, each (N, C, h, w) on the working grid."""
 
     fused: Tensor
     weight: Tensor
@@ -30,11 +30,11 @@ def spatial_difference(features: Tensor) -> Tensor:
 
 
 def filter_3x3(features: Tensor, kernels: Tensor) -> Tensor:
-    """Filter every pixel and channel with a 3x3 kernel of its own; zero outside, no flip.
+    """Filter every pixel and channel with its own 3x3 kernel (cross-correlation, zero padding).
 
     Args:
         features: (N, C, h, w).
-        kernels: (N, 9 C, h, w), taps row by row, each with all channels.
+        kernels: (N, 9 C, h, w), taps row by row, with all channels of a tap together.
     """
     height, width = features.shape[-2:]
     padded = F.pad(features, (1, 1, 1, 1))
@@ -57,9 +57,9 @@ class KernelGenerator(nn.Module):
         self.conv = nn.Conv2d(channels, 9 * channels, 1)
 
     def forward(self, sigma: Tensor) -> Tensor:
-        """sigma (N, C, h, w) -> kernels (N, 9 C, h, w), as :func:`filter_3x3` takes them."""
+        """sigma (N, C, h, w) -> kernels (N, 9 C, h, w) for :func:`filter_3x3`."""
         encoded = self.activation(self.group(self.encoder(sigma)))
-        # the parameters (as released) hold a channel's nine taps together; a tap's channels together filter faster
+        # released parameters keep a channel's nine taps together; filtering is faster with a tap's channels together
         weight = self.conv.weight.unflatten(0, (-1, 9)).transpose(0, 1).flatten(0, 1)
         assert self.conv.bias is not None
         bias = self.conv.bias.unflatten(0, (-1, 9)).transpose(0, 1).flatten()

@@ -1,7 +1,8 @@
 """One of the network's two stages: guide and depth in, depth with a confidence logit out.
 
-The parts are separate methods on flat batches of frames, because a clip runs all frames through each part at once
-(:mod:`stdnet_core.model.stdnet`) while a stream runs only what a new frame changed (:mod:`stdnet_core.streaming`)."""
+The parts are separate and process flat batches of frames: a clip runs all frames through each part at once
+(:mod:`stdnet_core.model.stdnet`), while a stream computes only what a new frame changes
+(:mod:`stdnet_core.streaming`)."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from stdnet_core.model.temporal_difference import TemporalConcatenation, Tempora
 
 _LOG_SCALE_START = -5.0
 _LOG_SCALE_LIMITS = (-12.0, 1.0)
-_GUIDANCE_START = 60.0  # a Gaussian of sigma 0.09 in colour
+_GUIDANCE_START = 60.0  # a Gaussian with a sigma of 0.09 in colour
 _GUIDANCE_LIMIT = 6.0
 
 
@@ -54,8 +55,8 @@ class Stage(nn.Module):
         depth_encoder: (N, 1 or 5, H/4, W/4) -> F_d.
         spatial: F_d, F_r -> SpatialFeatures.
         trunk: fused features (stage 2: concatenated with stage 1's) -> X.
-        temporal: one module a pass.
-        reconstruction: X and all passes' outputs, concatenated -> R.
+        temporal: one module per pass.
+        reconstruction: X and the outputs of all passes, concatenated -> R.
     """
 
     def __init__(self, config: ModelConfig, guide_channels: int, previous_features: bool) -> None:
@@ -94,7 +95,7 @@ class Stage(nn.Module):
         The output "guided_kernel" needs ``low_resolution.rgb``.
         """
         raw = self.prediction(features).float()
-        # Split, not sliced: the gradient of a slice is as large as all of raw, and mostly zeros.
+        # Split instead of slices: the gradient of a slice is as large as the whole tensor, and mostly zeros.
         residual, logit, log_scale, strength, kernel = raw.split(self.config.prediction_parts, 1)
         if self.config.uncertainty:
             log_scale = (log_scale + _LOG_SCALE_START).clamp(*_LOG_SCALE_LIMITS)
@@ -109,7 +110,7 @@ class Stage(nn.Module):
         return StagePrediction(depth, logit, log_scale)
 
     def zero_init_head(self) -> None:
-        """Make the untrained stage predict its base."""
+        """Initialise the stage so that it predicts its base."""
         head = self.prediction[-1]
         assert isinstance(head, nn.Conv2d)
         nn.init.zeros_(head.weight)

@@ -34,16 +34,16 @@ class StageDifferences:
 
 @dataclass(frozen=True)
 class STDNetOutput:
-    """What the network returns; depths are normalised (metres / depth_range).
+    """Output of the network; depths are normalised (metres / depth_range).
 
     Attributes:
         depth: (B, T, 1, H, W).
         stage_depths: each stage's own depth, (B, T, 1, H, W).
         stage_logits: each stage's raw confidence, (B, T, 1, H, W).
         stage_weights: softmax of the logits, (B, T, stages, H, W).
-        log_scale: logarithm of the scale of the Laplace distribution of the error (B, T, 1, H, W), normalised like the
-            depth; None unless the configuration asks for it.
-        differences: one a stage, when asked for.
+        log_scale: logarithm of the scale of the error's Laplace distribution (B, T, 1, H, W), normalised like the
+            depth; None without ``uncertainty`` in the configuration.
+        differences: one per stage, with ``return_differences``.
     """
 
     depth: Tensor
@@ -64,7 +64,7 @@ def pad_to_scale(rgb: Tensor, depth_lr: Tensor) -> tuple[Tensor, Tensor, int]:
         depth_lr: (N, 1, h, w).
 
     Returns:
-        Padded rgb, padded depth_lr and the scale, taken from the sizes.
+        Padded rgb, padded depth_lr and the scale, which follows from the sizes.
 
     Raises:
         InputError: the sizes are not related by a factor that is a multiple of 4.
@@ -81,7 +81,7 @@ def pad_to_scale(rgb: Tensor, depth_lr: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 class STDNet(nn.Module):
-    """The network. Stage 1 is guided by RGB, stage 2 by stage 1's depth and confidence.
+    """The paper's network. Stage 1 is guided by RGB, stage 2 by the depth and confidence of stage 1.
 
     Example:
         >>> model = STDNet(ModelConfig(channels=16))
@@ -101,7 +101,7 @@ class STDNet(nn.Module):
     __repr__ = network_repr
 
     def zero_init_heads(self) -> None:
-        """Make the untrained network return its base (interpolated depth), a better start than noise."""
+        """Initialise the network so that it returns its base (interpolated depth), a better start than noise."""
         for stage in self.stages:
             stage.zero_init_head()
 
@@ -111,7 +111,7 @@ class STDNet(nn.Module):
         Args:
             rgb: (B, T, 3, H, W), 0..1.
             depth_lr: (B, T, 1, h, w), metres / depth_range, without holes. H/h = W/w = s, a multiple of 4; sizes that s
-                does not divide are padded inside and cropped.
+                does not divide are padded internally, and the output is cropped.
             return_differences: also return sigma and phi (needed by the losses).
 
         Raises:
@@ -163,7 +163,7 @@ def _fuse_clip(
     previous: Tensor | None,
     clip_shape: tuple[int, int],
 ) -> tuple[Tensor, StageDifferences]:
-    """All of a stage up to the fused features R (B*T, C, h, w), with its differences."""
+    """Run a stage up to the fused features R (B*T, C, h, w); return these and its differences."""
     config = stage.config
     rgb_features = stage.guide_encoder(guide)
     depth_features = stage.depth_encoder(low_resolution.features(config.depth_features))

@@ -12,12 +12,12 @@ from stdnet_core.model.deform_conv import TAPS, DeformConv3x3
 
 
 class TemporalDifference(nn.Module):
-    """M(current, neighbour, difference, neighbour's RGB, weight) -> current frame's features, refined.
+    """M(current, neighbour, difference, neighbour's RGB, weight) -> refined features of the current frame.
 
     Args:
         channels: C.
-        blocks: channel-attention blocks of the closing residual group.
-        max_offset: bound of the offsets in pixels (tanh), or None.
+        blocks: channel-attention blocks of the final residual group.
+        max_offset: bound of the offsets in pixels (by tanh); None: no bound.
     """
 
     def __init__(self, channels: int, blocks: int, max_offset: float | None) -> None:
@@ -37,7 +37,7 @@ class TemporalDifference(nn.Module):
     def forward(
         self, current: Tensor, neighbor: Tensor, difference: Tensor, neighbor_rgb: Tensor, weight: Tensor
     ) -> Tensor:
-        """All (N, C, h, w); ``weight`` is the current frame's (eq. 3)."""
+        """All arguments (N, C, h, w); ``weight`` is that of the current frame (eq. 3)."""
         encoded = self.difference_fusion(torch.cat((current, self.difference_conv(difference)), 1))
         offset, mask = self.offset_mask_conv(encoded).split((2 * TAPS, TAPS), 1)
         if self.max_offset is not None:
@@ -50,7 +50,7 @@ class TemporalDifference(nn.Module):
 
 
 class TemporalConcatenation(nn.Module):
-    """Ablation of :class:`TemporalDifference` (fig. 9): current and neighbour are concatenated, unaligned."""
+    """Ablation of :class:`TemporalDifference` (fig. 9): current and neighbour are concatenated without alignment."""
 
     def __init__(self, channels: int, blocks: int) -> None:
         super().__init__()
@@ -60,6 +60,6 @@ class TemporalConcatenation(nn.Module):
     def forward(
         self, current: Tensor, neighbor: Tensor, difference: Tensor, neighbor_rgb: Tensor, weight: Tensor
     ) -> Tensor:
-        """As :meth:`TemporalDifference.forward`; ``difference`` is not used, ``weight`` scales the RGB features."""
+        """See :meth:`TemporalDifference.forward`; ``difference`` is not used, ``weight`` scales the RGB features."""
         merged = torch.cat((current, neighbor, weight * neighbor_rgb), 1)
         return self.fusion_conv(self.fusion_group(merged))

@@ -108,7 +108,7 @@ def test_whole_numbers_are_no_weights(saved):
     name = sorted(state)[2]
     state[name] = torch.ones(state[name].shape, dtype=torch.int64)
     save_file(state, path, metadata=metadata)
-    refused(path, f"no floating-point numbers.*{name}")
+    refused(path, f"not floating-point numbers.*{name}")
 
 
 NESTED = "[" * 200_000 + "]" * 200_000
@@ -117,9 +117,9 @@ NESTED = "[" * 200_000 + "]" * 200_000
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"depth_range": "Infinity"}, "depth_range.*no finite number"),
-        ({"depth_range": "NaN"}, "depth_range.*no finite number"),
-        ({"depth_range": "1e999"}, "depth_range.*no finite number"),
+        ({"depth_range": "Infinity"}, "depth_range.*not a finite number"),
+        ({"depth_range": "NaN"}, "depth_range.*not a finite number"),
+        ({"depth_range": "1e999"}, "depth_range.*not a finite number"),
         ({"depth_range": "1e308"}, "depth_range is 1e.308"),
         ({"depth_range": "1e-300"}, "depth_range is 1e-300"),
         ({"depth_range": "1" + "0" * 400}, "depth_range is 1000"),
@@ -133,8 +133,8 @@ NESTED = "[" * 200_000 + "]" * 200_000
         ({"config": NESTED}, "config is nested too deeply"),
         ({"provenance": '{"a": ' + NESTED + "}"}, "provenance is nested too deeply"),
         ({"provenance": "[1]"}, "provenance is"),
-        ({"metrics": '{"rmse_cm": NaN}'}, "metrics.*no finite number"),
-        ({"metrics": "{"}, "metrics is no JSON"),
+        ({"metrics": '{"rmse_cm": NaN}'}, "metrics.*not a finite number"),
+        ({"metrics": "{"}, "metrics is not JSON"),
         ({"config": None}, "config is missing"),
     ],
 )
@@ -187,7 +187,7 @@ def test_truncated_file(saved):
 
 def test_foreign_safetensors(tmp_path):
     save_file({"x": torch.zeros(2)}, tmp_path / "b.safetensors")
-    with pytest.raises(CheckpointError, match="no checkpoint of this project"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of this project"):
         checkpoints.load(tmp_path / "b.safetensors")
 
 
@@ -225,7 +225,7 @@ def test_released_files_refuse_code_and_foreign_content(tmp_path):
 
     foreign = tmp_path / "foreign.pth"
     torch.save({"layer.weight": torch.zeros(2, 2)}, foreign)
-    with pytest.raises(CheckpointError, match="not under the names"):
+    with pytest.raises(CheckpointError, match="not with the names"):
         checkpoints.load_released(foreign, scale=8, depth_range=40.0)
     with pytest.raises(CheckpointError, match=r"stdnet_core\.convert"):
         checkpoints.load(foreign)
@@ -265,7 +265,7 @@ def test_released_files_that_are_none_are_refused_whatever_is_in_them(saved, tmp
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda weight: weight.to(torch.int32), "no floating-point numbers"),
+        (lambda weight: weight.to(torch.int32), "not floating-point numbers"),
         (lambda weight: torch.full_like(weight, float("nan")), "NaN, infinity"),
         (lambda weight: weight.double() * 1e60, "NaN, infinity"),
         (lambda weight: weight[:1].expand(10**7, *weight.shape[1:]), "of another shape"),

@@ -95,9 +95,9 @@ def test_what_cannot_be_converted_ends_with_one_line(tmp_path, capsys):
         torch.save(content, tmp_path / f"{name}.pth")
     (tmp_path / "text.pth").write_text("no weights")
     line = refused(tmp_path, capsys, tmp_path / "text.pth", *usual)
-    assert "is no PyTorch file" in line
+    assert "is not a PyTorch file" in line
     assert "weights_only" not in line
-    assert "not under the names of the released STDNet" in refused(tmp_path, capsys, tmp_path / "foreign.pth", *usual)
+    assert "not with the names of the released STDNet" in refused(tmp_path, capsys, tmp_path / "foreign.pth", *usual)
     assert "holds no state dict of tensors" in refused(tmp_path, capsys, tmp_path / "numbers.pth", *usual)
     assert " missing, " in refused(tmp_path, capsys, tmp_path / "renamed.pth", *usual)
     assert "1 missing, 0 unknown" in refused(tmp_path, capsys, tmp_path / "incomplete.pth", *usual)

@@ -272,7 +272,7 @@ def test_command_line_exports_and_checks(tmp_path, capsys, monkeypatch):
         export.main([checkpoint, "--latency", "1", "--output", str(path)])
     with pytest.raises(SystemExit):
         export.main([checkpoint, "--scale", "0.5", "--output", str(path)])
-    assert "no number from 1 on" in capsys.readouterr().err
+    assert "not a number of at least 1" in capsys.readouterr().err
     monkeypatch.setattr("stdnet_core.export.recurrent.export_recurrent", lambda *_: path)
     model.fine_head.bias.data[-16:] += 1  # the error's scale alone
     checkpoints.save(checkpoint, model, info_of(model))
@@ -288,5 +288,5 @@ def test_a_scale_that_is_not_whole_is_refused_for_the_papers_network(tmp_path):
 
     model = sensitive_model(passes=("forward",), stages=1)
     checkpoints.save(tmp_path / "m.safetensors", model, CheckpointInfo(model.config, (8,), 12.5))
-    with pytest.raises(ConfigError, match=r"scale is 2\.5; STDNet takes whole ones"):
+    with pytest.raises(ConfigError, match=r"scale is 2\.5; STDNet needs multiples of 4"):
         export.main([str(tmp_path / "m.safetensors"), "--scale", "2.5", "--output", str(tmp_path / "m.onnx")])
