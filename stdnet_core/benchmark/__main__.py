@@ -1,10 +1,16 @@
 """Measures speed: ``python -m stdnet_core.benchmark --presets live,tiny_causal --baseline tiny_causal``.
 
-Each line is one way to run one model at one size: all of a frame as a user has it ("frame": DepthUpsampler with optical
-flow, masks and confidence; of the recurrent network this alone is measured), the stream at a latency, the network on a
-whole clip ("offline"), the exported stream in ONNX Runtime, and the naive way, against which the ratios are: for every
-new frame the plain float32 network on the whole window that the frame's result depends on (17 frames for the paper's
-network), one frame and one neighbour at a time. See docs/benchmarks.md."""
+Each line is one mode of one model at one size:
+
+    frame      everything for a frame: DepthUpsampler with optical flow, masks and confidence. The recurrent network has
+               no other mode.
+    latencyN   the stream at latency N
+    offline    the network on a whole clip
+    onnx       the exported stream in ONNX Runtime
+    naive      the reference for the speedups: for every new frame, the plain float32 network on the whole window that
+               the frame's result depends on (17 frames for the paper's network), one frame and one neighbour at a time
+
+See docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -37,7 +43,7 @@ def _picture(text: str) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; ``arguments`` default to those of the process. The status: 1 if a line failed."""
+    """Run the command line; ``arguments`` default to those of the process. Returns 1 if a line failed."""
     args = _parser().parse_args(arguments)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -138,12 +144,12 @@ def _jobs(args: argparse.Namespace) -> Iterator[tuple[Case, str, dict[str, bool]
             for width, height in args.sizes:
                 if width % args.scale or height % args.scale:
                     raise ConfigError(
-                        f"size {width}x{height} is no multiple of the scale {args.scale}; give one that is"
+                        f"size {width}x{height} is not a multiple of the scale {args.scale}; give one that is"
                     )
                 for precision in args.precisions:
                     placement = place(device, precision)
                     if placement.fallback:
-                        raise ConfigError(f"{placement.reason}; benchmark a device and precision that are there")
+                        raise ConfigError(f"{placement.reason}; choose an available device and precision")
                     case = Case(name, model, info, height, width, args.scale, placement)
                     if info.recurrent:
                         yield case, "frame", {}
@@ -184,7 +190,7 @@ def _sizes(text: str) -> list[tuple[int, int]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m stdnet_core.benchmark",
-        description="Measure the time for a frame. Lists are separated by commas.",
+        description="Measure the time per frame. Lists are separated by commas.",
     )
     parser.add_argument("--presets", type=_choices(*PRESETS), default=["live"], help=", ".join(PRESETS))
     parser.add_argument("--checkpoints", type=_list, default=[], help="files or names of shipped checkpoints")
@@ -193,15 +199,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--devices", type=_list, default=["auto"], help="auto, cpu, cuda, cuda:N (default: auto)")
     parser.add_argument("--precisions", type=_choices(*PRECISIONS), default=["fp32"], help=", ".join(PRECISIONS))
     parser.add_argument("--modes", type=_choices(*MODES), default=["frame"], help=", ".join(MODES))
-    parser.add_argument("--baseline", help="also say how many times as fast as this model the others are")
-    parser.add_argument("--frames", type=positive_int, default=40, help="frames to measure in each line (default: 40)")
+    parser.add_argument("--baseline", help="model with which to compare the speed of the others")
+    parser.add_argument("--frames", type=positive_int, default=40, help="frames to measure per line (default: 40)")
     parser.add_argument("--threads", type=positive_int, help="CPU threads (default: PyTorch's choice)")
-    parser.add_argument("--compile", action="store_true", help="also measure streams through torch.compile")
+    parser.add_argument("--compile", action="store_true", help="also measure streams with torch.compile")
     parser.add_argument("--cuda-graphs", action="store_true", help="also measure streams as CUDA graphs")
     parser.add_argument("--state", action="store_true", help="only print the memory of the streams' states")
-    parser.add_argument("--keep-going", action="store_true", help="note a line that fails and measure the next")
-    parser.add_argument("--json", type=Path, help="write all figures here, after each line anew")
-    parser.add_argument("--plot", type=_picture, help="write a picture here (.png, .svg, .pdf)")
+    parser.add_argument("--keep-going", action="store_true", help="report a line that fails and continue with the next")
+    parser.add_argument("--json", type=Path, help="write all figures to this file, updated after each line")
+    parser.add_argument("--plot", type=_picture, help="write a picture to this file (.png, .svg, .pdf)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 

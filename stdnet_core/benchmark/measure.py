@@ -1,4 +1,4 @@
-"""Times one way to run one network at one size, with its memory and its operations."""
+"""Measures time, memory and operations of one mode of one network at one size."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from stdnet_core.streaming.fixed_stream import FixedStreamingSTDNet
 
 _OFFLINE_FRAMES = 24
 _FRAMES_KEPT = 8
-_SCENE_M = 5.0  # metres to one of the scene's normalised depth
+_SCENE_M = 5.0  # metres that a normalised depth of 1 stands for in the scene
 _PEAK_SIZES = {"cpu": 1536, "cuda": 8192}
 _LONG_PRODUCT_MS = 100.0
 
@@ -42,19 +42,18 @@ class Measurement:
 
     Attributes:
         model: preset or checkpoint.
-        mode: one of MODES; "frame" is everything that DepthUpsampler does; a causal network's streams wait for nothing
-            ("latency0").
+        mode: one of MODES, but "causal" for "latency0" of a causal network; "frame" is all that DepthUpsampler does.
         engine: "eager", "compiled", "cuda-graph", "compiled cuda-graph" or "onnxruntime".
-        frames: frames measured.
-        median_ms, p95_ms, p99_ms: time for a frame.
+        frames: number of frames measured.
+        median_ms, p95_ms, p99_ms: time per frame.
         frames_per_s: 1 / median.
-        calls: calls of the temporal difference modules for a frame.
-        gflop: multiplications and additions of convolutions and matrix products for a frame, /1e9; of a compiled stream
-            or a graph: those of the eager stream at the same latency, where that was measured before.
+        calls: calls of the temporal difference modules per frame.
+        gflop: multiplications and additions of convolutions and matrix products per frame, /1e9. For a compiled stream
+            or a CUDA graph: that of the eager stream at the same latency, if that was measured.
         peak_share: gflop / median, as a share of the measured speed of a large matrix product of the same type.
         state_mb: memory of the stream's state.
-        peak_mb: largest memory of the process (CPU) or allocated on the device (CUDA) while measuring.
-        speedup: naive median / median; None where the naive way was not measured.
+        peak_mb: peak memory of the process (CPU) or allocated on the device (CUDA) during the measurement.
+        speedup: naive median / median; None if the naive mode was not measured.
     """
 
     model: str
@@ -78,7 +77,7 @@ class Measurement:
 
 
 class MovingScene:
-    """Frames that resemble a camera's: smooth depth with an edge, texture that moves a pixel a frame.
+    """Frames that resemble a camera's: smooth depth with edges, and texture that moves by one pixel per frame.
 
     Args:
         height, width: of colour, multiples of the scale.
@@ -104,13 +103,13 @@ class MovingScene:
 
 
 class Clock:
-    """Times single steps, waiting for the device, and the peak of memory meanwhile."""
+    """Measures the time of single steps, with device synchronisation, and peak memory."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
 
     def times(self, step: Callable[[int], Any], warm_up: int, frames: int) -> list[float]:
-        """Milliseconds of each of ``frames`` steps after ``warm_up`` others."""
+        """Milliseconds of each of ``frames`` steps, after ``warm_up`` steps."""
         for t in range(warm_up):
             step(t)
         self._reset_peak()
@@ -135,7 +134,7 @@ class Clock:
             Path("/proc/self/clear_refs").write_text("5")
 
     def peak_mb(self) -> float:
-        """Peak since the measurement began."""
+        """Peak memory since the measurement began."""
         if self._cuda:
             return torch.cuda.max_memory_allocated() / 1e6
         try:
@@ -146,7 +145,7 @@ class Clock:
 
 
 def matrix_product_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Measured GFLOP/s of a large square matrix product; on CUDA in float32 with TF32 where convolutions take it."""
+    """Measured GFLOP/s of a large square matrix product; in float32 on CUDA, with TF32 if convolutions use it."""
     best = 0.0
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
@@ -159,7 +158,7 @@ def matrix_product_peak(device: torch.device, dtype: torch.dtype) -> float:
 
             shortest = min(Clock(device).times(product, 2, 5))
             best = max(best, 2 * size**3 / shortest / 1e6)
-            if shortest > _LONG_PRODUCT_MS:  # a type that this CPU only emulates: larger ones would take minutes
+            if shortest > _LONG_PRODUCT_MS:  # a type that this CPU only emulates: larger products would take minutes
                 break
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
@@ -173,12 +172,13 @@ def _gflop(step: Callable[[int], Any]) -> float:
 
 
 Timed = tuple[Callable[[int], Any], int, int, float, Any]
-"""What is timed: a step, how many come before, modules called in it, frames in it, and what keeps state or None."""
+"""What to measure: a step, the number of warm-up steps, module calls per frame, frames per step, and the stream that
+holds the state, or None."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured: a model at a size, on a device, in a precision."""
+    """A model at a size, on a device and in a precision."""
 
     name: str
     model: STDNet | RecurrentNet
@@ -189,15 +189,15 @@ class Case:
     placement: Placement
 
     def placed(self, dtype: torch.dtype) -> STDNet:
-        """A copy of the model where it runs, in channels_last."""
+        """A copy of the model on the device, in channels_last."""
         return channels_last(copy.deepcopy(self.paper_model).to(self.placement.device, dtype))
 
     @property
     def paper_model(self) -> STDNet:
-        """The model, which has to be the paper's.
+        """The model, which must be an STDNet.
 
         Raises:
-            ConfigError: it is a recurrent one.
+            ConfigError: it is a recurrent network.
         """
         if not isinstance(self.model, STDNet):
             raise ConfigError(f"{self.name} is a recurrent network, whose only mode is frame")
@@ -205,7 +205,7 @@ class Case:
 
     @property
     def scene(self) -> MovingScene:
-        """Its frames."""
+        """The frames to run it on."""
         return MovingScene(self.height, self.width, self.scale, self.placement.device)
 
 
@@ -222,8 +222,8 @@ def measure(
     """Time one mode of one case.
 
     Args:
-        peak: GFLOP/s to relate the speed to.
-        compiled, cuda_graph: run the stream so.
+        peak: GFLOP/s that ``peak_share`` refers to.
+        compiled, cuda_graph: how to run the stream.
         threads: CPU threads for ONNX Runtime.
     """
     config = case.model.config
@@ -346,7 +346,7 @@ def _onnx(case: Case, threads: int | None) -> Timed:
 
 
 def relative_error(case: Case, frames: int = 4) -> float:
-    """RMS difference of the case's precision to float32, as a share of the RMS residual over bilinear interpolation."""
+    """RMS difference between the case's precision and float32, relative to the RMS residual over bilinear depth."""
     outputs = []
     for dtype in (torch.float32, case.placement.dtype):
         stream = StreamingSTDNet(case.placed(dtype))
@@ -359,7 +359,7 @@ def relative_error(case: Case, frames: int = 4) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """The machine and the versions with which the numbers were measured."""
     processor = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

@@ -1,7 +1,7 @@
-"""The naive way to run the paper's network on a stream, against which speeds are compared.
+"""The naive way to run the paper's network on a stream, as the reference for speedups.
 
-For every new frame it runs the plain float32 network on the whole window that the frame's result depends on:
-17 frames for the paper's, one frame and one neighbour at a time."""
+For every new frame, it runs the plain float32 network on the whole window that the frame's result depends on (17 frames
+for the paper's network), one frame and one neighbour at a time."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from stdnet_core.model.stage import Stage, StagePrediction, blend
 
 
 def naive_window(config: ModelConfig) -> tuple[int, int]:
-    """Frames before and after a frame that its whole-clip result depends on."""
+    """Numbers of frames before and after a frame on which its whole-clip result depends."""
     reach = config.stages * config.neighbors
     return reach * config.passes.count("forward"), reach * config.passes.count("backward")
 
 
 def naive_calls(config: ModelConfig) -> int:
-    """Calls of the temporal difference modules that the whole window takes."""
+    """Calls of the temporal difference modules for the whole window."""
     frames = sum(naive_window(config)) + 1
     in_a_pass = sum(max(0, frames - k) for k in range(1, config.neighbors + 1))
     return config.stages * len(config.passes) * in_a_pass
@@ -28,7 +28,7 @@ def naive_calls(config: ModelConfig) -> int:
 
 @torch.inference_mode()
 def naive_depth(model: STDNet, rgb: Tensor, depth_lr: Tensor) -> Tensor:
-    """The network on a window as a straightforward port runs it: passes frame by frame, neighbour by neighbour.
+    """Run the network on a window like a straightforward port: each pass frame by frame, neighbour by neighbour.
 
     Args:
         rgb: (T, 3, H, W), H and W multiples of the scale.

@@ -1,4 +1,4 @@
-"""What measurements say: ratios to the naive way and to a baseline, shares of the peak, a table and a picture."""
+"""Summaries of measurements: speedups over the naive mode and a baseline, shares of the peak, a table and a picture."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def state_table(args: argparse.Namespace) -> str:
     for name in args.presets:
         config = ModelConfig.preset(name)
         if isinstance(config, RecurrentConfig):
-            continue  # its state is one frame's
+            continue  # its state does not depend on a latency
         with torch.device("meta"):
             model = STDNet(config)
         for width, height in args.sizes:
@@ -68,7 +68,7 @@ def state_table(args: argparse.Namespace) -> str:
 
 
 def with_operations(rows: list[Measurement], peaks: dict[tuple[str, str], float]) -> list[Measurement]:
-    """Rows of compiled streams and graphs with the operations of the eager stream at the same latency.
+    """Add the operations of the eager stream at the same latency to rows of compiled streams and CUDA graphs.
 
     Args:
         peaks: GFLOP/s by device and precision.
@@ -88,7 +88,7 @@ def with_operations(rows: list[Measurement], peaks: dict[tuple[str, str], float]
 
 
 def with_speedups(rows: list[Measurement]) -> list[Measurement]:
-    """Rows with their ratio to the naive way for the same model, size and device."""
+    """Add the speedup over the naive mode of the same model, size and device to the rows."""
     naive = {(r.model, r.size, r.scale, r.device): r.median_ms for r in rows if r.mode == "naive"}
     result = []
     for r in rows:
@@ -99,7 +99,7 @@ def with_speedups(rows: list[Measurement]) -> list[Measurement]:
 
 
 def speed_ratios(rows: list[Measurement], baseline: str | None) -> list[str]:
-    """How many times as fast as a model each other one is, at the same size and precision and in the same mode."""
+    """Lines that compare each model's speed with the baseline's, at the same size, precision and mode."""
     found = {(r.size, r.scale, r.device, r.mode, r.precision): r.median_ms for r in rows if r.model == baseline}
     lines = []
     for r in rows:
@@ -113,7 +113,7 @@ def speed_ratios(rows: list[Measurement], baseline: str | None) -> list[str]:
 
 
 def draw(rows: list[Measurement], path: Path, title: str) -> None:
-    """Bars of milliseconds a frame on a logarithmic axis, with the 95th percentile as a mark."""
+    """Draw bars of milliseconds per frame on a logarithmic axis, with a mark at the 95th percentile."""
     require("matplotlib", extra="report")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,1 +1,1 @@
-"""A GPU that is there for minutes: ``bash scripts/gpu_session.sh`` (docs/gpu.md)."""
+"""Sessions on a GPU that is available only for minutes: ``bash scripts/gpu_session.sh`` (docs/gpu.md)."""

@@ -1,10 +1,10 @@
-"""All that a GPU which is there for minutes is to do, in one command: ``bash scripts/gpu_session.sh`` (docs/gpu.md).
+"""All work for a GPU that is available only for minutes, in one command: ``bash scripts/gpu_session.sh`` (docs/gpu.md).
 
-A session is a list of steps in three groups: checks (the tests that need a GPU), benchmark, and training slices with
-whatever time is left. Each step is a process of its own with a time limit: one that fails, hangs or crashes is noted,
-and the next one runs. What is known so far is always in the output folder: ``results.json``, ``log.txt`` with all that
-the steps print, and after each slice ``training_*.zip``, small files by design. ``--dry-run`` goes through all of it in
-tiny sizes on the CPU. ``--take-over FOLDER`` puts what came back where it belongs."""
+A session is a list of steps in three groups: checks (the tests that need a GPU), benchmark, and training slices in the
+remaining time. Each step is a separate process with a time limit. If one fails, hangs or crashes, this is recorded, and
+the next step runs. The output folder always holds the results so far: ``results.json``, ``log.txt`` with the output of
+the steps, and after each slice ``training_*.zip``, in small files. ``--dry-run`` runs everything in tiny sizes on the
+CPU. ``--take-over FOLDER`` adds the results of a session to the repository."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FILE_MB = 14.9
 
 
 def _train(session: Session, work: Path, options: argparse.Namespace) -> None:
-    """Slices until the time is over: one, and another after each that ends early because it diverged."""
+    """Run training slices until the time is over: one, and another after each that ends early because it diverged."""
     from stdnet_core.training import shards
 
     start, output = options.start, work / TRAINING
@@ -58,28 +58,28 @@ def _train(session: Session, work: Path, options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="scripts/gpu_session.sh", description="Use a GPU that is there for minutes: check, measure, train."
+        prog="scripts/gpu_session.sh", description="Use a GPU that is available for minutes: check, measure, train."
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY.SUB=VALUE", help="change the training's configuration")
+    parser.add_argument("overrides", nargs="*", metavar="KEY.SUB=VALUE", help="change the training configuration")
     parser.add_argument("--output", type=Path, default=Path("gpu_session"), help="default: %(default)s")
-    parser.add_argument("--minutes", type=float, default=9.0, help="all in all (default: %(default)s)")
-    parser.add_argument("--groups", default=",".join(GROUPS), help="what to do (default: %(default)s)")
-    parser.add_argument("--dry-run", action="store_true", help="all steps on the CPU in tiny sizes")
+    parser.add_argument("--minutes", type=float, default=9.0, help="total time (default: %(default)s)")
+    parser.add_argument("--groups", default=",".join(GROUPS), help="groups of steps to run (default: %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="run all steps on the CPU in tiny sizes")
     parser.add_argument("--config", default="live_wide", help="of the training (default: %(default)s)")
-    parser.add_argument("--from", dest="start", type=Path, help="state to go on from (default: runs/gpu)")
+    parser.add_argument("--from", dest="start", type=Path, help="state to resume from (default: runs/gpu)")
     parser.add_argument("--shards", type=Path, help="folder of shards of clips (default: runs/shards, if any)")
-    parser.add_argument("--slice-minutes", type=float, help="length of a slice (default: all the time left)")
-    parser.add_argument("--take-over", type=Path, metavar="FOLDER", help="take over what a session left, and end")
-    parser.add_argument("--runs", type=Path, default=Path("runs/gpu"), help="where to (default: %(default)s)")
+    parser.add_argument("--slice-minutes", type=float, help="longest time of a slice (default: all remaining time)")
+    parser.add_argument("--take-over", type=Path, metavar="FOLDER", help="take over a session's results, then exit")
+    parser.add_argument("--runs", type=Path, default=Path("runs/gpu"), help="their destination (default: %(default)s)")
     parser.add_argument(
-        "--page", type=Path, default=REPOSITORY / "docs" / "gpu.md", help="tables (default: docs/gpu.md)"
+        "--page", type=Path, default=REPOSITORY / "docs" / "gpu.md", help="page for the tables (default: docs/gpu.md)"
     )
     parser.add_argument("--setup-seconds", type=float, default=0.0, help=argparse.SUPPRESS)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; ``arguments`` default to those of the process. The status: 1 if a step failed."""
+    """Run the command line; ``arguments`` default to those of the process. Returns 1 if a step failed."""
     started = time.monotonic()
     options = _parser().parse_intermixed_args(arguments)
     if options.take_over is not None:
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
         work = Path(place)
         if options.dry_run:
             sizes = dataclasses.replace(sizes, paper=dry_network(work))
-        if options.start is None:  # a rehearsal must not go on from the real thing
+        if options.start is None:  # a dry run must not resume a real run
             options.start = work / "nothing" if options.dry_run else Path("runs/gpu")
         options.start = options.start.resolve()
         options.shards = None if options.shards is None else options.shards.resolve()
@@ -113,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     session.results["seconds"] = round(options.setup_seconds + time.monotonic() - started, 1)
     session.write()
     (options.output / "report.md").write_text(tables(session.results) + "\n", encoding="utf-8")
-    print(f"{session.results['seconds']:.0f} s in all; results in {options.output}")
+    print(f"{session.results['seconds']:.0f} s in total; results in {options.output}")
     return 1 if any(s["outcome"] in ("failed", "timed out") for s in session.results["steps"].values()) else 0
 
 

@@ -1,4 +1,4 @@
-"""What a session left: joined with earlier results, and the tables of docs/gpu.md made from them."""
+"""Results of a session: merges them with earlier ones and generates the tables of docs/gpu.md."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ _BEGIN, _FINISH = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 def take_over(came_back: Path, runs: Path, page: Path) -> list[str]:
-    """Put what a session left where it belongs.
+    """Take over the results of a session.
 
-    The state and the weights go to ``runs``, where the next session goes on; results are joined with those of earlier
-    sessions there, step by step; the tables of ``page`` are made anew from these.
+    The state and the weights are copied to ``runs``, from where the next session resumes. The results are merged, step
+    by step, with those of earlier sessions there, and the tables of ``page`` are generated from them.
 
     Returns:
         What was done, in lines.
 
     Raises:
-        ConfigError: there is nothing, it is a dry run's, or it is older than what is in ``runs``.
+        ConfigError: there are no results, they are those of a dry run (for docs/gpu.md), the page has no place for the
+            tables, or the state is older than the one in ``runs``.
     """
     from stdnet_core.training import compact, shards
 
@@ -35,7 +36,7 @@ def take_over(came_back: Path, runs: Path, page: Path) -> list[str]:
     if results["dry_run"] and page.resolve() == (REPOSITORY / "docs" / "gpu.md").resolve():
         raise ConfigError(f"{came_back} is of a dry run, which measures nothing; give --page FILE to try the tables")
     if page.is_file() and _BEGIN not in page.read_text(encoding="utf-8"):
-        raise ConfigError(f"{page} has no line {_BEGIN}, after which the tables would go")
+        raise ConfigError(f"{page} has no line {_BEGIN}, which marks the place for the tables")
     lines = []
     if any(came_back.glob(f"{TRAINING}_*.zip")):
         with tempfile.TemporaryDirectory() as place:
@@ -46,7 +47,7 @@ def take_over(came_back: Path, runs: Path, page: Path) -> list[str]:
                 before = compact.read(runs / "compact").step if there else 0
                 if step < before:
                     raise ConfigError(
-                        f"{came_back} ends at step {step}, but {runs} is at step {before} already; move one away"
+                        f"{came_back} ends at step {step}, but {runs} is already at step {before}; move one away"
                     )
                 shutil.rmtree(runs / "compact", ignore_errors=True)
                 lines.append(f"training: step {before} to {step}; state and weights are in {runs}")
@@ -67,7 +68,7 @@ def take_over(came_back: Path, runs: Path, page: Path) -> list[str]:
 
 
 def _worth_keeping(new: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """Steps that did something, and those of which nothing better is known."""
+    """All new steps, except skipped ones that have an earlier result."""
     before = known.get("steps", {})
     return {name: step for name, step in new.items() if step["outcome"] != "skipped" or name not in before}
 

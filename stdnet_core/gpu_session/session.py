@@ -1,4 +1,4 @@
-"""Runs steps, each a process with a time limit, and keeps what is known so far in the output folder."""
+"""Runs steps, each as a process with a time limit, and keeps the results so far in the output folder."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from typing import Any
 from stdnet_core.gpu_session.steps import GROUPS, LOG, REPOSITORY, RESULTS, Sizes, Step
 
 _END_S = 20.0
-"""Kept at the end, for writing."""
+"""Reserved at the end, for writing."""
 _GRACE_S = 20.0
-"""What a process that is told to end has for it."""
+"""Time for a process to end after SIGTERM."""
 _SHORTEST_S = 5.0
 _TAIL = 12
 
 
 class GpuMeter:
-    """Samples the GPU's use with ``nvidia-smi`` twice a second; without that it has nothing to say."""
+    """Samples the GPU's utilisation and memory with ``nvidia-smi`` twice a second; without it, there are no figures."""
 
     def __enter__(self) -> GpuMeter:
         self.samples: list[tuple[float, float]] = []
@@ -57,7 +57,7 @@ class GpuMeter:
             self._thread.join(2)
 
     def figures(self) -> dict[str, float]:
-        """Mean use in per cent, and the most memory in MB."""
+        """Mean utilisation in per cent, and peak memory in MB."""
         if not self.samples:
             return {}
         use, memory = zip(*self.samples, strict=True)
@@ -65,10 +65,10 @@ class GpuMeter:
 
 
 def run_step(step: Step, limit_s: float, log: Path, environment: dict[str, str]) -> dict[str, Any]:
-    """Run one step to its end or its limit.
+    """Run one step until it ends or reaches its time limit.
 
     Returns:
-        ``outcome`` ("done", "failed" or "timed out"), ``seconds``, use of CPU and GPU, its last lines, its figures.
+        ``outcome`` ("done", "failed" or "timed out"), ``seconds``, use of CPU and GPU, last lines of output, figures.
     """
     began, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment, **step.environment}
@@ -108,13 +108,13 @@ def run_step(step: Step, limit_s: float, log: Path, environment: dict[str, str])
     }
     try:
         result["figures"] = step.figures()
-    except Exception as error:  # a file cut off by a kill
+    except Exception as error:  # a file that is incomplete because the process was killed
         result["figures"] = {"unreadable": str(error)}
     return result
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
-    """End a process and those it has started: first politely, for training saves its state then."""
+    """End a process and its children: first with SIGTERM, on which training saves its state."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
@@ -123,13 +123,13 @@ def _end(process: subprocess.Popen[Any]) -> None:
 
 
 class Session:
-    """Runs steps within the time allowed and keeps the output folder up to date.
+    """Runs steps within the time limit and keeps the output folder up to date.
 
     Args:
         output: folder of the results.
-        deadline: ``time.monotonic()`` at which all must be written.
-        sizes: of what is done.
-        about: values for the top of the results.
+        deadline: ``time.monotonic()`` by which everything must be written.
+        sizes: of the steps.
+        about: values at the top of the results.
     """
 
     def __init__(self, output: Path, deadline: float, sizes: Sizes, about: dict[str, Any]) -> None:
@@ -141,11 +141,11 @@ class Session:
         self.write()
 
     def left(self) -> float:
-        """Seconds until what remains is writing."""
+        """Seconds left for steps, without the time reserved for writing."""
         return self.deadline - time.monotonic() - _END_S
 
     def run(self, step: Step) -> dict[str, Any]:
-        """Run a step, or note that there is no time for it."""
+        """Run a step, or record that there is no time for it."""
         limit = min(step.limit_s * self.sizes.patience, self._left[step.group], self.left())
         if limit < min(_SHORTEST_S, step.limit_s):
             result: dict[str, Any] = {"outcome": "skipped", "reason": "no time left"}
@@ -158,14 +158,14 @@ class Session:
         return result
 
     def write(self) -> None:
-        """Write the results so far, as a whole."""
+        """Write the results so far; the file is replaced as a whole."""
         temporary = self.output / (RESULTS + ".partial")
         temporary.write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
         temporary.replace(self.output / RESULTS)
 
 
 def describe(name: str, result: dict[str, Any]) -> str:
-    """A step's result in a line, and why where it is not done."""
+    """A step's result in one line, followed by its last output if it failed or timed out."""
     line = f"{name:22} {result['outcome']:9}"
     if "seconds" in result:
         line += f" {result['seconds']:6.1f} s, {result['cpu_cores']:.1f} cores"

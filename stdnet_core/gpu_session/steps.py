@@ -1,4 +1,4 @@
-"""The steps of a session, most telling first, and their sizes on a GPU and in a rehearsal on the CPU."""
+"""The steps of a session, the most informative first, and their sizes on a GPU and in a dry run on the CPU."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from stdnet_core.model import PRESETS, ModelConfig, RecurrentConfig, build
 
 RESULTS, LOG, TRAINING = "results.json", "log.txt", "training"
 GROUPS = {"checks": 60.0, "benchmark": 180.0, "training": float("inf")}
-"""Groups of steps in their order -> seconds that they may take together."""
+"""Groups of steps in their order -> time limit of the group in seconds."""
 REPOSITORY = Path(__file__).resolve().parents[2]
 _SHORTEST_SLICE_S = 60.0
 SLICE_MARGIN_S = 25.0
-"""Kept for a slice's start and for a last validation that takes longer than planned."""
+"""Reserved for the start of a slice, and for a last validation that takes longer than planned."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a session measures and trains, and how large.
+    """What a session measures and trains, and its sizes.
 
     Attributes:
         device: of the benchmark.
         paper: the network to measure in all modes, as arguments of the benchmark.
         others: further presets.
         precisions: to measure.
-        compiled: arguments that ask for compiled streams.
+        compiled: arguments of the benchmark for compiled streams.
         shortest_slice_s, longest_slice_s: of training.
-        slices: at most so many.
+        slices: largest number of slices.
         training: overrides of its configuration.
         patience: factor on the limits of steps and groups.
         environment: variables of all steps.
@@ -83,7 +83,7 @@ DRY_RUN = Sizes(
     ),
     environment={"STDNET_TEST_DEVICE": "cpu", "OMP_NUM_THREADS": "1"},
 )
-"""The CPU's rehearsal: as many steps, tiny sizes, but without the compiler, which takes minutes."""
+"""The dry run on the CPU: the same steps in tiny sizes, but without the compiler, which takes minutes."""
 _DRY_NETWORK = dict(channels=4, head_channels=4, trunk_blocks=1, reconstruction_blocks=1, fusion_blocks=1, stages=1)
 
 
@@ -92,10 +92,10 @@ class Step:
     """One process.
 
     Attributes:
-        command: what follows ``python``.
-        limit_s: its own time limit, beside what is left of its group's and the session's.
-        figures: reads what it has left behind, also after a failure.
-        environment: variables on top.
+        command: arguments of ``python``.
+        limit_s: its own time limit; those of its group and of the session also apply.
+        figures: reads its results, also after a failure.
+        environment: additional variables.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Step:
 
 
 def dry_network(work: Path) -> tuple[str, ...]:
-    """A minute network of the paper's kind, as arguments of the benchmark."""
+    """A tiny STDNet, as arguments of the benchmark."""
     from stdnet_core import checkpoints
 
     model = build(ModelConfig.preset("tiny", **_DRY_NETWORK)).eval()
@@ -120,7 +120,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def test_figures(path: Path) -> dict[str, Any]:
-    """Numbers of tests passed, failed and skipped from a JUnit file, with the reasons of the latter two."""
+    """Numbers of passed, failed and skipped tests from a JUnit file, with reasons for the last two."""
     if not path.is_file():
         return {}
     counts: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "failures": {}, "reasons": {}}
@@ -140,7 +140,7 @@ def test_figures(path: Path) -> dict[str, Any]:
 
 
 def steps(sizes: Sizes, work: Path) -> Iterator[Step]:
-    """Checks and benchmark, the most telling first."""
+    """Checks and benchmark, the most informative first."""
     about = work / "environment.json"
     code = "import json, sys; from stdnet_core.benchmark import measure; "
     code += "json.dump(measure.machine(), open(sys.argv[1], 'w'))"
@@ -177,7 +177,7 @@ def steps(sizes: Sizes, work: Path) -> Iterator[Step]:
 def slice_step(
     sizes: Sizes, number: int, seconds: float, start: Path, output: Path, options: argparse.Namespace
 ) -> Step:
-    """The next training slice, all in all ``seconds`` long."""
+    """The next training slice, which takes ``seconds`` in total."""
     command = ["-m", "stdnet_core.training.gpu_slice", "--config", options.config]
     command += ["--from", str(start), "--output", str(output), "--minutes", f"{seconds / 60:.3f}"]
     if options.shards is not None:

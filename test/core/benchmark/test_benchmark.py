@@ -175,7 +175,7 @@ def test_a_line_that_fails_is_noted_and_the_next_one_measured(tmp_path, monkeypa
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--sizes", "30x16"], "no multiple of the scale 8"), (["--devices", "cuda:99"], "benchmark a device")],
+    [(["--sizes", "30x16"], "not a multiple of the scale 8"), (["--devices", "cuda:99"], "choose an available device")],
 )
 def test_what_cannot_be_measured_is_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
