@@ -212,7 +212,7 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
 def _predictions(text: str) -> tuple[str, Path]:
     name, separator, folder = text.partition("=")
     if not separator or not name or not folder:
-        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=FOLDER")
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FOLDER")
     if name in CLASSICAL:
         raise argparse.ArgumentTypeError(f"{name!r} is one of this command's own methods; use another name")
     return name, Path(folder)
@@ -222,7 +222,7 @@ def _crop(text: str) -> tuple[int, int, int, int]:
     try:
         top, left, height, width = map(int, text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no TOP,LEFT,HEIGHT,WIDTH in pixels") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not TOP,LEFT,HEIGHT,WIDTH in pixels") from None
     if min(top, left) < 0 or min(height, width) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: a crop must begin inside the frame and hold at least one pixel")
     return top, left, height, width

@@ -184,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
 def _predictions(text: str) -> tuple[str, Path]:
     name, separator, folder = text.partition("=")
     if not (name and separator and folder):
-        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=FOLDER")
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FOLDER")
     if name in METHODS:
         raise argparse.ArgumentTypeError(f"{name!r} is one of evaluate's own methods; use another name")
     return name, Path(folder)

@@ -85,7 +85,7 @@ class ExportedFile:
         if fingerprint is not None and fingerprint != self.fingerprint:
             raise CheckpointError(
                 f"{self.path} holds another model (fingerprint {self.fingerprint}, expected {fingerprint}); export it "
-                "anew from the checkpoint in use"
+                "again from the checkpoint in use"
             )
         self.inputs: dict[str, tuple[int, ...]] = {i.name: tuple(i.shape) for i in self.session.get_inputs()}
         self.outputs: list[str] = [o.name for o in self.session.get_outputs()]
@@ -115,7 +115,7 @@ class ExportedFile:
             return self._runtime.InferenceSession(str(self.path), options, providers=self._providers)
         except Exception as error:  # ONNX Runtime's own exception types have no common base class
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(f"{self.path} cannot be opened by ONNX Runtime ({reason}); export it anew") from error
+            raise CheckpointError(f"{self.path} cannot be opened by ONNX Runtime ({reason}); re-export it") from error
 
     def _read_metadata(self, formats: tuple[str, ...]) -> dict[str, str]:
         metadata = self.session.get_modelmeta().custom_metadata_map
@@ -260,7 +260,7 @@ class OnnxEngine(_ExportedStep):
             tail = self._file.beside(tail_path(self._path))
             if (tail.fingerprint, tail.metadata["latency"]) != (self.fingerprint, str(self.latency)):
                 raise CheckpointError(
-                    f"{tail.path} belongs to another model or latency than {self._path}; export both anew"
+                    f"{tail.path} belongs to another model or latency than {self._path}; export both again"
                 )
             self._tail = tail
         return self._tail
@@ -300,7 +300,7 @@ class RecurrentOnnxEngine(_ExportedStep):
             )
         except (KeyError, ValueError, TypeError) as error:
             raise CheckpointError(
-                f"the metadata of {self._file.path} cannot be used ({error}); export it anew"
+                f"the metadata of {self._file.path} cannot be used ({error}); export it again"
             ) from error
         self._flow = FlowEstimator()
         self.reset()
@@ -384,7 +384,7 @@ def _info(metadata: dict[str, str], path: Path) -> CheckpointInfo:
     try:
         return info_from_metadata(metadata, path.stem)
     except (CheckpointError, ConfigError) as error:
-        raise CheckpointError(f"the metadata of {path} cannot be used: {error}; export it anew") from error
+        raise CheckpointError(f"the metadata of {path} cannot be used: {error}; export it again") from error
 
 
 def _output(results: dict[str, np.ndarray]) -> EngineOutput:

@@ -441,7 +441,7 @@ class DepthUpsampler:
             height, width = geometry.size
             depth = upsampled[0, 0, :height, :width].cpu().numpy()
         measured = cells > 0
-        if self.method == "nearest":  # it has no values beside a valid cell
+        if self.method == "nearest":  # it has no values outside valid cells
             measured = measured_here(measured, *geometry.covered)
         return self._mask(depth, cell_confidence(cells, geometry), measured, geometry, stamp)
 

@@ -166,7 +166,7 @@ class Pool:
             _synthetic_config(config)
             return Source(config, None)
         if config.options:
-            raise ConfigError(f"source {config.source!r} takes no options; they belong to 'synthetic' alone")
+            raise ConfigError(f"source {config.source!r} accepts no options; only 'synthetic' does")
         sequences = open_sequences(config, skip_bad=self.config.skip_bad)
         if not sequences:
             return Source(config, [])
