@@ -73,7 +73,7 @@ def _analysis(args: argparse.Namespace, scene: Scene, runners: dict[str, Method]
             )
         )
     if not any(row["pixels"] for row in analysis.rows):
-        raise DataError(f"{scene.name}: it has no true depth to compare with")
+        raise DataError(f"{scene.name}: it has no ground-truth depth to compare with")
     return analysis
 
 

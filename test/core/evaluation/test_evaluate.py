@@ -558,7 +558,7 @@ def test_contradictions_are_refused(tartanair, tmp_path):
 def test_sequence_without_truth_is_refused():
     clip = moving_box(frames=2)
     empty = RgbdClip(clip.rgb, clip.depth * 0, clip.valid & False, depth_lr=clip.depth[..., ::8, ::8], name="sensor")
-    with pytest.raises(DataError, match="sensor: it has no true depth"):
+    with pytest.raises(DataError, match="sensor: it has no ground-truth depth"):
         evaluate_sequence(
             Recording(empty), {"nearest": Runner.classical("nearest", "cpu")}, LowResolution(8, simulated=False)
         )
