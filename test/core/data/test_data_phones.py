@@ -250,7 +250,7 @@ def test_stray_scanner(tmp_path, arrays):
             assert clip.stamps[i] == pytest.approx(100 + t / 30, abs=1e-6)
     assert not clip.valid.any()
     assert clip.intrinsics.tolist() == [[60.5, 0, 31.5], [0, 61, 23.5], [0, 0, 1]]
-    assert "confidence below 1 is taken as no measurement; ?min_confidence=0" in found.notes[0]
+    assert "confidence below 1 counts as invalid; ?min_confidence=0" in found.notes[0]
     copy = pickle.loads(pickle.dumps(sequence))
     assert torch.equal(copy.clip(4, 2).rgb, sequence.clip(4, 2).rgb)
 
@@ -437,7 +437,7 @@ def test_wrong_metadata_of_record3d_are_named(tmp_path, changes, message):
 
 def test_intrinsics_of_a_picture_of_other_proportions_are_refused(tmp_path):
     write_record3d(tmp_path / "a", w=HEIGHT, h=WIDTH)
-    with pytest.raises(DataError, match="its intrinsics are for 48x64 pixels, which are no version of frames of 64x48"):
+    with pytest.raises(DataError, match="intrinsics are for 48x64 pixels, another aspect ratio than the frames' 64x48"):
         open_source(tmp_path)
 
 
