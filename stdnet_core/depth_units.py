@@ -1,12 +1,12 @@
-"""What stored depth values mean: one rule for files, recordings and live messages.
+"""The meaning of stored depth values: one rule for files, recordings and live messages.
 
-Integers are millimetres, floating-point numbers metres (REP-118), unless a unit is given. Not a measurement is what is
-0, negative or not finite (REP-117), and 65535: the largest number of 16 bits is written for "no reading" (RealSense,
-7-Scenes) or means "as far or farther". Nor is what lies beyond 1000 km: renderers write such numbers for the sky (1e10,
-the largest float), other tools the largest number of 32 bits. ``invalid_above`` takes away more.
+Integers are millimetres, floating-point numbers metres (REP-118), unless a unit is given. Values that are 0, negative
+or not finite (REP-117) are invalid. So is 65535: the largest 16-bit number is written for "no reading" (RealSense,
+7-Scenes) or means "as far or farther". So are depths beyond 1000 km: renderers write such numbers for the sky (1e10,
+the largest float), other tools the largest 32-bit number. ``invalid_above`` invalidates more.
 
-Nothing in the values says whether the rule fits. :func:`look_at` says what they look like; a median no camera measures
-is refused by the tools and warned of by the node, unless the unit was given."""
+The values do not tell whether the rule fits, but :func:`look_at` checks their plausibility. If no camera measures such
+a median, the tools refuse the depth and the node warns, unless the unit was given."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from stdnet_core.errors import ConfigError, DataError
 
 NO_READING = 65535
 _NOWHERE_M = 1e6
-"""Nothing so far away is measured. Millimetres that were taken for metres stay below."""
+"""No camera measures depth so far away. Millimetres that are mistaken for metres stay below it."""
 _MILLIMETRE = 0.001
 _PLAUSIBLE_MEDIAN_M = (0.01, 250.0)
 _ENOUGH = 0.01
-"""Share of measured pixels from which a picture is worth looking at."""
+"""Smallest share of measured pixels in an image whose plausibility is checked."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class DepthUnits:
     Attributes:
         unit: metres per stored unit, such as 0.001, 0.0002 (TUM) or 1/256; None: millimetres for integers, metres for
             floating-point numbers.
-        invalid_above: stored values (not metres) above this one are no measurements; None: no limit.
+        invalid_above: stored values (not metres) above this limit are invalid; None: no limit.
 
     Raises:
-        ConfigError: a number that is not positive and finite.
+        ConfigError: a number is not positive and finite.
     """
 
     unit: float | None = None
@@ -59,7 +59,7 @@ class DepthUnits:
 
         Args:
             stored: (H, W), integers or floating-point numbers.
-            invalid: what becomes of pixels without a measurement: 0 or NaN.
+            invalid: value of pixels without a measurement: 0 or NaN.
 
         Returns:
             (H, W) float32, a new array.
@@ -82,9 +82,9 @@ def along_axis(distance: np.ndarray, camera: np.ndarray) -> np.ndarray:
     """Depth along the optical axis from distances along each pixel's ray: z = r / sqrt(1 + x^2 + y^2).
 
     Args:
-        distance: (H, W) floating-point numbers; 0, for no measurement, stays 0.
-        camera: (3, 3) camera matrix in pixels of ``distance``, centres at integers; (x, y) is a pixel's place in the
-            plane at depth 1.
+        distance: (H, W) floating-point numbers; 0 (no measurement) stays 0.
+        camera: (3, 3) camera matrix in pixels of ``distance``, centres at integers; (x, y) is a pixel's position in
+            the plane at depth 1.
 
     Returns:
         (H, W) float32.
@@ -97,16 +97,16 @@ def along_axis(distance: np.ndarray, camera: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Impression:
-    """What the stored values of a depth image look like.
+    """Statistics of the stored values of a depth image, from which their unit is judged.
 
     Attributes:
-        stored: their type, for people.
-        unit: metres per unit that they were taken for.
+        stored: their type, for messages.
+        unit: assumed metres per unit.
         given: whether that unit was given.
         median, least, largest: of the measured pixels, metres.
         median_stored: median of the measured pixels as stored.
         no_reading: share of pixels that are 65535.
-        nowhere: share of pixels with a finite number for more than 1000 km.
+        nowhere: share of pixels with a finite value of 1000 km or more.
     """
 
     stored: str
@@ -121,26 +121,26 @@ class Impression:
 
     @property
     def plausible(self) -> bool:
-        """Whether a camera may have measured this."""
+        """Whether a camera may have measured this depth."""
         return _PLAUSIBLE_MEDIAN_M[0] <= self.median <= _PLAUSIBLE_MEDIAN_M[1]
 
     def taken(self) -> str:
-        """What was seen and what it was taken for."""
+        """Sentence on the stored values and their assumed unit."""
         return (
             f"depth is stored as {self.stored} with a median of {self.median_stored:g}, taken as "
             f"{_unit_name(self.unit)}: {self.least:.4g} to {self.largest:.4g} m, median {self.median:.4g} m"
         )
 
     def doubt(self, option: str = "--depth-unit") -> str:
-        """Why that cannot be, and how to say it right."""
+        """Sentence on why the unit is implausible, and how to specify it."""
         return (
-            f"{self.taken()}, which no depth camera measures; say what a stored unit is with {option} (0.001 for "
+            f"{self.taken()}, which no depth camera measures; specify the stored unit with {option} (0.001 for "
             f"millimetres, 0.0002 for TUM, 1 for metres)"
         )
 
 
 def look_at(stored: np.ndarray, units: DepthUnits) -> Impression | None:
-    """What an image (H, W) of stored depth looks like; None if it has too few measurements to tell."""
+    """Statistics of an image (H, W) of stored depth; None if it has too few measurements."""
     metres = units.metres(stored)
     measured = metres > 0
     if measured.mean() < _ENOUGH:
@@ -162,11 +162,11 @@ def look_at(stored: np.ndarray, units: DepthUnits) -> Impression | None:
 
 
 def check_units(images: Iterable[np.ndarray], units: DepthUnits, where: str) -> list[str]:
-    """Look at the first image that tells something.
+    """Check the plausibility of the first image with enough measurements.
 
     Args:
-        images: stored depth (H, W), read one by one until one tells.
-        units: how they are taken.
+        images: stored depth (H, W), read one by one until one has enough measurements.
+        units: how they are interpreted.
         where: the source, for messages.
 
     Returns:

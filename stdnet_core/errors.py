@@ -1,11 +1,11 @@
 """Errors that a user can act on.
 
-Everything that bad input can cause is a :class:`StdnetError`: one sentence that names the file, topic or
-value at fault and says what to do. Command-line tools print it without a traceback (:mod:`stdnet_core.cli`)."""
+All errors caused by bad input are :class:`StdnetError`: one sentence that names the file, topic or value at fault and
+says what to do. Command-line tools print it without a traceback (:mod:`stdnet_core.cli`)."""
 
 
 class StdnetError(Exception):
-    """Base of all errors caused by input, configuration or files rather than by a defect."""
+    """Base of all errors caused by input, configuration or files rather than by a bug."""
 
 
 class ConfigError(StdnetError):
@@ -17,11 +17,11 @@ class InputError(StdnetError):
 
 
 class CheckpointError(StdnetError):
-    """A checkpoint is missing, damaged, of a foreign format or does not fit its use."""
+    """A checkpoint is missing, damaged, in a foreign format or not suited to its use."""
 
 
 class OutputError(StdnetError):
-    """A result cannot be written: the disk is full, or the folder does not allow it."""
+    """A result cannot be written, for example because the disk is full or the folder is read-only."""
 
 
 class DataError(StdnetError):

@@ -1,11 +1,11 @@
-"""Freed memory stays with the process, so that the next frame's images do not fault in fresh pages.
+"""Keeps freed memory in the process, so that the next frame's images cause no page faults.
 
-By default glibc returns the top of its heap to the system whenever a few megabytes of it are free. An image pipeline
-frees and takes the same megabytes for each frame: with a coloured 640x480 cloud 3200 page faults a frame, more than
-half of the node's time.
+By default, glibc returns the top of its heap to the system as soon as a few megabytes are free. An image pipeline frees
+and allocates the same megabytes for each frame; with a coloured 640x480 cloud, this takes 3200 page faults per frame,
+more than half of the node's time.
 
-Kept memory has holes: images and clouds of changing sizes do not always fit into what others left, so that a process
-which keeps everything still grows by a cloud now and then. Once a minute the holes are therefore given back."""
+Kept memory becomes fragmented: images and clouds of different sizes do not always fit into freed blocks, so that the
+process would still grow by a cloud now and then. Unused pages are therefore returned once a minute."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _KEPT = 512 * 1024 * 1024
 
 
 GIVE_BACK_SECONDS = 60.0
-"""How often :func:`give_back_holes` is worth the page faults of the frame after it."""
+"""Interval at which :func:`give_back_holes` is worth the page faults of the next frame."""
 
 
 def keep_freed_memory() -> bool:
-    """Call at the start of a process; its memory then stays at its peak (up to 512 MB free). False if not on glibc."""
+    """Keep freed memory, up to 512 MB; call at the start of a process. Returns False without glibc."""
     if sys.platform != "linux":
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -33,6 +33,6 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_holes() -> bool:
-    """Return all pages to the system that hold nothing, also between others. False if not on glibc."""
+    """Return all unused pages to the system, also those between used ones. Returns False without glibc."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     return bool(trim is not None and trim(0))

@@ -1,4 +1,4 @@
-"""Optical flow of colour (OpenCV's DIS): of a video as it comes, or of two frames of a source without its own flow."""
+"""Optical flow of colour (OpenCV's DIS), for a live video or for two frames of a source without flow."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import cv2
 import numpy as np
 
 REDUCTION = 2
-"""Of colour, before its flow is estimated."""
+"""Factor by which colour is downsampled before its flow is estimated."""
 _LEAST_SIDE = 16  # pixels that DIS's patches and pyramid need
-_STILL = 0.15  # px of the image up to which a place has not moved
+_STILL = 0.15  # px of the image; smaller flow is set to 0
 
 
 class GreyFlow:
-    """Optical flow between two grey images, estimated at a part of their size."""
+    """Optical flow between two grey images, estimated at reduced size."""
 
     def __init__(self) -> None:
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
 
     @staticmethod
     def reduced(grey: np.ndarray) -> np.ndarray:
-        """A grey image (H, W) uint8 as :meth:`between` takes it."""
+        """A grey image (H, W) uint8, reduced for :meth:`between`."""
         height, width = (max(1, length // REDUCTION) for length in grey.shape)
         return cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
 
     def between(
         self, now: np.ndarray, before: np.ndarray, size: tuple[int, int], interpolation: int
     ) -> np.ndarray | None:
-        """Flow (h, w, 2) float32 in pixels of the whole image, from each place of ``now`` to where it was ``before``.
+        """Backward flow (h, w, 2) float32 in pixels of the full image, from each position in ``now`` to ``before``.
 
         Args:
             now, before: reduced images of one size.
-            size: (h, w) that the flow is brought to.
-            interpolation: of OpenCV, for that.
+            size: (h, w) to which the flow is resized.
+            interpolation: OpenCV's method of resizing.
 
         Returns:
-            None for images too small to tell.
+            The flow, or None if the images are too small.
         """
         if min(now.shape) < _LEAST_SIDE:
             return None
@@ -44,15 +44,15 @@ class GreyFlow:
 
 
 def _calculated(dis: cv2.DISOpticalFlow, now: np.ndarray, before: np.ndarray) -> np.ndarray:
-    # None: there is no flow to begin with
+    # None: no initial flow
     return dis.calc(now, before, None)  # type: ignore[call-overload]  # OpenCV demands a flow
 
 
 class FlowEstimator:
-    """Follows one video, on the working grid of the recurrent network.
+    """Estimates the flow of one video, on the working grid of the recurrent network.
 
     Args:
-        stride: pixels of the image in a pixel of the flow, a multiple of :data:`REDUCTION`.
+        stride: pixels of the image per pixel of the flow, a multiple of :data:`REDUCTION`.
     """
 
     def __init__(self, stride: int = 4) -> None:
@@ -61,7 +61,7 @@ class FlowEstimator:
         self._before: np.ndarray | None = None
 
     def reset(self) -> None:
-        """The next frame is the first of a video."""
+        """Start a new video with the next frame."""
         self._before = None
 
     def step(self, rgb: np.ndarray) -> np.ndarray:
@@ -71,8 +71,8 @@ class FlowEstimator:
             rgb: (H, W, 3) uint8; H and W multiples of the stride.
 
         Returns:
-            (2, H / stride, W / stride) float32 pixels of the image (x, y): from each place of this frame to where it
-            was in the frame before; 0 for the first frame, and in images too small to tell.
+            (2, H / stride, W / stride) float32 pixels of the image (x, y): from each position in this frame to the
+            frame before; 0 for the first frame, and for images that are too small.
         """
         height, width = rgb.shape[:2]
         grey = self._flow.reduced(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
@@ -90,8 +90,8 @@ class FlowEstimator:
 def estimate_flow(rgb: np.ndarray, next_rgb: np.ndarray) -> np.ndarray:
     """Optical flow (2, H, W) from one uint8 RGB frame (H, W, 3) to the next, by OpenCV's DIS.
 
-    A stand-in where no true flow is known; it is wrong at occlusions and on plain surfaces. Frames smaller than 16
-    pixels have none."""
+    Replaces unknown true flow; it is wrong at occlusions and on plain surfaces. For frames smaller than 16 pixels, it
+    is 0."""
     if min(rgb.shape[:2]) < _LEAST_SIDE:
         return np.zeros((2, *rgb.shape[:2]), np.float32)
     grey = [cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY) for image in (rgb, next_rgb)]

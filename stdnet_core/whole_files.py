@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what the system refuses (a full disk) as one error."""
+"""Atomic writing of files: each appears complete or not at all, and failures (a full disk) are one kind of error."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from stdnet_core.errors import OutputError
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A block that writes to ``path``.
+    """Context of a block that writes to ``path``.
 
     Raises:
-        OutputError: in place of whatever the system refuses in it.
+        OutputError: instead of the system's error if writing fails.
     """
     try:
         yield
@@ -32,12 +32,12 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A block that writes to the path given to it, which then takes the place of ``path``.
+    """Context of a block that writes to the temporary path it gets, which then replaces ``path``.
 
-    What is there is on the disk before it takes the name, and gone where the block failed.
+    The temporary file is flushed to disk before it is renamed, and deleted if the block fails.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     temporary = path.with_name(path.name + ".partial")
     with writing(path):
@@ -57,18 +57,18 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     """Write a safetensors file.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
-        temporary.chmod(0o644)  # safetensors writes files that only their owner may read
+        temporary.chmod(0o644)  # safetensors creates files that only their owner may read
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
