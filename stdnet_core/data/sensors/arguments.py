@@ -51,8 +51,8 @@ def simulation_sentences(camera: str, ratio: float) -> str:
     """The lead of a report with simulated input: which camera was simulated, and that there are others."""
     others = ", ".join(name for name in PRESETS if name != camera)
     return (
-        f"The input is simulated: what a {camera} at x{ratio:g} ({preset(camera).about}) would measure, given the "
-        f"ground truth. Figures differ between cameras; --sensor also offers {others}."
+        f"The input is simulated: a {camera} at x{ratio:g} ({preset(camera).about}) that measures the ground truth. "
+        f"Other cameras give other figures; --sensor offers {others}."
     )
 
 
