@@ -1,7 +1,7 @@
 """SpatioTemporal Difference Network for video depth super-resolution, without ROS.
 
-``from stdnet_core import STDNet, ModelConfig, DepthUpsampler, StreamingSTDNet``. Names are imported when they are first
-used, so that ``--help`` of the command-line tools need not import torch."""
+``from stdnet_core import STDNet, ModelConfig, DepthUpsampler, StreamingSTDNet``. Names are imported on first
+use, so that ``--help`` of the command-line tools need not load torch."""
 
 from __future__ import annotations
 

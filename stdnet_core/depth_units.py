@@ -1,12 +1,12 @@
-"""What stored depth values mean: one rule for files, recordings and live messages.
+"""The meaning of stored depth values: one rule for files, recordings and live messages.
 
-Integers are millimetres, floating-point numbers metres (REP-118), unless a unit is given. Invalid are: values that are
-0, negative or not finite (REP-117); 65535, the largest 16-bit integer, which stands for "no reading" (RealSense,
-7-Scenes) or "this far or farther"; and depths beyond 1000 km, because renderers write such numbers for the sky (1e10,
-the largest float) and other tools the largest 32-bit integer. ``invalid_above`` sets a lower limit.
+Integers are millimetres, floating-point numbers metres (REP-118), unless a unit is given. Values that are 0, negative
+or not finite (REP-117) are invalid. So is 65535: the largest 16-bit number is written for "no reading" (RealSense,
+7-Scenes) or means "as far or farther". So are depths beyond 1000 km: renderers write such numbers for the sky (1e10,
+the largest float), other tools the largest 32-bit number. ``invalid_above`` invalidates more.
 
-The values do not say whether the rule fits. :func:`look_at` describes them. If their median is one that no camera
-measures, the tools refuse the depth and the node warns, unless the unit was given."""
+The values do not tell whether the rule fits, but :func:`look_at` checks their plausibility. If no camera measures such
+a median, the tools refuse the depth and the node warns, unless the unit was given."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from stdnet_core.errors import ConfigError, DataError
 
 NO_READING = 65535
 _NOWHERE_M = 1e6
-"""Depth beyond this is never a measurement. Millimetres that were mistaken for metres stay below it."""
+"""No camera measures depth so far away. Millimetres that are mistaken for metres stay below it."""
 _MILLIMETRE = 0.001
 _PLAUSIBLE_MEDIAN_M = (0.01, 250.0)
 _ENOUGH = 0.01
-"""Smallest share of measured pixels with which an image can be assessed."""
+"""Smallest share of measured pixels in an image whose plausibility is checked."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class DepthUnits:
         invalid_above: stored values (not metres) above this limit are invalid; None: no limit.
 
     Raises:
-        ConfigError: a number that is not positive and finite.
+        ConfigError: a number is not positive and finite.
     """
 
     unit: float | None = None
@@ -59,7 +59,7 @@ class DepthUnits:
 
         Args:
             stored: (H, W), integers or floating-point numbers.
-            invalid: value for pixels without a measurement: 0 or NaN.
+            invalid: value of pixels without a measurement: 0 or NaN.
 
         Returns:
             (H, W) float32, a new array.
@@ -84,8 +84,9 @@ def along_axis(distance: np.ndarray, camera: np.ndarray) -> np.ndarray:
     Here (x, y) is the pixel's position in the plane at depth 1.
 
     Args:
-        distance: (H, W) floating-point numbers; 0, for no measurement, stays 0.
-        camera: (3, 3) camera matrix in pixels of ``distance``, whose centres are at integers.
+        distance: (H, W) floating-point numbers; 0 (no measurement) stays 0.
+        camera: (3, 3) camera matrix in pixels of ``distance``, centres at integers; (x, y) is a pixel's position in
+            the plane at depth 1.
 
     Returns:
         (H, W) float32.
@@ -98,16 +99,16 @@ def along_axis(distance: np.ndarray, camera: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Impression:
-    """Statistics of the stored values of a depth image.
+    """Statistics of the stored values of a depth image, from which their unit is judged.
 
     Attributes:
-        stored: description of their type.
-        unit: metres per stored unit that were assumed.
-        given: whether the user gave that unit.
+        stored: their type, for messages.
+        unit: assumed metres per unit.
+        given: whether that unit was given.
         median, least, largest: of the measured pixels, metres.
         median_stored: median of the measured pixels, as stored.
         no_reading: share of pixels that are 65535.
-        nowhere: share of pixels with a finite depth beyond 1000 km.
+        nowhere: share of pixels with a finite value of 1000 km or more.
     """
 
     stored: str
@@ -122,26 +123,26 @@ class Impression:
 
     @property
     def plausible(self) -> bool:
-        """Whether a depth camera can have measured this."""
+        """Whether a camera may have measured this depth."""
         return _PLAUSIBLE_MEDIAN_M[0] <= self.median <= _PLAUSIBLE_MEDIAN_M[1]
 
     def taken(self) -> str:
-        """Sentence that describes the values and how they were interpreted."""
+        """Sentence on the stored values and their assumed unit."""
         return (
             f"depth is stored as {self.stored} with a median of {self.median_stored:g}, interpreted as "
             f"{_unit_name(self.unit)}: {self.least:.4g} to {self.largest:.4g} m, median {self.median:.4g} m"
         )
 
     def doubt(self, option: str = "--depth-unit") -> str:
-        """Sentence that says why this cannot be, and how to give the right unit."""
+        """Sentence on why the unit is implausible, and how to specify it."""
         return (
-            f"{self.taken()}, which no depth camera measures; give the metres per stored unit with {option} (0.001 for "
+            f"{self.taken()}, which no depth camera measures; specify the stored unit with {option} (0.001 for "
             f"millimetres, 0.0002 for TUM, 1 for metres)"
         )
 
 
 def look_at(stored: np.ndarray, units: DepthUnits) -> Impression | None:
-    """Assess an image (H, W) of stored depth; None if it has too few measurements."""
+    """Statistics of an image (H, W) of stored depth; None if it has too few measurements."""
     metres = units.metres(stored)
     measured = metres > 0
     if measured.mean() < _ENOUGH:
@@ -163,7 +164,7 @@ def look_at(stored: np.ndarray, units: DepthUnits) -> Impression | None:
 
 
 def check_units(images: Iterable[np.ndarray], units: DepthUnits, where: str) -> list[str]:
-    """Check the units on the first image with enough measurements.
+    """Check the plausibility of the first image with enough measurements.
 
     Args:
         images: stored depth (H, W), read one by one until one has enough measurements.

@@ -1,7 +1,7 @@
 """Errors that a user can fix.
 
-Every error that bad input can cause is a :class:`StdnetError`. Its message is one sentence that names the file, topic
-or value at fault and says what to do. Command-line tools print it without a traceback (:mod:`stdnet_core.cli`)."""
+All errors caused by bad input are :class:`StdnetError`: one sentence that names the file, topic or value at fault and
+says what to do. Command-line tools print it without a traceback (:mod:`stdnet_core.cli`)."""
 
 
 class StdnetError(Exception):
@@ -17,11 +17,11 @@ class InputError(StdnetError):
 
 
 class CheckpointError(StdnetError):
-    """A checkpoint is missing, damaged, of an unknown format, or does not fit its use."""
+    """A checkpoint is missing, damaged, in a foreign format or not suited to its use."""
 
 
 class OutputError(StdnetError):
-    """A result cannot be written: the disk is full, or the folder is not writable."""
+    """A result cannot be written, for example because the disk is full or the folder is read-only."""
 
 
 class DataError(StdnetError):

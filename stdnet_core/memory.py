@@ -1,12 +1,11 @@
-"""Keeps freed memory in the process, so that the images of the next frame cause no page faults.
+"""Keeps freed memory in the process, so that the next frame's images cause no page faults.
 
-By default, glibc returns the top of its heap to the system whenever a few megabytes of it are free. An image pipeline
-frees and allocates the same megabytes for each frame: with a coloured 640x480 cloud, that takes 3200 page faults per
-frame, more than half of the node's time.
+By default, glibc returns the top of its heap to the system as soon as a few megabytes are free. An image pipeline frees
+and allocates the same megabytes for each frame; with a coloured 640x480 cloud, this takes 3200 page faults per frame,
+more than half of the node's time.
 
-Kept memory becomes fragmented: images and clouds of changing sizes do not always fit into the holes that others leave,
-so a process that keeps everything still grows by a cloud now and then. The holes are therefore returned to the system
-once a minute."""
+Kept memory becomes fragmented: images and clouds of different sizes do not always fit into freed blocks, so that the
+process would still grow by a cloud now and then. Unused pages are therefore returned once a minute."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ GIVE_BACK_SECONDS = 60.0
 
 
 def keep_freed_memory() -> bool:
-    """Call at the start of a process; it then keeps freed memory (up to 512 MB). False if not on glibc."""
+    """Keep freed memory, up to 512 MB; call at the start of a process. Returns False without glibc."""
     if sys.platform != "linux":
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -34,6 +33,6 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_holes() -> bool:
-    """Return all unused pages to the system, also those between used ones. False if not on glibc."""
+    """Return all unused pages to the system, also those between used ones. Returns False without glibc."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     return bool(trim is not None and trim(0))

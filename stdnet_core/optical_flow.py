@@ -1,4 +1,4 @@
-"""Optical flow of colour images (OpenCV's DIS): of a video frame by frame, or between two frames of a source."""
+"""Optical flow of colour (OpenCV's DIS), for a live video or for two frames of a source without flow."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ import numpy as np
 REDUCTION = 2
 """Factor by which colour is downsampled before its flow is estimated."""
 _LEAST_SIDE = 16  # pixels that DIS's patches and pyramid need
-_STILL = 0.15  # motion below this, in pixels of the image, becomes 0
+_STILL = 0.15  # px of the image; smaller flow is set to 0
 
 
 class GreyFlow:
-    """Optical flow between two grey images, estimated at reduced resolution."""
+    """Optical flow between two grey images, estimated at reduced size."""
 
     def __init__(self) -> None:
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
 
     @staticmethod
     def reduced(grey: np.ndarray) -> np.ndarray:
-        """Downsample a grey image (H, W) uint8 for :meth:`between`."""
+        """A grey image (H, W) uint8, reduced for :meth:`between`."""
         height, width = (max(1, length // REDUCTION) for length in grey.shape)
         return cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
 
     def between(
         self, now: np.ndarray, before: np.ndarray, size: tuple[int, int], interpolation: int
     ) -> np.ndarray | None:
-        """Flow (h, w, 2) float32 in full-resolution pixels, from each point of ``now`` to its position in ``before``.
+        """Backward flow (h, w, 2) float32 in pixels of the full image, from each position in ``now`` to ``before``.
 
         Args:
             now, before: reduced images of one size.
             size: (h, w) to which the flow is resized.
-            interpolation: OpenCV's, for resizing.
+            interpolation: OpenCV's method of resizing.
 
         Returns:
-            The flow; None for images too small for it.
+            The flow, or None if the images are too small.
         """
         if min(now.shape) < _LEAST_SIDE:
             return None
@@ -52,7 +52,7 @@ class FlowEstimator:
     """Estimates the flow of one video, on the working grid of the recurrent network.
 
     Args:
-        stride: image pixels per flow pixel, a multiple of :data:`REDUCTION`.
+        stride: pixels of the image per pixel of the flow, a multiple of :data:`REDUCTION`.
     """
 
     def __init__(self, stride: int = 4) -> None:
@@ -61,7 +61,7 @@ class FlowEstimator:
         self._before: np.ndarray | None = None
 
     def reset(self) -> None:
-        """The next frame is the first of a video."""
+        """Start a new video with the next frame."""
         self._before = None
 
     def step(self, rgb: np.ndarray) -> np.ndarray:
@@ -71,8 +71,8 @@ class FlowEstimator:
             rgb: (H, W, 3) uint8; H and W multiples of the stride.
 
         Returns:
-            (2, H / stride, W / stride) float32 image pixels (x, y), from each point of this frame to its position in
-            the previous frame; 0 for the first frame, and for images too small for optical flow.
+            (2, H / stride, W / stride) float32 pixels of the image (x, y): from each position in this frame to the
+            frame before; 0 for the first frame, and for images that are too small.
         """
         height, width = rgb.shape[:2]
         grey = self._flow.reduced(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
@@ -90,8 +90,8 @@ class FlowEstimator:
 def estimate_flow(rgb: np.ndarray, next_rgb: np.ndarray) -> np.ndarray:
     """Optical flow (2, H, W) from one uint8 RGB frame (H, W, 3) to the next, by OpenCV's DIS.
 
-    A substitute where the true flow is unknown; it is wrong at occlusions and on surfaces without texture. It is 0 for
-    frames smaller than 16 pixels."""
+    Replaces unknown true flow; it is wrong at occlusions and on plain surfaces. For frames smaller than 16 pixels, it
+    is 0."""
     if min(rgb.shape[:2]) < _LEAST_SIDE:
         return np.zeros((2, *rgb.shape[:2]), np.float32)
     grey = [cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY) for image in (rgb, next_rgb)]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def config_folder() -> Path | None:
-    """The folder ``config`` that was installed with this code; None if there is none.
+    """The folder ``config`` that belongs to this code; None if it was installed without it.
 
-    It is searched next to the code, not in ``sys.prefix``. This works for a checkout, a venv, ``pip install --user``,
-    ``--target`` and a colcon workspace, and never finds the files of another version."""
+    It is searched for beside the code, not in ``sys.prefix``. This works in a checkout, a venv, a colcon workspace and
+    with ``pip install --user`` or ``--target``, and never finds the files of another version."""
     package = Path(__file__).resolve().parent
     if (package.parent / "package.xml").is_file():
         return package.parent / "config"

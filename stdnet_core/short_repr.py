@@ -1,4 +1,4 @@
-"""Short reprs for a prompt or a log: arrays by type and shape, networks by size and settings."""
+"""Short reprs for prompts and logs: arrays by type and shape, networks by size and settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONGEST = 80
 def short_repr(result: Any) -> str:
     """The repr of a dataclass without the contents of its arrays: ``Result(depth=float32(480, 640), stamp=0.1)``.
 
-    In the class: ``__repr__ = short_repr``."""
+    Use it in a class as ``__repr__ = short_repr``."""
     values = ((field.name, getattr(result, field.name)) for field in dataclasses.fields(result) if field.repr)
     return f"{type(result).__name__}({', '.join(f'{name}={_short(value)}' for name, value in values)})"
 
@@ -31,7 +31,7 @@ def short_repr(result: Any) -> str:
 def network_repr(network: _Network) -> str:
     """The repr of a network with a ``config``: its number of parameters and the settings that are not defaults.
 
-    In the class: ``__repr__ = network_repr``."""
+    Use it in a class as ``__repr__ = network_repr``."""
     config = network.config
     default = type(config)()
     parts = [f"{sum(parameter.numel() for parameter in network.parameters()):,} parameters"]

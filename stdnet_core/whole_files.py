@@ -1,4 +1,4 @@
-"""Writes files atomically, and turns errors of the system (e.g. a full disk) into one type of error."""
+"""Atomic writing of files: each appears complete or not at all, and failures (a full disk) are one kind of error."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from stdnet_core.errors import OutputError
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Context for a block that writes to ``path``.
+    """Context of a block that writes to ``path``.
 
     Raises:
-        OutputError: instead of the errors that the system raises in the block.
+        OutputError: instead of the system's error if writing fails.
     """
     try:
         yield
@@ -32,12 +32,12 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Context for a block that writes to the yielded temporary path; the file then replaces ``path``.
+    """Context of a block that writes to the temporary path it gets, which then replaces ``path``.
 
-    The file is flushed to the disk before it is renamed. If the block fails, it is deleted.
+    The temporary file is flushed to disk before it is renamed, and deleted if the block fails.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     temporary = path.with_name(path.name + ".partial")
     with writing(path):
@@ -57,18 +57,18 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     """Write a safetensors file.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
-        temporary.chmod(0o644)  # safetensors writes files that only their owner may read
+        temporary.chmod(0o644)  # safetensors creates files that only their owner may read
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,1 +1,1 @@
-"""What the commands ``evaluate`` and ``analyze`` do: runs of the evaluation that end as pages, pictures and tables."""
+"""The work of the commands ``evaluate`` and ``analyze``: evaluations whose results are pages, pictures and tables."""

@@ -1,4 +1,4 @@
-"""Figures of the network's inside: features, sampled neighbours, difference representations (fig. 3, 5a and 9b)."""
+"""Figures of the network's internals: features, sampled neighbours, difference representations (fig. 3, 5a and 9b)."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ from stdnet_core.report.panels import Tile, compose, depth_limits, error_limit
 from stdnet_core.report.paper_figures import Map
 
 MARGIN = 3
-"""Border of the working grid that principal components are not made from."""
+"""Border of the working grid that is left out when principal components are computed."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """A network on a short clip around the frame in question.
+    """A network's output for a short clip around the frame that is shown.
 
     Attributes:
         frames: of the clip.
-        place: of the frame in the clip.
+        place: index of the frame in the clip.
         index: of the frame in the sequence.
         config: of the network.
-        depth: (H, W) metres that the network gives for it.
+        depth: (H, W), the network's depth for the frame in metres.
     """
 
     scene: Scene
@@ -65,17 +65,17 @@ class Look:
 
     @property
     def frame(self) -> EvaluationFrame:
-        """The frame in question."""
+        """The frame that is shown."""
         return self.frames[self.place]
 
 
 def _clip_around(args: argparse.Namespace) -> tuple[Scene, list[EvaluationFrame], int, int]:
-    """The scene, the frames of a window, and where the frame in question is in the window and in the sequence."""
+    """The scene, the frames of a window, and the index of the shown frame in the window and in the sequence."""
     scene = open_scenes(args)[0]
     length = len(scene.sequence)
     index = length // 2 if args.frame is None else args.frame
     if not 0 <= index < length:
-        raise ConfigError(f"{scene.name} has frames 0 to {length - 1}, no frame {index}")
+        raise ConfigError(f"{scene.name} has frames 0 to {length - 1}, but no frame {index}")
     first = max(0, min(index - args.window // 2, length - args.window))
     return scene, list(scene.frames(first, args.window)), index - first, index
 
@@ -143,7 +143,7 @@ def features(args: argparse.Namespace) -> Drawn:
 
 
 def _component_picture(components: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Three components (3, h, w) as red, green and blue, each from its first to its last hundredth; (H, W, 3) uint8."""
+    """Three components (3, h, w) as red, green and blue, each from its 1st to its 99th percentile; (H, W, 3) uint8."""
     values = components.numpy()
     inner = values[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
     low, high = np.percentile(inner if inner.size else values, (1, 99), axis=(1, 2), keepdims=True)
@@ -154,12 +154,12 @@ def _component_picture(components: Tensor, size: tuple[int, int]) -> np.ndarray:
 
 
 def offsets(args: argparse.Namespace) -> Drawn:
-    """Where each pass samples the neighbours of a frame (eq. 7, fig. 5a)."""
+    """Fig. 5a: where each pass samples the neighbours of a frame (eq. 7)."""
     (network,), clip = open_networks(args.checkpoint), _clip_around(args)
     look = _look(network, clip, args)
     number, stage = _stage(look, args)
     if not stage.sampling:
-        raise ConfigError(f"{network.name} samples no neighbours: it has none, or no temporal difference")
+        raise ConfigError(f"{network.name} samples no neighbours: it uses none, or has no temporal difference")
     rgb = as_bytes(look.frame.rgb)
     rows: list[list[Map]] = []
     numbers: dict[str, Any] = {"sequence": look.scene.name, "frame": look.index, "stage": number, "passes": []}
@@ -190,7 +190,7 @@ def offsets(args: argparse.Namespace) -> Drawn:
                     "mask_std": float(mask.std()),
                 }
             )
-            print(f"{title}: displaced by {length.mean():.2f} px in the mean, mask {mask.mean():.2f}")
+            print(f"{title}: displaced by {length.mean():.2f} px on average, mask {mask.mean():.2f}")
         if line:
             rows.append(line)
     if not rows:
@@ -200,7 +200,7 @@ def offsets(args: argparse.Namespace) -> Drawn:
 
 
 def differences(args: argparse.Namespace) -> Drawn:
-    """Difference representations (eq. 1 and 5) beside the differences of depth that they stand for."""
+    """Difference representations (eq. 1 and 5) beside the differences of depth that they represent."""
     (network,), clip = open_networks(args.checkpoint), _clip_around(args)
     look = _look(network, clip, args)
     size = look.frame.target.shape
@@ -237,7 +237,7 @@ def differences(args: argparse.Namespace) -> Drawn:
 
 
 def _inside_tail(values: np.ndarray, depth: np.ndarray, size: tuple[int, int]) -> dict[str, float]:
-    """Means of a map on the working grid where any pixel of the cell differs by 0.1 m or more, and elsewhere."""
+    """Means of a map on the working grid: over cells with any pixel that differs by 0.1 m or more, and elsewhere."""
     tail = torch.from_numpy(np.nan_to_num(depth, nan=0.0) >= LONG_TAIL)[None, None].float()
     height, width = (-(-n // WORKING_STRIDE) for n in size)
     padded = F.pad(tail, (0, width * WORKING_STRIDE - size[1], 0, height * WORKING_STRIDE - size[0]))

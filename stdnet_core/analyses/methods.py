@@ -48,16 +48,16 @@ from stdnet_core.report.panels import Tile, compose, depth_limits, error_limit, 
 from stdnet_core.report.paper_figures import Bubble
 
 SHIPPED = "live"
-"""The network that is shown where none is named."""
+"""The network that is shown by default."""
 _TIMED = 8
 _SETTLING = 2  # frames beyond the latency that are not timed
 
 
 def _analysis(args: argparse.Namespace, scene: Scene, runners: dict[str, Method], row: int | None = None) -> Analysis:
-    """What all methods made of a scene.
+    """Analyse the output of all methods for a scene.
 
     Raises:
-        DataError: it has no true depth.
+        DataError: it has no ground-truth depth.
     """
     analysis = Analysis(list(runners), temporal=False, row=row)
     for index, (frame, said) in enumerate(results_of(scene, runners, args.start, args.frames), start=args.start):
@@ -73,7 +73,7 @@ def _analysis(args: argparse.Namespace, scene: Scene, runners: dict[str, Method]
             )
         )
     if not any(row["pixels"] for row in analysis.rows):
-        raise DataError(f"{scene.name}: it has no true depth to compare with")
+        raise DataError(f"{scene.name}: it has no ground-truth depth to compare with")
     return analysis
 
 
@@ -90,7 +90,7 @@ def long_tail(args: argparse.Namespace) -> Drawn:
             if shown is None and index >= wanted and len(maps) == 5:
                 shown = as_bytes(frame.rgb), nan_where_invalid(frame.target), maps, args.start + index
     if shown is None or "cross" not in tail.figures():
-        raise DataError(f"{args.data}: fig. 2 needs true depth of at least three frames in a row")
+        raise DataError(f"{args.data}: fig. 2 needs ground-truth depth of at least three frames in a row")
     rgb, truth, maps, index = shown
     kinds = {
         "spatial": "|truth - bicubic|",
@@ -177,7 +177,7 @@ def frames(args: argparse.Namespace) -> Drawn:
     first = max(args.start, first)
     if first + args.count > length:
         raise ConfigError(
-            f"{scene.name} ends with frame {length - 1}; frames {first} to {first + args.count - 1} do not"
+            f"{scene.name} ends with frame {length - 1}; frames {first} to {first + args.count - 1} are not all there"
         )
     needed = min(length, first + args.count + args.latency) - args.start
     tiles: list[Tile] = []
@@ -220,7 +220,9 @@ def frames(args: argparse.Namespace) -> Drawn:
 
 
 def cell_window(crop: tuple[int, int, int, int] | None, frame: EvaluationFrame) -> Callable[[np.ndarray], np.ndarray]:
-    """Cuts the crop, widened to whole cells, out of images of the frame's or of its low-resolution depth's size.
+    """Returns a function that crops images of the frame's size or of its low-resolution depth's.
+
+    The crop is widened to whole cells.
 
     Raises:
         ConfigError: the crop leaves the frame.
@@ -262,7 +264,7 @@ def complexity(args: argparse.Namespace) -> Drawn:
             clip_truth=scene.clip_truth,
             on_frame=lambda *_, bar=bar: next(bar, None),
         ).figures
-        next(bar, None)  # all frames were counted: the bar goes
+        next(bar, None)  # all frames are counted: this closes the bar
     mean = mean_figures(results)
     frames = list(scenes[0].frames(args.start, min(len(scenes[0].sequence) - args.start, _TIMED)))
     points = [
@@ -296,7 +298,7 @@ def complexity(args: argparse.Namespace) -> Drawn:
 
 
 def _milliseconds(runner: Runner, frames: Sequence[EvaluationFrame]) -> float:
-    """Median time of a frame once the stream has settled; the frames come again and again, forth and back."""
+    """Median time per frame once the stream has settled; the frames are repeated forwards and backwards."""
     runner.begin()
     order = itertools.cycle([*frames, *frames[-2:0:-1]])
     times = []

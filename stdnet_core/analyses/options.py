@@ -1,4 +1,4 @@
-"""What the options of ``python -m stdnet_core.evaluate`` mean: sequences, methods, devices, names of files."""
+"""Interprets the options of ``python -m stdnet_core.evaluate``: sequences, methods, devices, file names."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def describe_model(runner: Runner) -> dict[str, Any]:
 
 
 def computed_on(runners: dict[str, Runner]) -> tuple[str, str]:
-    """The device and the network's precision; all other methods compute in float32."""
+    """The device, and the precision of the network; all other methods compute in float32."""
     placement = runners.get("model", next(iter(runners.values()))).upsampler.placement
     return str(placement.device), placement.precision if "model" in runners else "fp32"
 
@@ -93,7 +93,7 @@ def open_sequences(args: argparse.Namespace, lr_scale: float | None) -> Sequence
 
 
 def in_question_first(methods: Mapping[str, Method], args: argparse.Namespace) -> list[str]:
-    """The methods, first the one that a report is about: the model, else the first given, else the most elaborate."""
+    """The methods, with the subject of the report first: the model, else the first given, else the most elaborate."""
     given = "model" in methods or args.methods or args.predictions
     return list(methods) if given else list(methods)[::-1]
 
@@ -113,7 +113,7 @@ def plain_name(sequence: str) -> str:
 
 
 def settings_of(report: dict[str, Any], result: SequenceResult | None = None) -> dict[str, Any]:
-    """What a page shows as its configuration; ``result`` adds what was chosen for the sequence."""
+    """The configuration that a page shows; ``result`` adds the settings chosen for the sequence."""
     settings = {name: report[name] for name in ("data", "split", "checkpoint") if report[name] is not None}
     settings |= {f"predictions: {name}": folder for name, folder in report.get("predictions", {}).items()}
     settings |= {f"low-resolution depth: {key}": value for key, value in report.get("low_resolution", {}).items()}

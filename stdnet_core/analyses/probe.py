@@ -1,7 +1,7 @@
-"""Looks inside STDNet while it runs: features before and after both branches, and where neighbours are sampled.
+"""Observes STDNet while it runs: features before and after both branches, and where neighbours are sampled.
 
-The real modules are watched by hooks during an ordinary forward pass; nothing is computed twice, and the output is the
-one that the network gives without being watched."""
+Hooks on the network's own modules record an ordinary forward pass; nothing is computed twice, and the output is the
+same as without hooks."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Sampling:
     Attributes:
         direction: of the pass.
         frames: T.
-        offset: (N, 18, h, w) pixels of the working grid, y then x for each tap; N calls: all frames with a neighbour
-            one frame away, then two, ...
+        offset: (N, 18, h, w) pixels of the working grid, y then x for each tap; the N calls are all frames with a
+            neighbour one frame away, then two, ...
         mask: (N, 9, h, w), 0..1.
     """
 
@@ -55,16 +55,16 @@ class Sampling:
 
 @dataclass(frozen=True)
 class StageFeatures:
-    """What a stage made of a clip, each (T, C, h, w) on the working grid.
+    """The features of a stage for a clip, each (T, C, h, w) on the working grid.
 
     Attributes:
         depth: F_d, encoded depth, before the spatial difference.
         spatial: F_sd, after it (eq. 4).
         weight: w (eq. 3).
-        trunk: X, which the passes start from.
+        trunk: X, from which the passes start.
         passes: output of each pass (eq. 8).
-        fused: F_td, all of them merged, which depth is reconstructed from (eq. 6).
-        sampling: one for each pass; none without the temporal difference or without neighbours.
+        fused: F_td, all of them merged, from which depth is reconstructed (eq. 6).
+        sampling: one per pass; empty without the temporal difference or without neighbours.
     """
 
     depth: Tensor
@@ -78,7 +78,7 @@ class StageFeatures:
 
 @torch.inference_mode()
 def observe(model: STDNet | RecurrentNet, rgb: Tensor, depth_lr: Tensor) -> tuple[STDNetOutput, list[StageFeatures]]:
-    """Run the network on one clip and look inside.
+    """Run the network on one clip and record its features.
 
     Args:
         model: the paper's network, in evaluation mode.
@@ -89,8 +89,8 @@ def observe(model: STDNet | RecurrentNet, rgb: Tensor, depth_lr: Tensor) -> tupl
         Its output with ``differences``, and the features of each stage.
 
     Raises:
-        ConfigError: the network is the recurrent one, which has no such parts.
-        InputError: more than one clip, or shapes that do not fit each other.
+        ConfigError: the network is recurrent and has no such parts.
+        InputError: more than one clip, or shapes that do not match.
     """
     if not isinstance(model, STDNet):
         raise ConfigError("only the paper's network has these parts; give a checkpoint that is not recurrent")
@@ -123,7 +123,7 @@ def _features(model: STDNet, number: int, seen: dict[str, Tensor], frames: int) 
 
 @contextmanager
 def _watched(model: STDNet, seen: dict[str, Tensor]) -> Iterator[None]:
-    """Hooks that write into ``seen``, removed at the end whatever happens."""
+    """Register hooks that write into ``seen``, and always remove them at the end."""
 
     def output_as(*names: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
@@ -162,18 +162,18 @@ def principal_components(features: Tensor, count: int = 3, margin: int = 0) -> t
     Args:
         features: (C, h, w).
         count: of components, at most C.
-        margin: pixels at each border that the components are not made from, where a map has so many: what convolutions
-            make of the zeros outside would be the first thing that they show.
+        margin: pixels at each border that are left out when the components are computed, if the map is large enough;
+            otherwise the effect of the convolutions' zero padding would dominate them.
 
     Returns:
         The pixels' coordinates along the first ``count`` components (count, h, w), each with a positive largest
-        loading, and the share of the variance that each explains (count,), 0 where nothing varies. Both float64.
+        loading, and the share of the variance that each explains (count,), 0 if nothing varies. Both float64.
 
     Raises:
         InputError: another shape, or more components than channels.
     """
     if features.ndim != 3 or not 1 <= count <= len(features):
-        raise InputError(f"{count} components are asked of features of shape {tuple(features.shape)}, not (C, h, w)")
+        raise InputError(f"{count} components of features of shape {tuple(features.shape)}; expected (C, h, w)")
     features = features.detach().cpu().double()
     if 2 * margin >= min(features.shape[1:]):
         margin = 0

@@ -1,4 +1,4 @@
-"""Recordings without true depth, judged by themselves, each with a page of the report."""
+"""Evaluates recordings without ground truth, each with a page of the report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from stdnet_core.report.recording_report import recording_summary
 
 
 def judge_recordings(methods: list[str], args: argparse.Namespace, report: dict[str, Any]) -> None:
-    """The command with ``--self``."""
+    """Run ``evaluate --self``."""
     tqdm = require("tqdm", extra="report").tqdm
     runners = {name: make_runner(name, args) for name in methods}
     report["device"], report["precision"] = computed_on(runners)
@@ -85,7 +85,7 @@ def _judge_one(
     report: dict[str, Any],
     progress: Callable[[], Any],
 ) -> dict[str, list[str]]:
-    """Judge a recording and write its page, also when it is interrupted; returns what the methods had to say."""
+    """Judge a recording and write its page, even if interrupted; returns the notices of the methods."""
 
     def on_frame(judged: JudgedFrame) -> None:
         progress()

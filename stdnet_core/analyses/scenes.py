@@ -1,4 +1,4 @@
-"""What figures are made of: sequences as the methods see them, and the methods."""
+"""Input of the figures: sequences as the methods see them, and the methods."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from stdnet_core.inference import DepthUpsampler
 from stdnet_core.model import RecurrentNet, STDNet
 
 Drawn = tuple[bytes, dict[str, Any]]
-"""A picture as PNG, and its numbers."""
+"""A picture as PNG, and the numbers behind it."""
 _Step = TypeVar("_Step")
 
 
 class Part:
-    """Some frames of a sequence as a sequence.
+    """A part of a sequence as a sequence of its own.
 
     Args:
-        sequence: the whole.
+        sequence: the whole sequence.
         first: its frame that becomes frame 0.
-        length: frames; fewer where the sequence ends.
+        length: number of frames; fewer if the sequence ends before.
 
     Raises:
-        InputError: the sequence has no such first frame.
+        InputError: the sequence has no frame ``first``.
     """
 
     def __init__(self, sequence: RgbdSequence, first: int, length: int | None = None) -> None:
@@ -67,8 +67,8 @@ class Scene:
         name: unique among the scenes of a figure.
         sequence: to read.
         kind: of the source, e.g. ``tartanair``.
-        low: where low-resolution depth comes from; a simulated dToF sensor has its range.
-        clip_truth: true depth beyond so many metres becomes that; infinite: none does.
+        low: where low-resolution depth comes from; the range of a simulated dToF sensor is set.
+        clip_truth: ground-truth depth is clipped to this, in metres; infinite: not clipped.
     """
 
     name: str
@@ -83,10 +83,10 @@ class Scene:
 
 
 def open_scenes(args: argparse.Namespace) -> list[Scene]:
-    """The sequences that a command line asks for, at least one; all where it names none.
+    """The sequences that a command line selects, at least one; all if it names none.
 
     Raises:
-        DataError: there is no such source, or no such sequence in it.
+        DataError: the source does not exist, or has no such sequence.
     """
     kind, _ = parse_source(args.data)
     simulated = args.lr == "simulated"
@@ -111,7 +111,7 @@ def open_scenes(args: argparse.Namespace) -> list[Scene]:
 
 @dataclass(frozen=True)
 class Network:
-    """A checkpoint under the name that it has in the figure."""
+    """A checkpoint with its name in the figure."""
 
     name: str
     model: STDNet | RecurrentNet
@@ -119,7 +119,7 @@ class Network:
 
     @property
     def parameters(self) -> int:
-        """Numbers that were learned."""
+        """Number of learned parameters."""
         return sum(p.numel() for p in self.model.parameters())
 
 
@@ -128,7 +128,7 @@ def open_networks(given: Sequence[str]) -> list[Network]:
 
     Raises:
         CheckpointError: one of them cannot be read.
-        ConfigError: two have one name.
+        ConfigError: two have the same name.
     """
     networks = []
     for text in given:
@@ -137,12 +137,12 @@ def open_networks(given: Sequence[str]) -> list[Network]:
         networks.append(Network(name or info.name, model, info))
     names = [network.name for network in networks]
     if len(set(names)) < len(names):
-        raise ConfigError(f"checkpoints {', '.join(names)} share a name; tell them apart with --checkpoint NAME=FILE")
+        raise ConfigError(f"checkpoints {', '.join(names)} share a name; rename one with --checkpoint NAME=FILE")
     return networks
 
 
 def scale_warnings(networks: Sequence[Network], scale: float) -> list[str]:
-    """Sentences about networks that were not trained for the scale."""
+    """A warning for each network that was not trained for the scale."""
     return [
         f"{network.name} was not trained for x{scale:g}, but for {checkpoints.scales_text(network.info.scales)}"
         for network in networks
@@ -151,7 +151,7 @@ def scale_warnings(networks: Sequence[Network], scale: float) -> list[str]:
 
 
 def network_runner(network: Network, args: argparse.Namespace) -> Runner:
-    """The network as a method, in float32, as late as the command line says."""
+    """The network as a method, in float32, with the command line's latency."""
     latency = 0 if network.info.config.causal else args.latency
     settings = {"device": args.device, "precision": "fp32", "latency": latency}
     return Runner(
@@ -160,7 +160,7 @@ def network_runner(network: Network, args: argparse.Namespace) -> Runner:
 
 
 def open_runners(networks: Sequence[Network], args: argparse.Namespace) -> dict[str, Runner]:
-    """The networks and the classical methods that the command line names."""
+    """The networks, and the classical methods that the command line names."""
     runners = {network.name: network_runner(network, args) for network in networks}
     return runners | {name: Runner.classical(name, args.device) for name in args.methods}
 
@@ -168,21 +168,21 @@ def open_runners(networks: Sequence[Network], args: argparse.Namespace) -> dict[
 def with_predictions(
     runners: Mapping[str, Runner], scene: Scene, args: argparse.Namespace, *, alone: bool
 ) -> dict[str, Method]:
-    """The runners, and depth of the scene that the command line has from files.
+    """The runners, and the stored predictions for the scene that the command line names.
 
     Args:
-        alone: it is the only scene, so that the files may lie in the folder itself.
+        alone: it is the only scene, so that the files may lie directly in the folder.
 
     Raises:
         DataError: there are no such files, or not one for each frame.
-        ConfigError: they are called as a method is.
+        ConfigError: predictions have the name of a method.
     """
     methods: dict[str, Method] = {**runners}
     length = len(scene.sequence)
     for name, folder in args.predictions:
         frames = min(length, args.frames or length)
         if name in methods:
-            raise ConfigError(f"--predictions {name}: there is a method of that name; call the predictions otherwise")
+            raise ConfigError(f"--predictions {name}: a method has that name already; choose another for predictions")
         methods[name] = open_predictions(folder, scene.name, length, frames, alone=alone)
     return methods
 
@@ -190,7 +190,7 @@ def with_predictions(
 def results_of(
     scene: Scene, runners: Mapping[str, Method], first: int = 0, count: int | None = None
 ) -> Iterator[tuple[EvaluationFrame, dict[str, Said]]]:
-    """Frames from ``first`` on, at most ``count``, with what the methods and ``bicubic`` made of them."""
+    """Frames from ``first`` on, at most ``count``, with the output of the methods and of ``bicubic``."""
     everyone: dict[str, Method] = {**runners}
     if "bicubic" not in everyone:
         everyone["bicubic"] = Runner.classical("bicubic", "cpu")
@@ -200,7 +200,7 @@ def results_of(
 
 
 def progress(steps: Iterable[_Step], name: str, total: int) -> Iterable[_Step]:
-    """The steps, with a bar that is gone at the end."""
+    """The steps, with a progress bar that disappears at the end."""
     return require("tqdm", extra="report").tqdm(steps, total=total, unit="frame", desc=name, leave=False)
 
 
@@ -210,11 +210,11 @@ def as_bytes(rgb: np.ndarray) -> np.ndarray:
 
 
 def mean_of(values: np.ndarray) -> float:
-    """Mean of the finite values, NaN without any."""
+    """Mean of the finite values; NaN if there are none."""
     known = values[np.isfinite(values)]
     return float(known.mean(dtype=np.float64)) if known.size else math.nan
 
 
 def root_mean_of(values: np.ndarray) -> float:
-    """Root of the mean square of the finite values, NaN without any."""
+    """Root mean square of the finite values; NaN if there are none."""
     return math.sqrt(mean_of(values.astype(np.float64) ** 2))

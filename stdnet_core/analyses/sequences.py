@@ -1,4 +1,4 @@
-"""Sequences with true depth, one after the other at one scale, each with a page of the report."""
+"""Evaluates sequences with ground truth, one after the other at one scale, each with a page of the report."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from stdnet_core.report.panels import Tile, compose, frame_tiles
 
 
 def _trained_on(provenance: Any, folder: str) -> Iterator[str]:
-    """Sequences of the source in ``folder`` that a checkpoint was trained on; it knows the name of the folder only."""
+    """Sequences of the source in ``folder`` that a checkpoint was trained on; it records only the folder's name."""
     if isinstance(provenance, dict):
         source = str(provenance.get("source", ""))
         if source.rpartition(":")[2] == folder:
@@ -59,7 +59,7 @@ def evaluate_scale(
     info = runners["model"].upsampler.info if "model" in runners else None
     warnings = [] if info is None or info.recurrent or scale in info.scales else [_scale_warning(scale, info.scales)]
     for text in warnings:
-        print(f"WARNING: {text}", file=sys.stderr)  # now, too: figures come minutes later
+        print(f"WARNING: {text}", file=sys.stderr)  # also now, because the figures take minutes
     sequences = open_sequences(args, None if simulated else scale)
     skipped = list(sequences.left_out)
     chosen = spread(sequences, args.limit)
@@ -120,9 +120,9 @@ def evaluate_scale(
 def _stored(
     sequences: Mapping[str, RgbdSequence], args: argparse.Namespace, skipped: list[str]
 ) -> dict[str, dict[str, StoredPredictions]]:
-    """The predictions of each sequence by method, found before anything is computed.
+    """The predictions for each sequence by method, looked up before anything is computed.
 
-    With ``--skip-bad``, sequences without all of them are absent, and ``skipped`` says why."""
+    With ``--skip-bad``, sequences that lack some are left out, and ``skipped`` gets the reason."""
     stored: dict[str, dict[str, StoredPredictions]] = {}
     for name, sequence in sequences.items():
         size = len(sequence), min(len(sequence), args.max_frames or len(sequence))
@@ -139,7 +139,7 @@ def _stored(
 
 
 def _in_order(runners: Mapping[str, Runner], stored: Mapping[str, StoredPredictions]) -> dict[str, Method]:
-    """All methods as the table has them: the model, stored predictions, classical methods."""
+    """All methods in the order of the table: the model, stored predictions, classical methods."""
     if not stored:
         return dict(runners)
     own = {name: runner for name, runner in runners.items() if name in ("model", FORGETFUL)}
@@ -195,19 +195,19 @@ def _evaluate_one(
 
 
 def _input_of(args: argparse.Namespace, low: LowResolution) -> str:
-    """What made the input, for a title."""
+    """The origin of the input depth, for a title."""
     return f"{args.sensor if low.simulated else 'depth of the source'} at x{low.scale:g}"
 
 
 def _caption(name: str, method: Method) -> str:
-    """A method as a picture names it to somebody who has not read the command: the network by its own name."""
+    """A method's name in a picture, for readers who have not seen the command: the network gets its own name."""
     if name == "model" and isinstance(method, Runner):
         return f"the network, {method.upsampler.info.name}"
     return name.replace("_", " ")
 
 
 def index_page(args: argparse.Namespace, report: dict[str, Any]) -> Path:
-    """The page to open: that of the only report, or one that leads to all."""
+    """The page to open: the only report, or an index of all reports."""
     scales = {ratio_argument(scale): result for scale, result in report["scales"].items()}
     names = {(name, scale) for scale, result in scales.items() for name in result["sequences"]}
     if (args.report / "report.html").is_file() and len(names) == 1:

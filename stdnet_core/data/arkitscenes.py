@@ -4,14 +4,14 @@ Layout (https://github.com/apple/ARKitScenes: DATA.md, raw/README.md, depth_upsa
 VIDEO_TIMESTAMP.png, in seconds:
 
     <video>/wide/                  1920x1440, the frames that have highres_depth; color/ in the upsampling set
-    <video>/vga_wide/              640x480, 30 a second
-    <video>/lowres_wide/           256x192, 60 a second
+    <video>/vga_wide/              640x480, 30 per second
+    <video>/lowres_wide/           256x192, 60 per second
     <video>/<colour>_intrinsics/   VIDEO_TIMESTAMP.pincam: width height fx fy cx cy
-    <video>/lowres_depth/          256x192, millimetres, 60 a second
+    <video>/lowres_depth/          256x192, millimetres, 60 per second
     <video>/confidence/            of lowres_depth: 0, 1 or 2
     <video>/highres_depth/         1920x1440, millimetres, from the laser scanner
 
-Streams are paired by nearest time stamp; not every stamp is in each of them."""
+Streams are paired by nearest time stamps; not every stream has every stamp."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from stdnet_core.data.stamp_matching import match_nearest
 from stdnet_core.errors import DataError
 
 COLORS = ("wide", "color", "vga_wide", "lowres_wide")
-"""Folders of colour, all of one camera; the first two at the size of the truth."""
+"""Folders of colour, all of one camera; the first two have the size of the ground truth."""
 _SIZE_OF_TRUTH = ("wide", "color")
 _STAMP = re.compile(r"(?:^|_)(\d+\.\d+)$")
 _MAX_DIFFERENCE_S = 1 / 60
@@ -50,13 +50,13 @@ def open_arkitscenes(
 
     Args:
         root: a video's folder or one above.
-        findings: takes what is missing or damaged.
-        rules: how depth is taken.
-        color: folder of colour to take; by default the one that has the truth if there is one, else vga_wide, wide,
+        findings: receives what is missing or damaged.
+        rules: how depth is interpreted.
+        color: folder of colour to use; by default the one with ground truth if there is one, else vga_wide, wide,
             color or lowres_wide.
 
     Raises:
-        DataError: something is wrong and ``findings`` does not skip, or there is no such colour.
+        DataError: there is a problem and ``findings`` does not skip, or there is no such colour folder.
     """
     if color is not None and color not in COLORS:
         raise DataError(f"color is {color!r}; ARKitScenes has {', '.join(COLORS)}")
@@ -66,7 +66,7 @@ def open_arkitscenes(
         chosen = _color_folder(folder) if color is None else color
         colors, lows, truths = (_stamped(folder / kind) for kind in (chosen, "lowres_depth", "highres_depth"))
         confidences = _stamped(folder / "confidence")
-        if confidences:  # a depth image of unknown confidence is none
+        if confidences:  # depth images without confidence are not used
             lows = [lows[i] for i, _ in match_nearest(_stamps(lows), _stamps(confidences), _SAME_S)]
         pairs = match_nearest(_stamps(colors), _stamps(lows), _MAX_DIFFERENCE_S)
         if not pairs:
@@ -118,18 +118,18 @@ def _notes(
         notes.append(f"{name}: {len(frames)} of {count} frames of {color}/ have depth; the others are left out")
     if any(files.depth_lr for files in frames):
         truths = sum(files.depth is not None for files in frames)
-        notes.append(f"{name}: {truths} of {len(frames)} frames of {color}/ have truth in highres_depth/")
+        notes.append(f"{name}: {truths} of {len(frames)} frames of {color}/ have ground truth in highres_depth/")
     gap = float(np.median(np.diff([files.stamp for files in frames]))) if len(frames) > 1 else 0.0
     if gap > _VIDEO_GAP_S:
         notes.append(
-            f"{name}: frames of {color}/ are {gap:.1f} s apart, too far for a video; ?color=vga_wide is one, without "
-            "truth"
+            f"{name}: frames of {color}/ are {gap:.1f} s apart, too far for a video; ?color=vga_wide is one, but "
+            "without ground truth"
         )
     return notes
 
 
 def _stamped(folder: Path, suffix: str = ".png") -> list[tuple[float, Path]]:
-    """(seconds, file) of each file of a folder in order of time; none if there is no such folder."""
+    """(seconds, file) of each file in a folder in order of time; empty if there is no such folder."""
     if not folder.is_dir():
         return []
     found = ((_STAMP.search(path.stem), path) for path in folder.iterdir() if path.suffix == suffix)
@@ -141,7 +141,7 @@ def _stamps(files: Sequence[tuple[float, Path]]) -> list[float]:
 
 
 def _camera(folder: Path, color: str, stamp: float) -> tuple[Tensor | None, tuple[int, int] | None]:
-    """Camera matrix near a time and the (H, W) it belongs to: of the colour taken, else of another size of it."""
+    """Camera matrix nearest in time, and the (H, W) it belongs to: of the chosen colour folder, else of another one."""
     names = dict.fromkeys(["wide" if color == "color" else color, "wide", "vga_wide", "lowres_wide"])
     for name in names:
         files = _stamped(folder / f"{name}_intrinsics", ".pincam")

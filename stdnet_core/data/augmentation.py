@@ -1,8 +1,8 @@
-"""Random variations of training clips.
+"""Data augmentation: random variations of training clips.
 
-All are consistent over a clip, and geometry stays true: flow, camera matrix and a source's own low-resolution depth
-follow every flip, and flow is dropped where it would no longer be known. All random numbers come from one CPU
-generator, so a clip is reproduced from its seed."""
+Each variation is the same for all frames of a clip and keeps its geometry consistent: flow, camera matrix and a
+source's own low-resolution depth are flipped with the images, and flow is dropped if it would be unknown. All random
+numbers come from one CPU generator, so a clip can be reproduced from its seed."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class AugmentationConfig:
 
     Attributes:
         flip_horizontal, flip_vertical: probability of a mirror image.
-        transpose: probability of exchanging rows and columns; of square clips alone, so that sizes stay.
+        transpose: probability of exchanging rows and columns; only for square clips, whose size does not change.
         reverse: probability of time running backwards.
         gray: probability of grey images.
-        misregister: probability of a depth camera that is badly registered to the colour camera, truth included: what
-            a recording of a real sensor holds. Teaches to follow colour only where the depth agrees with it.
-        shift_px: largest shift of the colour on each axis, of misregistered clips.
-        fattening_px: largest growth of the foreground over the background (stereo matching), of misregistered clips.
-        wobble: largest standard deviation, as a fraction of the depth, of errors of the depth that are smooth in the
-            image and different in each frame, of misregistered clips; truth included, like the rest.
+        misregister: probability of depth, including the ground truth, that is badly registered to colour, as in
+            recordings of real sensors. Teaches the network to follow colour only where depth agrees with it.
+        shift_px: in misregistered clips, largest shift of colour on each axis.
+        fattening_px: in misregistered clips, largest growth of the foreground over the background (stereo matching).
+        wobble: in misregistered clips, largest standard deviation, as a fraction of depth, of depth errors that are
+            smooth in the image and different in each frame; also applied to the ground truth.
         gamma: limits of the exponent on colour.
         exposure: limits of the factor on colour.
-        contrast: limits of the factor on the distance to the clip's mean colour.
-        balance: limits of a further factor on each colour channel alone.
-        depth_gain: limits of the factor on all depths; the camera matrix stays, so it is the scene that grows.
+        contrast: limits of the factor on the difference from the clip's mean colour.
+        balance: limits of an additional factor on each colour channel separately.
+        depth_gain: limits of the factor on all depths; the camera matrix stays the same, so the scene is scaled.
 
     Factors are drawn log-uniformly, so that (0.5, 2) halves as often as it doubles.
 
@@ -91,7 +91,7 @@ class AugmentationConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AugmentationConfig:
-        """Build from plain values, as a YAML file gives them.
+        """Build from plain values, as read from a YAML file.
 
         Raises:
             ConfigError: a name or value is unknown or out of range.
@@ -110,7 +110,7 @@ def random_clip(
 
     Args:
         sequence: where to read.
-        length: frames; all places and those ``strides`` that fit into the sequence are equally likely.
+        length: frames; all positions, and those ``strides`` that fit into the sequence, are equally likely.
         generator: on the CPU.
         strides: frames from one frame of the clip to the next.
 
@@ -126,16 +126,16 @@ def random_clip(
 
 
 def random_crop(clip: RgbdClip, sizes: Sequence[tuple[int, int]], scale: int, generator: torch.Generator) -> RgbdClip:
-    """Cut a random window whose place and size are multiples of the scale, so that LR cells stay whole.
+    """Crop a random window whose position and size are multiples of the scale, so that LR cells stay whole.
 
     Args:
         clip: any.
-        sizes: (H, W) to choose from; those larger than the clip are left out.
+        sizes: (H, W) to choose from; those larger than the clip are ignored.
         scale: high-resolution pixels per low-resolution pixel.
         generator: on the CPU.
 
     Raises:
-        InputError: no size fits, or one is no multiple of the scale.
+        InputError: no size fits, or one is not a multiple of the scale.
     """
     height, width = clip.frame_size
     for size in sizes:
@@ -153,8 +153,8 @@ def random_crop(clip: RgbdClip, sizes: Sequence[tuple[int, int]], scale: int, ge
 def augment(clip: RgbdClip, config: AugmentationConfig, generator: torch.Generator) -> RgbdClip:
     """Vary a clip at random.
 
-    The same numbers are drawn whatever the clip and the configuration's switches, so that changing one variation
-    leaves the others as they were.
+    The same random numbers are drawn for every clip and configuration, so that changing one variation does not affect
+    the others.
 
     Args:
         clip: on any device; it is not changed.
@@ -201,14 +201,14 @@ def augment(clip: RgbdClip, config: AugmentationConfig, generator: torch.Generat
 
 
 def misregister(clip: RgbdClip, *, right: int, down: int, fattening: int) -> RgbdClip:
-    """Shift the colour against the depth and let the foreground grow over the background.
+    """Shift colour relative to depth and let the foreground grow over the background.
 
     Args:
-        right, down: pixels that the colour moves; the border is replicated.
-        fattening: pixels that near surfaces grow by on every side.
+        right, down: shift of colour in pixels; the border is replicated.
+        fattening: pixels by which near surfaces grow on every side.
 
     Returns:
-        The clip without flow, which would no longer be that of the depth.
+        The clip without flow, which would no longer match the depth.
     """
     height, width = clip.frame_size
     rows = (torch.arange(height, device=clip.rgb.device) - down).clamp(0, height - 1)
@@ -224,7 +224,7 @@ def misregister(clip: RgbdClip, *, right: int, down: int, fattening: int) -> Rgb
 
 
 def wobble(clip: RgbdClip, amplitude: float, generator: torch.Generator) -> RgbdClip:
-    """Errors of the depth that are smooth over some pixels and different in each frame, as matching sensors make them.
+    """Add errors to depth that are smooth over some pixels and different in each frame, like those of stereo matching.
 
     Args:
         amplitude: standard deviation as a fraction of the depth.
@@ -241,13 +241,13 @@ def wobble(clip: RgbdClip, amplitude: float, generator: torch.Generator) -> Rgbd
 
 
 def vary_color(rgb: Tensor, *, gamma: float, exposure: float, contrast: float, balance: Sequence[float]) -> Tensor:
-    """Change the look of a clip as another camera or light would.
+    """Change the colours of a clip as another camera or lighting would.
 
     Args:
         rgb: (T, 3, H, W), 0..1.
         gamma: exponent, applied first.
         exposure: factor on all channels.
-        contrast: factor on the distance to the mean colour of the clip.
+        contrast: factor on the difference from the mean colour of the clip.
         balance: factor on each of the three channels.
 
     Returns:
@@ -263,16 +263,16 @@ def vary_color(rgb: Tensor, *, gamma: float, exposure: float, contrast: float, b
 
 
 def scale_depth(clip: RgbdClip, gain: float) -> RgbdClip:
-    """The clip of a scene ``gain`` times as large, seen from ``gain`` times the distance."""
+    """The same clip for a scene that is ``gain`` times as large and as far away."""
     low = None if clip.depth_lr is None else clip.depth_lr * gain
     return replace(clip, depth=clip.depth * gain, depth_lr=low)
 
 
 def stand_still(clip: RgbdClip, frames: int, noise: float, generator: torch.Generator) -> RgbdClip:
-    """A camera that does not move: the clip's first frame, again and again, with new noise on colour in each.
+    """A static video: the clip's first frame repeated, with new noise on colour in each frame.
 
     Args:
-        noise: standard deviation, of colour in 0..1.
+        noise: standard deviation, for colour in 0..1.
         generator: on the CPU.
     """
     noisy = clip.rgb[:1] + noise * torch.randn(frames, *clip.rgb.shape[1:], generator=generator).to(clip.rgb)
@@ -288,17 +288,17 @@ def stand_still(clip: RgbdClip, frames: int, noise: float, generator: torch.Gene
 
 
 def flip_horizontal(clip: RgbdClip) -> RgbdClip:
-    """Mirror image, left and right exchanged."""
+    """Mirror image with left and right exchanged."""
     return _flip(clip, -1)
 
 
 def flip_vertical(clip: RgbdClip) -> RgbdClip:
-    """Mirror image, top and bottom exchanged."""
+    """Mirror image with top and bottom exchanged."""
     return _flip(clip, -2)
 
 
 def transpose(clip: RgbdClip) -> RgbdClip:
-    """Rows and columns exchanged: a mirror image in the diagonal; H and W change places."""
+    """Rows and columns exchanged (mirrored at the diagonal); H and W are swapped."""
     matrix = clip.intrinsics
     if matrix is not None:
         order = [1, 0, 2]
@@ -312,7 +312,7 @@ def transpose(clip: RgbdClip) -> RgbdClip:
 
 
 def reverse(clip: RgbdClip) -> RgbdClip:
-    """Time running backwards; the flow, which is then unknown, is dropped, and stamps still rise."""
+    """Reversed in time; flow is dropped because it becomes unknown, and stamps still increase."""
     stamps = clip.stamps
     if stamps is not None:
         stamps = stamps[0] + stamps[-1] - stamps.flip(0)

@@ -1,7 +1,7 @@
-"""The one type that all data takes: a short aligned colour and depth video.
+"""The common type of all data: a short video of aligned colour and depth.
 
-Synthetic scenes, published data sets, folders and ROS bags all give :class:`RgbdClip`, and training,
-evaluation and prediction take nothing else. Depth here is in metres with 0 for "no measurement"."""
+Synthetic scenes, published data sets, folders and ROS bags all yield :class:`RgbdClip`, the only input of training,
+evaluation and prediction. Depth is in metres, 0 where there is no measurement."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class RgbdClip:
 
     Attributes:
         rgb: (T, 3, H, W) float32, 0..1.
-        depth: (T, 1, H, W) float32, metres along the optical axis, 0 where invalid. All zero when the source
-            has low-resolution depth alone.
+        depth: (T, 1, H, W) float32, metres along the optical axis, 0 where invalid. All zero if the source has only
+            low-resolution depth.
         valid: (T, 1, H, W) bool, True where ``depth`` is a measurement.
         intrinsics: (3, 3) float32 or None when unknown; pixels, centres at integers.
-        flow: (T-1, 2, H, W) float32 or None; displacement (x, y) in pixels of frame t's pixels to frame t+1.
+        flow: (T-1, 2, H, W) float32 or None; displacement (x, y) in pixels from frame t to frame t+1.
         depth_lr: (T, 1, h, w) float32, metres, 0 invalid; None unless the source has low-resolution depth of
             its own.
         stamps: (T,) float64 seconds, or None.
@@ -82,8 +82,8 @@ class RgbdClip:
     def crop(self, top: int, left: int, height: int, width: int) -> RgbdClip:
         """The window of ``height`` x ``width`` pixels whose first pixel is (``top``, ``left``).
 
-        The principal point moves with it. A clip with its own ``depth_lr`` is cropped only where the window's
-        edges fall on edges of low-resolution cells, so that both stay aligned.
+        The principal point is shifted accordingly. If the clip has its own ``depth_lr``, the window's edges must lie on
+        edges of low-resolution cells, so that both stay aligned.
 
         Raises:
             InputError: the window leaves the frame, is empty or cuts a low-resolution cell.
@@ -120,7 +120,7 @@ class RgbdClip:
         )
 
     def frames(self, start: int, stop: int) -> RgbdClip:
-        """Frames ``start`` to ``stop`` (exclusive) as a clip of their own.
+        """Frames ``start`` to ``stop`` (exclusive) as a new clip.
 
         Raises:
             InputError: the range is empty or leaves the clip.
@@ -142,7 +142,7 @@ class RgbdClip:
         return self._map(lambda tensor: tensor.to(device))
 
     def contiguous(self) -> RgbdClip:
-        """The clip with every tensor in memory of its own (after crops and flips, which make views)."""
+        """The clip with every tensor contiguous in memory (crops and flips create views)."""
         return self._map(lambda tensor: tensor.contiguous())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> RgbdClip:
@@ -152,7 +152,7 @@ class RgbdClip:
 
 
 def _cells(first: int, size: int, full: int, cells: int, name: str) -> slice:
-    """Low-resolution cells that a window of pixels covers exactly, on one axis."""
+    """The low-resolution cells that a window of pixels covers exactly, on one axis."""
     edges = first * cells, (first + size) * cells
     if any(edge % full for edge in edges):
         raise InputError(

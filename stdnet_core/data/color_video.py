@@ -1,8 +1,8 @@
-"""Colour videos whose frames are read by their index, as the recordings of phones are.
+"""Reads frames of colour videos by index, e.g. of phone recordings.
 
-A video says where its frames are by time stamps alone, and those of a phone are not evenly spaced, so that a seek may
-land beside the frame asked for. Here frames are counted by decoding forward; the stamps seen on the way tell where a
-later seek landed, and one that cannot be told is given up for decoding from the begin."""
+A video locates its frames only by time stamps, and those of a phone are not evenly spaced, so that a seek may land on
+another frame than requested. Here, frames are counted by decoding forward, and their stamps identify where a later seek
+landed. If that is ambiguous, the video is decoded from the start."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from stdnet_core.errors import DataError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 _FAR = 64
-"""Frames from which on a seek is quicker than decoding forward."""
+"""Distance in frames from which on a seek is faster than decoding forward."""
 _AHEAD = (2, 30)
-"""How many frames before the one asked for a seek aims, one try after the other."""
+"""A seek targets a frame this far before the requested one; tried in turn."""
 _SAME_MS = 0.01
 
 
 def open_video(path: Path) -> cv2.VideoCapture:
-    """Open a video whose pixels are given as stored: what lies beside it is not turned as its rotation tag says.
+    """Open a video without applying its rotation tag, because the depth images are not rotated either.
 
     Raises:
-        DataError: the file is missing or no video that OpenCV reads.
+        DataError: the file is missing or not a video that OpenCV can read.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such video")
@@ -37,26 +37,26 @@ def open_video(path: Path) -> cv2.VideoCapture:
     if not capture.isOpened():
         capture.release()
         raise DataError(
-            f"{path}: not a video that OpenCV can read; copy it again if it was cut off, or convert it with ffmpeg"
+            f"{path}: not a video that OpenCV can read; copy it again if it is truncated, or convert it with ffmpeg"
         )
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     return capture
 
 
 class ColorVideo:
-    """The frames of a colour video by index, 0 the first.
+    """The frames of a colour video by index, starting at 0.
 
-    Frames are decoded when asked for, quickest in rising order. One video is open at a time in a process, however many
-    there are, and none is held in memory.
+    Frames are decoded on request, fastest in increasing order. A process keeps only one video open at a time, and no
+    frames in memory.
 
     Args:
-        path: a file that OpenCV reads.
+        path: a file that OpenCV can read.
 
     Attributes:
-        length: how many frames the file says it has; 0 if it does not.
+        length: number of frames according to the file's header; 0 if it has none.
 
     Raises:
-        DataError: the file is missing or no video.
+        DataError: the file is missing or not a video.
     """
 
     _lock = threading.Lock()
@@ -79,7 +79,7 @@ class ColorVideo:
         """A frame, (H, W, 3) uint8, RGB.
 
         Raises:
-            DataError: the video ends before, or cannot be decoded there.
+            DataError: the video ends before this frame or cannot be decoded there.
         """
         with self._lock:
             if self._decode_to(index):
@@ -87,20 +87,19 @@ class ColorVideo:
                 if readable:
                     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
             raise DataError(
-                f"{self.path}: it ends after {len(self._stamps)} frames, and there is depth for frame {index}; copy "
+                f"{self.path}: it ends after {len(self._stamps)} frames, but there is depth for frame {index}; copy "
                 "the recording again"
             )
 
     def count(self, at_most: int) -> int:
-        """How many frames there are, counted no further than ``at_most``: by what the file says, or, where that is
-        fewer, by decoding all."""
+        """Number of frames, up to ``at_most``: from the file's header, or, if that says fewer, by decoding all."""
         if self.length >= at_most:
             return at_most
         with self._lock:
             return at_most if self._decode_to(at_most - 1) else len(self._stamps)
 
     def _open(self) -> cv2.VideoCapture:
-        """(Re)open the file at its begin, and close the video that was open."""
+        """(Re)open the file at its start, and close the video that was open."""
         if ColorVideo._opened is not None:
             ColorVideo._opened._close()
         self._capture = open_video(self.path)
@@ -117,7 +116,7 @@ class ColorVideo:
         self._capture, self._at, self._sought = None, -1, False
 
     def _decode_to(self, index: int) -> bool:
-        """Decode until ``index`` is the frame last decoded; whether the video has it."""
+        """Decode until ``index`` is the frame last decoded; returns whether the video has it."""
         self._video()
         known = min(index, len(self._stamps) - 1)
         if (index < self._at or known - self._at > _FAR) and not self._seek(known):
@@ -134,10 +133,10 @@ class ColorVideo:
         stamp = video.get(cv2.CAP_PROP_POS_MSEC)
         if self._sought and following < len(self._stamps):
             if not decoded or abs(stamp - self._stamps[following]) > _SAME_MS:
-                self._open()  # after the seek a frame was passed over
+                self._open()  # a frame was skipped after the seek
                 return True
         elif not decoded:
-            self._close()  # what it decoded last is gone
+            self._close()  # the last decoded frame is lost
             return False
         elif following == len(self._stamps):
             self._stamps.append(stamp)
@@ -145,7 +144,7 @@ class ColorVideo:
         return True
 
     def _seek(self, index: int) -> bool:
-        """Go to a frame that was counted before, or some frames before it; whether it is sure which one that is."""
+        """Seek to a counted frame or some frames before it; returns whether it is certain which frame was reached."""
         video = self._video()
         for ahead in _AHEAD:
             video.set(cv2.CAP_PROP_POS_MSEC, self._stamps[max(0, index - ahead)])
@@ -157,7 +156,7 @@ class ColorVideo:
         return False
 
     def _counted_at(self, stamp: float) -> int | None:
-        """The one counted frame of this stamp; None if there is none, or several."""
+        """The counted frame with this stamp; None if there is none or several."""
         first = bisect_left(self._stamps, stamp - _SAME_MS)
         same = [i for i in range(first, min(first + 2, len(self._stamps))) if self._stamps[i] <= stamp + _SAME_MS]
         return same[0] if len(same) == 1 else None
@@ -165,7 +164,7 @@ class ColorVideo:
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """One frame of a video, as a colour image in a file is one."""
+    """One frame of a video, used like a colour image file."""
 
     video: ColorVideo
     index: int

@@ -45,7 +45,7 @@ _FRAME_NAME = re.compile(r"(?!\d+\.).+\.\d{4,}\.(jpeg|jpg|png)$")  # 1560244315.
 
 
 def is_dydtof_folder(folder: Path) -> bool:
-    """Whether ``folder`` holds a shot of DyDToF, told by how its colour frames are named."""
+    """Whether ``folder`` holds a shot of DyDToF, by the names of its colour frames."""
     color = folder / "color"
     if not color.is_dir() or not (folder / "depth").is_dir():
         return False
@@ -64,13 +64,13 @@ def open_dydtof(
     Args:
         root: any folder of the tree; with ``lr_scale`` the one above DyDToF_HR_RGB and DyDToF_LR, or DyDToF_HR_RGB
             or a folder in it.
-        findings: takes shots that are missing or incomplete.
-        split: ``test`` of the paper; None for all there are.
-        lr_scale: take low-resolution depth from ``DyDToF_LR/X<lr_scale>``.
-        lr_folder: the folder that ``DyDToF_LR`` is in; None: beside the data.
+        findings: receives shots that are missing or incomplete.
+        split: ``test`` of the paper; None: all shots.
+        lr_scale: read low-resolution depth from ``DyDToF_LR/X<lr_scale>``.
+        lr_folder: the folder that contains ``DyDToF_LR``; None: beside the data.
 
     Raises:
-        DataError: the split or the low-resolution tree does not exist, or something is wrong and ``findings`` does
+        DataError: the split or the low-resolution tree does not exist, or there is a problem and ``findings`` does
             not skip.
     """
     if split is not None and split not in SPLITS:

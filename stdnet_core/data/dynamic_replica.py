@@ -4,8 +4,8 @@
                        depths/<sequence>_0000.geometric.png     16-bit PNG holding the bits of float16 metres
     <split>/frame_annotations_<split>.jgz                        gzipped JSON: cameras and times; optional
 
-The paper's test split is one sequence, cropped to the 640x480 pixels in the middle. Low-resolution depth may lie beside
-it, see low_resolution.py; that of the test split is of the cropped frames."""
+The paper's test split is one sequence, cropped to the central 640x480 pixels. Low-resolution depth may lie beside it,
+see low_resolution.py; for the test split, it belongs to the cropped frames."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def open_dynamic_replica(
 
     Args:
         root: any folder of the tree.
-        findings: takes sequences that are missing or incomplete.
-        split: ``test`` of the paper, centre-cropped; None for all there are, uncropped.
-        lr_scale: take low-resolution depth from ``DynamicReplica_LR/X<lr_scale>``.
-        lr_folder: the folder that ``DynamicReplica_LR`` is in; None: at or above ``root``.
+        findings: receives sequences that are missing or incomplete.
+        split: ``test`` of the paper, centre-cropped; None: all sequences, uncropped.
+        lr_scale: read low-resolution depth from ``DynamicReplica_LR/X<lr_scale>``.
+        lr_folder: the folder that contains ``DynamicReplica_LR``; None: at or above ``root``.
 
     Raises:
-        DataError: the split is unknown, the low-resolution tree is not there, or something is wrong and ``findings``
+        DataError: the split is unknown, the low-resolution tree does not exist, or there is a problem and ``findings``
             does not skip.
     """
     if split is not None and split not in SPLITS:
@@ -124,7 +124,7 @@ def open_dynamic_replica(
 
 
 def _annotations_beside(folder: Path, loaded: dict[Path, Annotations]) -> Annotations:
-    """Annotations in one of the three folders above a sequence, empty if there are none."""
+    """Annotations from one of the three folders above a sequence; empty if there are none."""
     for above in folder.resolve().parents[:3]:
         for path in sorted(above.glob("frame_annotations*.j*")):
             if path not in loaded:
@@ -149,9 +149,9 @@ def _read_annotations(path: Path) -> Annotations:
 
 
 def _intrinsics(note: Mapping[str, Any]) -> Tensor | None:
-    """Camera matrix in pixels from a frame's annotation, None without one.
+    """Camera matrix in pixels from a frame's annotation; None without one.
 
-    PyTorch3D's normalised coordinates point left and up from the image's centre and put pixel centres at halves."""
+    PyTorch3D's normalised coordinates point left and up from the image's centre, with pixel centres at x.5."""
     camera = note.get("viewpoint")
     if not camera:
         return None

@@ -1,6 +1,6 @@
-"""Reads OpenEXR images of one channel, as apps and renderers store depth in them; OpenCV is often built without.
+"""Reads single-channel OpenEXR images, in which apps and renderers store depth; many builds of OpenCV cannot.
 
-Scan lines that are not compressed or compressed by ZIP, of 16- or 32-bit numbers. Layout of a file:
+Supported are scan lines of 16- or 32-bit numbers, uncompressed or compressed by ZIP. File layout:
 https://openexr.com/en/latest/OpenEXRFileLayout.html"""
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _TILED_DEEP_MULTIPART = 0x200 | 0x800 | 0x1000
 _TYPES = {0: "<u4", 1: "<f2", 2: "<f4"}
 _COMPRESSIONS = ("none", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
 _LINES = {"none": 1, "ZIPS": 1, "ZIP": 16}
-"""Scan lines a block."""
+"""Scan lines per block."""
 
 
 def read_exr(path: Path) -> np.ndarray:
     """The channel of an OpenEXR image, (H, W) float16, float32 or uint32.
 
     Raises:
-        DataError: the file is damaged, or has several channels, tiles or another compression.
+        DataError: the file is damaged, or has several channels, tiles or another compression method.
     """
     data = path.read_bytes()
     try:
@@ -72,7 +72,7 @@ def _header(data: bytes, position: int) -> tuple[dict[str, bytes], int]:
 
 
 def _channels(data: bytes) -> tuple[list[str], int, tuple[int, int]]:
-    """Names of all channels, and type and sampling of the last."""
+    """Names of all channels, and type and sampling of the last one."""
     names, position, kind, sampling = [], 0, 0, (1, 1)
     while data[position]:
         end = data.index(0, position)
@@ -84,7 +84,7 @@ def _channels(data: bytes) -> tuple[list[str], int, tuple[int, int]]:
 
 
 def _unpredict(packed: bytes) -> bytes:
-    """Undo what is done before deflating: bytes stored as differences, those at even places first."""
+    """Undo the transform before deflation: bytes are stored as differences, those at even positions first."""
     values = np.frombuffer(packed, np.uint8).astype(np.int64)
     values[1:] -= 128
     values = np.cumsum(values).astype(np.uint8)

@@ -1,7 +1,7 @@
 """A sequence whose frames are files, and what all layouts of such files share.
 
-A layout's module finds its folders and says which file belongs to which frame. Here is the rest: complete
-sequences told from half-downloaded ones, and clips read lazily."""
+The module of a layout finds its folders and assigns files to frames. This module does the rest: it checks that the
+files fit together and reads clips lazily."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from stdnet_core.errors import DataError
 
 _ASPECT_TOLERANCE = 0.02
 _ALIKE = 3.0
-"""Medians of two pictures of one scene differ less."""
+"""The median depths of two images of one scene differ by less than this factor."""
 _FRAMES_LOOKED_AT = 5
 
 
 @dataclass(frozen=True)
 class DepthRules:
-    """How the depth files of a folder are taken where its user may say so.
+    """How the depth files of a folder are interpreted; set by the user.
 
     Attributes:
         units: how stored values become metres.
-        ray: they are distances from the camera along each pixel's ray instead of depth along the optical axis.
-        min_confidence: a pixel of less confidence (0, 1 or 2, where a phone stores it) is no measurement.
+        ray: values are distances from the camera along each pixel's ray instead of depth along the optical axis.
+        min_confidence: pixels with a lower confidence (0, 1 or 2, if a phone stores it) are invalid.
     """
 
     units: DepthUnits = BY_TYPE
@@ -45,9 +45,9 @@ class DepthRules:
     min_confidence: int = 1
 
     def confidence_note(self) -> str:
-        """What becomes of confidences, for the user."""
+        """How confidences are used, as a note for the user."""
         return (
-            f"depth of a confidence below {self.min_confidence} is taken as no measurement; ?min_confidence=0 takes all"
+            f"depth with a confidence below {self.min_confidence} counts as invalid; ?min_confidence=0 keeps all depth"
         )
 
 
@@ -55,30 +55,30 @@ DEFAULT_RULES = DepthRules()
 
 
 class FileSequence:
-    """Frames in files, read when asked for.
+    """Frames in files, read on request.
 
     Args:
         name: for tables and messages.
         frames: the files, in order and consecutive in time.
-        intrinsics: (3, 3) in pixels of the frames that :meth:`clip` gives before ``center_crop``, or None.
-        intrinsics_size: (H, W) of the picture that ``intrinsics`` were given for, if not that of the frames.
-        depth_reader: depth file to (H, W) float32 metres, 0 invalid; for data whose format is known. Without it the
-            files are read by ``rules``, and the first ones are looked at whether their units fit.
-        rules: how depth files are taken.
-        color_to_depth_size: bring colour to the size of the depth (data whose colour camera is finer).
-        center_crop: (H, W) of the middle part to use, or None for all.
-        notes: what the user should know of these frames, one sentence each.
+        intrinsics: (3, 3) in pixels of the frames before ``center_crop``, or None.
+        intrinsics_size: (H, W) of the image that ``intrinsics`` refer to, if not that of the frames.
+        depth_reader: reads a depth file as (H, W) float32 metres, 0 invalid; for data in a known format. Without it,
+            files are read by ``rules``, and the first ones are checked for plausible units.
+        rules: how depth files are interpreted.
+        color_to_depth_size: resize colour to the size of depth (for data whose colour camera has more pixels).
+        center_crop: (H, W) of the central part to use, or None for all.
+        notes: what the user should know about these frames, one sentence each.
 
-    Depth files smaller than the colour but of the same proportions are the low-resolution depth of a sensor: they
-    become ``depth_lr`` and the clip's ``depth`` is all invalid.
+    Depth files that are smaller than colour, with the same aspect ratio, are the low-resolution depth of a sensor: they
+    become ``depth_lr``, and the clip's ``depth`` is all invalid.
 
     Attributes:
-        lr_scale: the ratio of the sizes, None without low-resolution depth.
-        notes: what its user should know, one sentence each.
+        lr_scale: ratio of the sizes, None without low-resolution depth.
+        notes: what the user should know, one sentence each.
 
     Raises:
-        DataError: there is no frame, or the first one cannot be read or does not fit together, or its depth is of
-            another unit than it is taken for, or distances along rays have no intrinsics.
+        DataError: there is no frame, the first one cannot be read or its files do not fit together, its depth is in
+            another unit than assumed, or depth is distances along rays but there are no intrinsics.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class FileSequence:
             raise DataError(f"{name}: no frames")
         if rules.ray and intrinsics is None:
             raise DataError(
-                f"{name}: distances along rays become depth by the camera's intrinsics, and it has none; add them (a "
+                f"{name}: distances along rays are converted to depth with intrinsics, and it has none; add them (in a "
                 'folder: intrinsics.txt with "fx fy cx cy"), or leave out distance=ray'
             )
         self.name = name
@@ -127,7 +127,7 @@ class FileSequence:
     def clip(self, start: int, length: int, stride: int = 1) -> RgbdClip:
         """Read ``length`` frames from ``start``, every ``stride``-th one; see :class:`RgbdSequence`.
 
-        Flow is there only where it is on disk and ``stride`` is 1.
+        Flow is returned only if it is on disk and ``stride`` is 1.
         """
         clip = self._read(frame_indices(self, start, length, stride))
         if clip.frame_size != self.frame_size:
@@ -215,13 +215,13 @@ class FileSequence:
         across = [length / other for length, other in zip(size, self._intrinsics_size, strict=True)]
         if abs(across[0] / across[1] - 1) > _ASPECT_TOLERANCE:
             raise DataError(
-                f"{self.name}: its intrinsics are for {_size(self._intrinsics_size)} pixels, which are no version of "
-                f"frames of {_size(size)}; the images were turned or cropped"
+                f"{self.name}: its intrinsics are for {_size(self._intrinsics_size)} pixels, another aspect ratio than "
+                f"the frames' {_size(size)}; the images were rotated or cropped"
             )
         return resized_camera(self._intrinsics, self._intrinsics_size, size)
 
     def _check_centre(self) -> None:
-        """A principal point outside the picture is of a picture of another size."""
+        """Note, or refuse, intrinsics whose principal point is outside the image; they belong to another image size."""
         if self.intrinsics is None:
             return
         cx, cy = float(self.intrinsics[0, 2]), float(self.intrinsics[1, 2])
@@ -229,14 +229,14 @@ class FileSequence:
             return
         text = (
             f"{self.name}: its intrinsics have the principal point ({cx:g}, {cy:g}), outside the frames of "
-            f"{_size(self.frame_size)} pixels; they are of a picture of another size"
+            f"{_size(self.frame_size)} pixels; they belong to images of another size"
         )
         if self._rules.ray:
-            raise DataError(f"{text}, and distances along rays cannot become depth by them")
+            raise DataError(f"{text}, so distances along rays cannot be converted to depth")
         self.notes.append(text)
 
     def _compare_depths(self, first: RgbdClip) -> None:
-        """Depth of both resolutions is of one scene, and so about as far."""
+        """Note if the medians of both resolutions of depth differ, although they show the same scene."""
         if first.depth_lr is None or not (first.valid.any() and (first.depth_lr > 0).any()):
             return
         low, high = (float(depth[depth > 0].median()) for depth in (first.depth_lr, first.depth))
@@ -262,7 +262,7 @@ def _at_size(camera: Tensor, color: np.ndarray, depth: np.ndarray) -> np.ndarray
 
 
 def _mask(depth: np.ndarray, path: Path, least: int) -> None:
-    """Take away the measurements of less than the ``least`` confidence."""
+    """Invalidate measurements with less than the ``least`` confidence."""
     confidence = read_confidence(path)
     if confidence.shape != depth.shape:
         raise DataError(
@@ -280,7 +280,7 @@ def _size(shape: Sequence[int]) -> str:
 
 
 def is_smaller_version(small: Sequence[int], large: Sequence[int]) -> bool:
-    """Whether a picture of ``small`` (H, W) pixels can be one of ``large`` at equal or lower resolution."""
+    """Whether ``small`` (H, W) is not larger than ``large`` and has the same aspect ratio."""
     ratios = large[0] / small[0], large[1] / small[1]
     return min(ratios) >= 1 and abs(ratios[0] / ratios[1] - 1) <= _ASPECT_TOLERANCE + 0.5 / min(small)
 
@@ -296,7 +296,7 @@ def add_sequence(
 
 
 def resized_camera(camera: Tensor, size: tuple[int, int], new_size: tuple[int, int]) -> Tensor:
-    """A camera matrix (3, 3) of a picture of ``size`` (H, W) pixels for the same picture at ``new_size``."""
+    """A camera matrix (3, 3) for images of ``size`` (H, W), converted to the same images at ``new_size``."""
     y, x = (new / old for new, old in zip(new_size, size, strict=True))
     fx, fy, cx, cy = (float(camera[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
     return intrinsic_matrix(fx * x, fy * y, (cx + 0.5) * x - 0.5, (cy + 0.5) * y - 0.5)

@@ -1,4 +1,4 @@
-"""Which files below a folder are frames of a sequence: by suffix and number, in runs, by split."""
+"""Finds the files of a sequence's frames below a folder: by suffix and number, in runs without gaps, by split."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from stdnet_core.data.color_video import VideoFrame
 from stdnet_core.data.image_files import what_is_wrong
 from stdnet_core.errors import DataError
 
-_STAMP = re.compile(r"(\d+)\.(\d{1,9})")  # seconds, and a part of one
+_STAMP = re.compile(r"(\d+)\.(\d{1,9})")  # seconds and their decimals
 _STAMP_PARTS = re.compile(r"(?<!\d)(\d{10})[._-](\d{9})(?!\d)")  # seconds and nanoseconds
 _NUMBER_LIMIT = 10**20
-"""No number of a name is larger: 64 bits have at most 20 digits."""
+"""Numbers in names are smaller: those of 64 bits have at most 20 digits."""
 FIRST_STAMP = 10**8
-"""From here on a file's number is a time in seconds, milliseconds, microseconds or nanoseconds."""
+"""From this value on, a file's number is a time in seconds, milliseconds, microseconds or nanoseconds."""
 
 
 class Findings:
-    """What opening a source found wrong: raised at once, or collected when the user asked to go on.
+    """Problems found when opening a source: raised at once, or collected if the user wants to skip them.
 
     Args:
         skip_bad: collect problems in :attr:`left_out` instead of raising them.
@@ -33,13 +33,13 @@ class Findings:
         self.left_out: list[str] = []
 
     def report(self, problem: str) -> None:
-        """Note something that has to be left out.
+        """Report something that has to be left out.
 
         Raises:
             DataError: unless ``skip_bad``.
         """
         if not self.skip_bad:
-            raise DataError(f"{problem} (complete it, or go on without: --skip-bad, in training data.skip_bad=true)")
+            raise DataError(f"{problem} (complete it, or leave it out: --skip-bad, in training data.skip_bad=true)")
         self.left_out.append(problem)
 
 
@@ -53,7 +53,7 @@ class FrameFiles:
         depth_lr: low-resolution depth, or None.
         flow: optical flow to the next frame, or None.
         stamp: seconds, or None.
-        confidence: of the low-resolution depth, or of the depth if there is no other; or None.
+        confidence: of the low-resolution depth, or of the depth if that is absent; or None.
     """
 
     color: Path | VideoFrame
@@ -79,11 +79,11 @@ def numbered_files(folder: Path, suffixes: Sequence[str], number: str | None = N
     """Files of a folder by their number.
 
     Args:
-        folder: an absent folder has no files.
-        suffixes: lower-case file suffixes that count.
-        number: pattern searched in the name without its last suffix; its group is the number. By default the number
-            that differs between the files' names, wherever it stands; several are read together, as of a date. Names
-            like 1560244315.996871, 0.033000 and 1560244315_996871000 are stamps, whose number is in nanoseconds.
+        folder: may be absent; it then has no files.
+        suffixes: lower-case file suffixes to consider.
+        number: pattern searched in the name without its last suffix; its group is the number. By default, the number
+            that differs between the files' names, wherever it stands; several are combined, as in a date. Names like
+            1560244315.996871, 0.033000 and 1560244315_996871000 are stamps, whose number is in nanoseconds.
 
     Raises:
         DataError: two files have the same number.
@@ -108,7 +108,7 @@ def _searched(pattern: str, stem: str) -> int | None:
 
 
 def _telling_numbers(stems: Sequence[str]) -> list[int | None]:
-    """The number that says which frame each name is of."""
+    """The frame number in each name, None without one."""
     numbers = [re.findall(r"\d+", stem) for stem in stems]
     columns = list(zip(*numbers, strict=True)) if len({len(found) for found in numbers}) == 1 else []
     differing = [k for k, column in enumerate(columns) if len(set(column)) > 1]
@@ -135,16 +135,16 @@ def complete_runs(
     Args:
         place: the sequence's folder, for messages.
         kinds: files by number for each kind of file that a frame needs, such as colour and depth.
-        findings: takes what is missing, cut off or out of step.
-        counted: numbers count frames, so that a missing one is a missing frame. Otherwise they, and stamps always, say
-            the order alone.
+        findings: receives what is missing, truncated or inconsistent.
+        counted: numbers count frames, so that a missing number is a missing frame. Otherwise numbers give only the
+            order, as stamps always do.
 
     Returns:
-        One run for a sound sequence; where bad frames were left out of counted ones several, each of two frames or
-        more.
+        One run for an intact sequence. If bad frames were left out and frames are counted, several runs, each of at
+        least two frames.
 
     Raises:
-        DataError: something is wrong and ``findings`` does not skip.
+        DataError: there is a problem and ``findings`` does not skip.
     """
     for kind, files in kinds.items():
         if not files:
@@ -193,9 +193,9 @@ def folders_of_split(
         root: for messages.
         split: its name, for messages.
         wanted: number of frames of each sequence by its name.
-        place_of: the folder of a sequence, None if it is not there.
-        count_frames: frames in a folder; another number than in ``wanted`` is logged.
-        findings: takes sequences that are not there.
+        place_of: returns the folder of a sequence, None if it is missing.
+        count_frames: returns the number of frames in a folder; a difference from ``wanted`` is logged.
+        findings: receives missing sequences.
     """
     chosen = []
     for name, frames in wanted.items():
@@ -211,12 +211,12 @@ def folders_of_split(
 
 
 def sequence_name(folder: Path, root: Path) -> str:
-    """The name of the sequence in a folder at or below ``root``: its path from there."""
+    """The name of the sequence in a folder at or below ``root``: its path relative to ``root``."""
     return folder.resolve().name if folder == root else folder.relative_to(root).as_posix()
 
 
 def run_names(name: str, runs: Sequence[Sequence[int]]) -> list[str]:
-    """A name for each run: the sequence's own if there is one run, else with the frame numbers."""
+    """A name for each run: the sequence's own if there is only one run, otherwise with the frame numbers added."""
     if len(runs) == 1:
         return [name]
     return [f"{name}[{run[0]}-{run[-1]}]" for run in runs]

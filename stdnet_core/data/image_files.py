@@ -1,7 +1,6 @@
-"""Reads the files that RGB-D data comes in: colour images, depth as 16-bit image, NumPy array or OpenEXR, optical flow.
+"""Reads the files of RGB-D data: colour images, depth as 16-bit image, NumPy array or OpenEXR, optical flow.
 
-Every reader returns a plain array in the project's units and raises a :class:`DataError` that names the file and
-what was expected of it."""
+Every reader returns a plain array in the project's units. A :class:`DataError` names the file and what was expected."""
 
 from __future__ import annotations
 
@@ -23,10 +22,10 @@ BY_TYPE = DepthUnits()
 
 
 def read_color(path: Path) -> np.ndarray:
-    """Colour image (H, W, 3) uint8, RGB, as it is stored: depth beside it is not turned as its EXIF orientation says.
+    """Colour image (H, W, 3) uint8, RGB. EXIF orientation is ignored, because the depth image is not rotated either.
 
     Raises:
-        DataError: the file is missing or no readable image.
+        DataError: the file is missing or not a readable image.
     """
     image = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, "a colour image such as JPEG or PNG")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -46,8 +45,8 @@ def read_depth(path: Path, units: DepthUnits = BY_TYPE) -> np.ndarray:
 
 
 def read_stored_depth(path: Path) -> np.ndarray:
-    """Depth (H, W) as it is stored: a PNG, PGM or TIFF of 16 bits, a TIFF or PFM of float32, a ``.npy`` of numbers, or
-    an OpenEXR image of one channel (see :mod:`stdnet_core.data.exr`).
+    """Depth (H, W) as stored: a 16-bit PNG, PGM or TIFF, a float32 TIFF or PFM, a ``.npy`` of numbers, or a
+    single-channel OpenEXR image (see :mod:`stdnet_core.data.exr`).
 
     Raises:
         DataError: the file is missing, damaged or of another type.
@@ -74,7 +73,7 @@ def read_half_depth(path: Path) -> np.ndarray:
     """Depth (H, W) float32 in metres from a 16-bit PNG that holds the bits of float16 numbers (DynamicReplica).
 
     Raises:
-        DataError: the file is missing, damaged or no 16-bit PNG.
+        DataError: the file is missing, damaged or not a 16-bit PNG.
     """
     return clean_depth(read_uint16(path).view(np.float16))
 
@@ -95,10 +94,10 @@ def read_uint16(path: Path) -> np.ndarray:
 
 
 def read_confidence(path: Path) -> np.ndarray:
-    """How sure a phone is of its depth, (H, W) uint8: 0 (low), 1 or 2 (high), from an 8-bit PNG or a ``.npy`` array.
+    """Confidence of a phone's depth, (H, W) uint8: 0 (low), 1 or 2 (high), from an 8-bit PNG or a ``.npy`` array.
 
     Raises:
-        DataError: the file is missing, damaged or holds something else.
+        DataError: the file is missing, damaged or has other content.
     """
     if path.suffix.lower() == ".npy":
         confidence = _two_dimensional(_load_array(path), path)
@@ -125,16 +124,16 @@ def read_flow(path: Path) -> np.ndarray:
 
 
 def clean_depth(depth: np.ndarray) -> np.ndarray:
-    """Depth as float32 with everything that is no positive finite number set to 0."""
+    """Depth as float32; values that are not positive and finite become 0."""
     depth = depth.astype(np.float32)
     depth[~(np.isfinite(depth) & (depth > 0))] = 0
     return depth
 
 
 def what_is_wrong(path: Path) -> str | None:
-    """Say what is plainly wrong with a PNG, JPEG, EXR or ``.npy`` file, from its first and last bytes; None if nothing.
+    """What is wrong with a PNG, JPEG, EXR or ``.npy`` file, by its first and last bytes; None if nothing.
 
-    Finds missing, empty and truncated files, as an interrupted download leaves them, without decoding them."""
+    Finds missing, empty and truncated files, as left by an interrupted download, without decoding them."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

@@ -1,10 +1,11 @@
-"""Low-resolution depth on disk beside a published data set, laid out as the release has that of DyDToF:
+"""Low-resolution depth on disk beside a published data set, in the layout of DyDToF's release:
 
     DyDToF_LR/X8/<scene>/<shot>/depth/<shot>.0000.npy
     TartanAir_LR/X8/<scene>/<Easy|Hard>/<Pxxx>/depth_left/000000_left_depth.npy
     DynamicReplica_LR/X8/<sequence>/depths/<sequence>_0000.npy
 
-float32 metres, 0 invalid, named as the full-resolution depth. ``python -m stdnet_core.make_lr`` writes it."""
+Values are float32 metres, 0 invalid; files are named like those of full-resolution depth. ``python -m
+stdnet_core.make_lr`` writes them."""
 
 from __future__ import annotations
 
@@ -25,12 +26,12 @@ from stdnet_core.errors import DataError
 
 @dataclass(frozen=True)
 class LowResolutionTree:
-    """Where a data set's low-resolution depth lies.
+    """The folders of a data set's low-resolution depth.
 
     Attributes:
         name: of the tree, such as ``DyDToF_LR``.
-        folder_of: folder of a sequence, to that of its low-resolution depth below ``X<scale>``.
-        beside: name of the folder with the full-resolution data that the tree lies beside, if there is such a folder.
+        folder_of: maps the folder of a sequence to that of its low-resolution depth below ``X<scale>``.
+        beside: name of the folder of full-resolution data that the tree lies beside, if the data set has one.
     """
 
     name: str
@@ -38,7 +39,7 @@ class LowResolutionTree:
     beside: str = ""
 
     def place(self, root: Path) -> Path:
-        """The folder that the tree is in, or belongs into: the nearest at or above ``root`` that has one, else the one
+        """The folder that contains the tree, or should: the nearest at or above ``root`` that has it, else the one
         above :attr:`beside`, else ``root``."""
         above = [root.resolve(), *root.resolve().parents]
         there = next((folder for folder in above if (folder / self.name).is_dir()), None)
@@ -48,10 +49,10 @@ class LowResolutionTree:
         """The folder ``X<scale>`` for the data in ``root``.
 
         Args:
-            place: the folder that the tree is in; None: as :meth:`place` has it.
+            place: the folder that contains the tree; None: the result of :meth:`place`.
 
         Raises:
-            DataError: there is none.
+            DataError: it does not exist.
         """
         folder = (place or self.place(root)) / self.name / f"X{scale}"
         if not folder.is_dir():
@@ -64,7 +65,7 @@ class LowResolutionTree:
         return folder
 
     def files(self, scale_folder: Path, sequence: Path) -> dict[int, Path]:
-        """Low-resolution depth of a sequence, by the number of the frame; ``sequence`` is its own folder."""
+        """Files of low-resolution depth by frame number, for the sequence in the folder ``sequence``."""
         return numbered_files(scale_folder / self.folder_of(sequence), DEPTH_SUFFIXES)
 
     def file_of(self, depth: Path) -> Path:
@@ -74,14 +75,14 @@ class LowResolutionTree:
 
 
 class WithLowResolution:
-    """A sequence whose clips carry low-resolution depth from files of its own.
+    """A sequence whose clips include low-resolution depth from separate files.
 
     Args:
-        sequence: all the rest.
-        files: one a frame; of the same part of the picture as the sequence gives.
+        sequence: colour and full-resolution depth.
+        files: one per frame, of the same crop as the sequence's frames.
 
     Raises:
-        DataError: the first cannot be read, or has other proportions than colour.
+        DataError: the first file cannot be read, or its aspect ratio is not that of colour.
     """
 
     def __init__(self, sequence: RgbdSequence, files: Sequence[Path]) -> None:

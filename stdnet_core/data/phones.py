@@ -6,7 +6,7 @@ Stray Scanner (https://github.com/strayrobots/scanner/blob/main/docs/format.md):
     depth/000000.png              256x192, millimetres; or .npy
     confidence/000000.png         of that depth: 0, 1 or 2
     camera_matrix.csv             3x3, for the video's resolution
-    odometry.csv                  a line a frame with its time stamp
+    odometry.csv                  one line per frame with its time stamp
 
 Record3D, exported as "EXR + JPG sequence" (https://record3d.app; layout as nerfstudio reads it):
 
@@ -52,7 +52,7 @@ _COLOR = {"rgb", *_VIDEOS}
 _METADATA = "metadata.json"
 _POSES = "pose_intrinsic_imu.json"
 R3D_REMEDY = (
-    "depth in a .r3d is compressed by LZFSE; share it from Record3D as 'EXR + JPG sequence' and open that folder"
+    "depth in a .r3d file is compressed by LZFSE; share it from Record3D as 'EXR + JPG sequence' and open that folder"
 )
 
 
@@ -62,12 +62,12 @@ def is_stray_folder(names: set[str]) -> bool:
 
 
 def is_record3d_folder(names: set[str]) -> bool:
-    """Whether these may be the entries of a recording of Record3D, exported or as it is."""
+    """Whether these may be the entries of a Record3D recording, exported or not."""
     return ({_METADATA, "depth"} <= names and bool(names & _COLOR)) or {"metadata", "rgbd"} <= names
 
 
 def told_as_record3d(folder: Path) -> bool:
-    """Whether the metadata in a folder are of Record3D."""
+    """Whether the metadata in a folder are those of Record3D."""
     try:
         return (folder / "rgbd").is_dir() or "K" in _read_json(folder / _METADATA)
     except DataError:
@@ -149,16 +149,16 @@ def _recording(
     intrinsics_size: tuple[int, int] | None = None,
     color_of_some: bool = False,
 ) -> list[RgbdSequence]:
-    """The recording in a folder: colour in rgb/ or a video named rgb, depth/ and, where there, confidence/.
+    """The recording in a folder: colour in rgb/ or a video named rgb, depth/ and optionally confidence/.
 
     Args:
         folder: the folder.
         name: of the sequence.
-        findings: takes what is missing or damaged.
-        rules: how depth is taken.
+        findings: receives what is missing or damaged.
+        rules: how depth is interpreted.
         intrinsics, intrinsics_size: see :class:`stdnet_core.data.file_sequence.FileSequence`.
         stamps: seconds by frame number.
-        color_of_some: colour images may have been extracted for some of the frames only.
+        color_of_some: colour images may have been extracted for only some of the frames.
     """
     depths = numbered_files(folder / "depth", DEPTH_SUFFIXES)
     confidences = numbered_files(folder / "confidence", CONFIDENCE_SUFFIXES)
@@ -187,7 +187,7 @@ def _recording(
         runs = [_frames_in(video, numbers, findings) for numbers in runs]
         frames = sum(len(numbers) for numbers in runs)
         if video.length > frames:
-            notes.append(f"{name}: {video.path.name} has {video.length} frames; {frames} with depth are taken")
+            notes.append(f"{name}: {video.path.name} has {video.length} frames; only the {frames} with depth are used")
     sequences: list[RgbdSequence] = []
     for run_name, run in zip(run_names(name, runs), runs, strict=True):
         files = [
@@ -220,17 +220,17 @@ def _video(folder: Path) -> ColorVideo:
 
 
 def _frames_in(video: ColorVideo, numbers: Sequence[int], findings: Findings) -> list[int]:
-    """Those of the frame numbers that the video has; fewer are reported."""
+    """The frame numbers that the video has; reports if some are missing."""
     found = video.count(numbers[-1] + 1)
     if found <= numbers[-1]:
         findings.report(
-            f"{video.path}: it has {found} frames, and depth goes on to frame {numbers[-1]}; copy the recording again"
+            f"{video.path}: it has {found} frames, but depth continues to frame {numbers[-1]}; copy the recording again"
         )
     return [number for number in numbers if number < found]
 
 
 def _odometry_stamps(path: Path) -> dict[int, float]:
-    """Seconds of each frame in odometry.csv; none without the file, or from versions that wrote no stamps."""
+    """Stamps in seconds from odometry.csv; empty without the file, or if the app's version wrote no stamps."""
     if not path.exists():
         return {}
     try:
@@ -241,8 +241,8 @@ def _odometry_stamps(path: Path) -> dict[int, float]:
         return {int(row.get("frame") or number): float(row["timestamp"]) for number, row in enumerate(rows)}
     except (ValueError, TypeError, csv.Error):
         raise DataError(
-            f"{path}: expected a header and lines with timestamp and frame, as Stray Scanner writes them; without the "
-            "file frames have no stamps"
+            f"{path}: expected a header and lines with timestamp and frame, as Stray Scanner writes them; if the "
+            "file is removed, frames have no stamps"
         ) from None
 
 
@@ -271,7 +271,7 @@ def _record3d_stamps(metadata: Mapping[str, Any], path: Path) -> dict[int, float
 
 
 def _scannetpp_frames(path: Path) -> tuple[Tensor, dict[int, float]]:
-    """Camera matrix of the first frame, and seconds by frame number where they are there."""
+    """Camera matrix of the first frame, and stamps in seconds by frame number if there are any."""
     frames = _read_json(path)
     try:
         numbered = sorted((int(name.rpartition("_")[2]), values) for name, values in frames.items())

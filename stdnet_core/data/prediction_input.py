@@ -1,4 +1,4 @@
-"""Frames to predict depth for: from any source of RGB-D data, or a colour video beside a folder of depth images."""
+"""Input frames of ``predict``: from any source of RGB-D data, or from a colour video and a folder of depth images."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class InputFrame:
 
     Attributes:
         rgb: (H, W, 3) uint8.
-        depth: what is upsampled, (h, w) metres, 0 invalid.
-        truth: (H, W) metres, 0 invalid; None unless ``depth`` was simulated from it.
+        depth: the depth to upsample, (h, w) metres, 0 invalid.
+        truth: ground truth (H, W) in metres, 0 invalid; None unless ``depth`` was simulated from it.
         stamp: seconds, or None.
     """
 
@@ -47,14 +47,14 @@ class InputFrame:
 
 @dataclass(frozen=True)
 class InputVideo:
-    """A video that is read while it is iterated over.
+    """A video that is read during iteration.
 
     Attributes:
         name: for folders and messages.
         length: how many frames there are.
         fps: frames per second; None when unknown.
         intrinsics: fx, fy, cx, cy in pixels of the colour frame, or None.
-        notes: what its user should know, one sentence each.
+        notes: what the user should know, one sentence each.
     """
 
     name: str
@@ -68,15 +68,15 @@ class InputVideo:
         return self._frames
 
     def limited(self, length: int | None) -> InputVideo:
-        """The video's first ``length`` frames."""
+        """The first ``length`` frames of the video; None: all."""
         return self if length is None else replace(self, length=min(length, self.length))
 
 
 def from_sequence(sequence: RgbdSequence, scale: float | None = None, seed: int = 0) -> InputVideo:
     """A sequence of any source as input.
 
-    Its own low-resolution depth is upsampled where it has some. Otherwise depth has the size of colour, as a camera's
-    registered depth has: it is taken as it is, or with ``scale`` as the truth to simulate low-resolution depth from.
+    If it has low-resolution depth, that is upsampled. Otherwise its depth has the size of colour, like a camera's
+    registered depth: it is the input itself, or, with ``scale``, the ground truth for simulated low-resolution depth.
     """
     intrinsics = sequence.intrinsics
     camera = None
@@ -118,13 +118,13 @@ def from_video(video: Path, depth: Path, units: DepthUnits = BY_TYPE) -> InputVi
     """A colour video with one depth image for each of its frames.
 
     Args:
-        video: a file that OpenCV can read; its pixels are taken as stored, whatever its rotation tag says.
+        video: a file that OpenCV can read; its frames are not rotated, even if a rotation tag says so.
         depth: folder of depth images, named in the order of the frames.
         units: how stored depth becomes metres; by default integers are millimetres, floating-point numbers metres.
 
     Raises:
-        DataError: one of them is missing, unreadable, they differ in length, or depth is of another unit than it is
-            taken for.
+        DataError: one of them is missing or unreadable, they differ in length, or depth is in another unit than
+            assumed.
     """
     capture = open_video(video)
     fps, frame_count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -138,9 +138,9 @@ def from_video(video: Path, depth: Path, units: DepthUnits = BY_TYPE) -> InputVi
     gap = next((k for k, step in enumerate(steps) if step >= 2 * min(steps)), None)
     if gap is not None and numbers[-1] < FIRST_STAMP and frame_count > len(files):
         raise DataError(
-            f"{depth}: between {files[gap].name} and {files[gap + 1].name} depth images are missing, and frames of a "
-            "video are counted: what follows would go with another frame's colour; complete the depth, or give the "
-            "colour as images of the same names"
+            f"{depth}: between {files[gap].name} and {files[gap + 1].name} depth images are missing, and video "
+            "frames are matched by position: all later depth would get the colour of another frame; complete the "
+            "depth, or provide colour as images with the same names"
         )
     if not files:
         raise DataError(f"{depth}: no depth images (16-bit PNG, PGM or TIFF, .npy, or .exr)")
@@ -159,7 +159,8 @@ def _video_frames(video: Path, files: list[Path], units: DepthUnits) -> Iterator
             yield InputFrame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), read_depth(file, units))
         if capture.grab():
             logging.getLogger(__name__).warning(
-                "%s goes on after the %d depth images; what follows is left out, and its first frame belongs to %s",
+                "%s has more frames than there are depth images (%d); the rest is ignored, and its first frame is "
+                "paired with %s",
                 video,
                 len(files),
                 files[0].name,

@@ -1,5 +1,5 @@
-"""Low-resolution depth as the paper makes it: where it comes from, what range its sensor has, and which true depth is
-clipped. Evaluation, export and ``make_lr`` share it."""
+"""Low-resolution depth by the paper's protocol: its source, the range of its sensor and the clipping of ground truth.
+Evaluation, export and ``make_lr`` share it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors import DepthCamera, Sensor, sensor
 from stdnet_core.data.sensors.dtof import Dtof
 
-_RANGE_PROBES = 16  # frames whose largest depth decides the range of the simulated sensor
+_RANGE_PROBES = 16  # frames whose largest depth becomes the range of the simulated sensor
 PROTOCOL_RANGES = {"tartanair": tartanair.DEPTH_RANGE_M, "dydtof": dydtof.DEPTH_RANGE_M}
 """Depth ranges of the paper in metres, by kind of source."""
 PROTOCOL_CLIPS = {"dydtof": dydtof.DEPTH_RANGE_M}
-"""Metres that the paper clips true depth to, by kind of source; it leaves that of others as it is."""
+"""Metres to which the paper clips ground-truth depth, by kind of source; that of other kinds is not clipped."""
 TEST_SOURCE = "synthetic:2000001,4,240x320,24"
-"""Evaluated without ``--data``: rendered scenes whose seeds no training or validation of this project uses."""
+"""Default of ``--data``: rendered scenes with seeds that no training or validation of this project uses."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class LowResolution:
 
     Attributes:
         scale: of the upsampling.
-        simulated: simulate it from the true depth; otherwise it is the source's own.
-        sensor: that is simulated; a direct time-of-flight one without a range takes the data set's
+        simulated: simulate it from the ground truth; otherwise it is the source's own.
+        sensor: the simulated sensor; a direct time-of-flight one without a range gets the data set's
             (:func:`sensor_range`).
-        seed: of what is random in the simulation.
+        seed: of the simulation's random numbers.
     """
 
     scale: float
@@ -42,8 +42,8 @@ class LowResolution:
 def sensor_range(sequence: RgbdSequence, kind: str = "", frames: int | None = None) -> float:
     """Depth range in metres of the sensor that is simulated for a sequence.
 
-    The normaliser of the paper for its data sets; otherwise the largest depth of 16 frames spread over the first
-    ``frames`` (default: all).
+    For the paper's data sets, it is the paper's normaliser; otherwise, the largest depth in 16 frames spread over the
+    first ``frames`` (default: all).
 
     Args:
         kind: of the source, e.g. ``tartanair``.
@@ -58,10 +58,10 @@ def sensor_range(sequence: RgbdSequence, kind: str = "", frames: int | None = No
 
 
 def simulated_camera(sequence: RgbdSequence, low_resolution: LowResolution, range_m: float) -> DepthCamera:
-    """The camera that is simulated, at the sequence's first frame.
+    """The simulated camera, ready for the sequence's first frame.
 
     Args:
-        range_m: of a direct time-of-flight sensor that has none of its own.
+        range_m: for a direct time-of-flight sensor without a range.
     """
     chosen = low_resolution.sensor
     if isinstance(chosen.measurement, Dtof) and chosen.measurement.range_m is None:

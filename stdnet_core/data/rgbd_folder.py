@@ -1,14 +1,14 @@
 """Folders of RGB-D frames: this project's own layout, TUM RGB-D and ScanNet.
 
-Own layout, one folder a sequence:
+Own layout, one folder per sequence:
 
     color/000000.jpg ...      or .png; or rgb/; numbers, or stamps such as 1700000000123456789
     depth/000000.png ...      16-bit, millimetres along the optical axis, 0 invalid; or .pgm, .tiff, .npy, or .exr;
-                              floating-point numbers are metres; another unit has to be given
+                              floating-point numbers are metres; other units have to be specified
     intrinsics.txt            "fx fy cx cy" or a 3x3 matrix; optional
     depth_lr/000000.png ...   low-resolution depth of a real sensor; optional, and depth/ may then be absent
     flow/000000.npy ...       (H, W, 2) float32, pixels (x, y) from this frame to the next; optional
-    stamps.txt                seconds, one line a frame; optional
+    stamps.txt                seconds, one line per frame; optional
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _TUM_DEFAULT_CAMERA = (525.0, 525.0, 319.5, 239.5)
 
 
 def is_own_folder(names: set[str]) -> bool:
-    """Whether these are the entries of a sequence in the own layout."""
+    """Whether these are the entries of a sequence in this project's own layout."""
     return bool(names & {"color", "rgb"}) and bool(names & {"depth", "depth_lr"}) and "intrinsic" not in names
 
 
@@ -61,8 +61,8 @@ def is_tum_folder(names: set[str]) -> bool:
 
 
 def told_as_tum(folder: Path) -> bool:
-    """Whether a folder with rgb/ and depth/ has TUM's lists, or the name of one of TUM's cameras; else its depth is as
-    likely in millimetres."""
+    """Whether a folder with rgb/ and depth/ has TUM's lists, or the name of one of TUM's cameras in its own; otherwise
+    its depth may as well be in millimetres."""
     listed = any((folder / name).is_file() for name in ("rgb.txt", "depth.txt"))
     return listed or any(camera in folder.name for camera in _TUM_CAMERAS)
 
@@ -73,14 +73,14 @@ def is_scannet_folder(names: set[str]) -> bool:
 
 
 def open_folders(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RULES) -> list[RgbdSequence]:
-    """All sequences in the own layout at or below ``root``."""
+    """All sequences in this project's own layout at or below ``root``."""
     sequences: list[RgbdSequence] = []
     for folder in find_folders(root, is_own_folder):
         color = "color" if (folder / "color").is_dir() else "rgb"
         if color == "rgb" and told_as_tum(folder) and rules.units.unit is None:
             findings.report(
-                f"{folder}: by lists or name it is TUM's, with depth in 1/5000 m; open it as tum:{folder}, or say what "
-                "a stored unit is (--depth-unit)"
+                f"{folder}: by its lists or name this is TUM RGB-D, with depth in 1/5000 m; open it as tum:{folder}, "
+                "or specify the unit (--depth-unit)"
             )
             continue
         try:
@@ -104,14 +104,14 @@ def open_folders(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RUL
             kinds["low-resolution depth"] = lows
         if not set(colors) & set(depths or lows):
             findings.report(
-                f"{folder}: no colour and depth have the same name; images named by stamps of their own, in rgb/ and "
-                f"depth/, are paired by the nearest stamp as tum:{folder} (--depth-unit 0.001 for millimetres)"
+                f"{folder}: no colour and depth images have the same name; if they are named by stamps, in rgb/ and "
+                f"depth/, pair them by nearest stamp with tum:{folder} (--depth-unit 0.001 for millimetres)"
             )
             continue
         notes = []
         if rules.units.unit is None and any((folder / name).is_file() for name in _ASSOCIATIONS):
             notes.append(
-                f"{folder}: taken as millimetres; a list of associations is often of depth in TUM's unit, 1/5000 m "
+                f"{folder}: read as millimetres; depth with a list of associations is often in TUM's unit, 1/5000 m "
                 "(ICL-NUIM, ORB-SLAM): --depth-unit 0.0002"
             )
         runs = complete_runs(folder, kinds, findings, counted=False)
@@ -155,7 +155,7 @@ def open_tum(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RULES) 
 
 
 def open_scannet(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RULES) -> list[RgbdSequence]:
-    """All ScanNet scenes at or below ``root``: colour is brought to the size of the depth."""
+    """All ScanNet scenes at or below ``root``; colour is resized to the size of depth."""
     sequences: list[RgbdSequence] = []
     for folder in find_folders(root, is_scannet_folder):
         try:
@@ -177,10 +177,10 @@ def open_scannet(root: Path, findings: Findings, rules: DepthRules = DEFAULT_RUL
 def read_intrinsics(path: Path) -> Tensor | None:
     """Camera matrix (3, 3) from "fx fy cx cy" or a 3x3 or 4x4 matrix in text; None if there is no such file.
 
-    Numbers are separated by spaces or commas, comments start with "#".
+    Numbers are separated by spaces or commas; comments start with "#".
 
     Raises:
-        DataError: the file holds something else.
+        DataError: the file has other content.
     """
     if not path.exists():
         return None
@@ -202,13 +202,13 @@ def read_intrinsics(path: Path) -> Tensor | None:
 
 
 def write_folder(clip: RgbdClip, folder: Path, *, first: int = 0) -> None:
-    """Write a clip in the own layout; a long video is written clip by clip with rising ``first``.
+    """Write a clip in this project's own layout; a long video is written clip by clip with increasing ``first``.
 
-    Depth is rounded to millimetres and must be below 65.535 m; what is beyond becomes invalid.
+    Depth is rounded to millimetres; depth beyond 65.535 m becomes invalid.
 
     Args:
         clip: what to write, on any device.
-        folder: made if absent.
+        folder: created if absent.
         first: number of the clip's first frame.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -243,7 +243,7 @@ def _millimetres(depth: Tensor) -> np.ndarray:
 
 
 def _what_is_there(folder: Path) -> str:
-    """What a folder without readable images holds instead, for messages."""
+    """What a folder without usable images contains instead, for messages."""
     expected = ", ".join(DEPTH_SUFFIXES if folder.name.startswith("depth") else COLOR_SUFFIXES)
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     found = sorted({f"folder {path.name}" if path.is_dir() else path.suffix or path.name for path in entries})
@@ -256,14 +256,14 @@ def _read_stamps(path: Path, numbers: list[int]) -> dict[int, float]:
     try:
         stamps = [_seconds(line.split()[0]) for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except (ValueError, UnicodeDecodeError):
-        raise DataError(f"{path}: expected one number of seconds a line") from None
+        raise DataError(f"{path}: expected one number of seconds per line") from None
     if len(stamps) != len(numbers):
         raise DataError(f"{path}: {len(stamps)} stamps for {len(numbers)} colour frames; expected one each")
     return dict(zip(numbers, stamps, strict=True))
 
 
 def _seconds(text: str) -> float:
-    """A stamp in seconds; one larger than any date's is in milliseconds, microseconds or nanoseconds."""
+    """A stamp in seconds; numbers too large for a date in seconds are milliseconds, microseconds or nanoseconds."""
     stamp = float(text)
     while stamp > _LAST_SECOND:
         stamp /= 1000

@@ -1,7 +1,7 @@
-"""The one interface to every source of RGB-D video, whatever lies behind it on disk.
+"""The common interface to every source of RGB-D video, whatever its files.
 
-A sequence knows its length and frame size at once and reads frames only when :meth:`RgbdSequence.clip` asks
-for them, so that a list of hour-long recordings costs no memory."""
+A sequence knows its length and frame size from the start and reads frames only when :meth:`RgbdSequence.clip` is
+called, so that a list of hour-long recordings needs no memory."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class RgbdSequence(Protocol):
         """Read ``length`` frames from ``start``, every ``stride``-th one.
 
         Raises:
-            DataError: a file is missing or damaged; names it.
-            InputError: the frames asked for are not in the sequence.
+            DataError: a file is missing or damaged; the error names it.
+            InputError: the requested frames are not in the sequence.
         """
 
 
@@ -58,7 +58,7 @@ def frame_indices(sequence: RgbdSequence, start: int, length: int, stride: int) 
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
-    """The names, with a number where one occurs again."""
+    """The names, with a number added to those that occur again."""
     seen: dict[str, int] = {}
     unique = []
     for name in names:

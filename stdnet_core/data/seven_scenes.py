@@ -3,10 +3,11 @@
 Layout (https://www.microsoft.com/en-us/research/project/rgb-d-dataset-7-scenes/), all in one folder:
 
     seq-01/frame-000000.color.png   640x480
-    seq-01/frame-000000.depth.png   640x480, millimetres, 65535 no reading
+    seq-01/frame-000000.depth.png   640x480, millimetres, 65535: no reading
 
-The cameras were not calibrated: published are a focal length of 585 pixels and the principal point (320, 240). Data
-sets of the same names, such as 3DMatch and 12-Scenes, add camera-intrinsics.txt or have larger colour, also as JPEG."""
+The cameras were not calibrated; only a focal length of 585 pixels and the principal point (320, 240) are published.
+Data sets with the same file names, such as 3DMatch and 12-Scenes, add camera-intrinsics.txt or have larger colour
+images, also as JPEG."""
 
 from __future__ import annotations
 
@@ -31,8 +32,7 @@ _PUBLISHED_CAMERA = (585.0, 585.0, 320.0, 240.0)
 _PUBLISHED_SIZE = (480, 640)
 _COLOR_ENDS = tuple(f".color{suffix}" for suffix in COLOR_SUFFIXES)
 _NOTE = (
-    "depth of 7-Scenes is as its own camera saw it, not registered to colour: edges of both lie some pixels apart, so "
-    "it is no exact truth"
+    "depth of 7-Scenes is not registered to colour: their edges are some pixels apart, so it is no exact ground truth"
 )
 
 

@@ -54,15 +54,15 @@ KINDS = {
     "?min_confidence=0 or 2 (of other phones too) instead of 1",
     "record3d": "Record3D's 'EXR + JPG sequence': rgb/0.jpg, depth/0.exr, metadata.json",
     "scannetpp": "<scene>/iphone/ with rgb.mkv or rgb/, depth/frame_000000.png and pose_intrinsic_imu.json",
-    "arkitscenes": "<video>/ with lowres_depth/, colour in wide/, color/, vga_wide/ or lowres_wide/, and, where there, "
-    "confidence/, highres_depth/ (the truth) and *_intrinsics/; ?color=FOLDER to choose colour",
+    "arkitscenes": "<video>/ with lowres_depth/, colour in wide/, color/, vga_wide/ or lowres_wide/, and optionally "
+    "confidence/, highres_depth/ (ground truth) and *_intrinsics/; ?color=FOLDER to choose colour",
     "7scenes": "seq-01/frame-000000.color.png and .depth.png",
     "bag": "a ROS bag: a folder with metadata.yaml, or an .mcap, .db3 or .bag file; ?color=TOPIC&depth=TOPIC to choose "
-    "topics, &registered=yes if depth lies on colour whatever its frame says, &stamps=record to pair by the recorder's "
-    "times",
+    "topics, &registered=yes if depth is registered to colour whatever its frame_id, &stamps=record to pair by "
+    "recording time",
     "synthetic": "seed[,count[,HxW[,frames]]]",
 }
-"""Kinds of sources, and what is expected at the path."""
+"""Kinds of sources, and the layout that each expects at its path."""
 
 _UNIT_OPTIONS = ("depth_unit", "invalid_above")
 _FOLDER_OPTIONS = (*_UNIT_OPTIONS, "distance")
@@ -78,7 +78,7 @@ _OPTIONS = {
     "7scenes": _FOLDER_OPTIONS,
     "bag": ("color", "depth", "registered", "stamps", *_UNIT_OPTIONS),
 }
-"""What may follow the question mark, by kind."""
+"""Options after the question mark, by kind."""
 _OPENERS = {
     "tum": open_tum,
     "scannet": open_scannet,
@@ -94,8 +94,8 @@ class Sequences(list[RgbdSequence]):
     """The sequences of a source.
 
     Attributes:
-        left_out: what ``skip_bad`` went on without, one sentence each.
-        notes: what opening the sequences found that their user should know, one sentence each.
+        left_out: what ``skip_bad`` left out, one sentence each.
+        notes: what the user should know, one sentence each, as found when the sequences were opened.
     """
 
     def __init__(self, sequences: Iterable[RgbdSequence] = (), left_out: Iterable[str] = ()) -> None:
@@ -117,19 +117,18 @@ def open_source(
     """Open every sequence of a source; frames are read later, clip by clip.
 
     Args:
-        source: ``KIND:PATH`` with a kind of :data:`KINDS`, or a path whose kind is detected, and its options. A folder
-            may hold any number of sequences, nested.
+        source: ``KIND:PATH`` with a kind of :data:`KINDS`, or a path whose kind is detected, with optional options. A
+            folder may hold any number of sequences, nested.
         split: a split of the paper (TartanAir, DyDToF, DynamicReplica) or, for folders, a sub-folder of that name.
         skip_bad: leave damaged and incomplete frames and sequences out instead of raising; each is logged and listed
             in ``left_out``.
-        lr_scale: the clips must carry low-resolution depth of the source's own for this scale.
+        lr_scale: require low-resolution depth of the source's own for this scale.
         lr_folder: where that of a published data set is, if not beside it (:mod:`stdnet_core.data.low_resolution`).
         depth_unit, invalid_above: see :class:`DepthUnits`; for folders of images and bags.
 
     Raises:
-        DataError: the path does not exist, holds no sequence, or holds a bad one and ``skip_bad`` is off; or the
-            split or the low-resolution depth asked for is not there; or the depth is of another unit than it is taken
-            for.
+        DataError: the path does not exist, has no sequence, or has a bad one and ``skip_bad`` is off; the split or the
+            requested low-resolution depth does not exist; or depth is in another unit than assumed.
     """
     text, options = split_options(str(source))
     for name, value in (("depth_unit", depth_unit), ("invalid_above", invalid_above)):
@@ -139,7 +138,7 @@ def open_source(
     refused = sorted(set(options) - set(_OPTIONS.get(kind, ())))
     if refused:
         known = ", ".join(_OPTIONS.get(kind, ())) or "none"
-        raise DataError(f"{source}: {', '.join(refused)} is no option of a source of kind {kind!r}; it has {known}")
+        raise DataError(f"{source}: {', '.join(refused)} is no option of a source of kind {kind!r}; options: {known}")
     findings = Findings(skip_bad)
     if kind == "synthetic":
         _no_split(kind, split)
@@ -161,7 +160,7 @@ def open_source(
 
 
 def split_options(source: str) -> tuple[str, dict[str, str]]:
-    """Split ``PATH?NAME=VALUE&NAME=VALUE`` into the path and the options; a path that exists has none.
+    """Split ``PATH?NAME=VALUE&NAME=VALUE`` into the path and the options; an existing path is not split.
 
     Raises:
         DataError: an option is unknown or has no value.
@@ -175,17 +174,17 @@ def split_options(source: str) -> tuple[str, dict[str, str]]:
         name, _, value = option.partition("=")
         if name not in known or not value:
             raise DataError(
-                f"{source!r}: {option!r} is no option of a source; there are {', '.join(known)}, as NAME=VALUE"
+                f"{source!r}: {option!r} is no option of a source; use one of {', '.join(known)}, as NAME=VALUE"
             )
         options[name] = value
     return path, options
 
 
 def parse_source(source: str) -> tuple[str, str]:
-    """Split a source into its kind, detected where not given, and its path without options.
+    """Split a source into its kind, detected if not given, and its path without options.
 
     Raises:
-        DataError: the kind is unknown or cannot be told.
+        DataError: the kind is unknown or cannot be detected.
     """
     source, _ = split_options(source)
     kind, colon, place = source.partition(":")
@@ -197,17 +196,17 @@ def parse_source(source: str) -> tuple[str, str]:
 
 
 def detect_kind(path: Path) -> str:
-    """Tell the kind of a source from what lies at its path.
+    """Detect the kind of a source from the files at its path.
 
     Raises:
-        DataError: nothing is there, or nothing that is known.
+        DataError: the path does not exist, or nothing there is known.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; expected a source such as {_examples()}")
     if path.is_file():
         if is_bag_name(path):
             return "bag"
-        remedy = "; 'rosbag reindex' finishes it" if path.name.endswith(".bag.active") else ""
+        remedy = "; finish it with 'rosbag reindex'" if path.name.endswith(".bag.active") else ""
         remedy = f"; {R3D_REMEDY}" if path.suffix.lower() == ".r3d" else remedy
         raise DataError(f"{path}: not a ROS bag ({', '.join(STORAGE_SUFFIXES)}); other sources are folders{remedy}")
     if _is_bag_folder(path):
@@ -276,7 +275,7 @@ def _rules(options: dict[str, str]) -> DepthRules:
     try:
         values = {name: float(options[name]) for name in _UNIT_OPTIONS if name in options}
     except ValueError:
-        raise DataError(f"depth_unit and invalid_above are numbers; found {options}") from None
+        raise DataError(f"depth_unit and invalid_above must be numbers; found {options}") from None
     units = DepthUnits(values.get("depth_unit"), values.get("invalid_above"))
     ray = _choice(options, "distance", ("z", "ray")) == "ray"
     least = int(_choice(options, "min_confidence", ("1", "0", "2")))
@@ -284,7 +283,7 @@ def _rules(options: dict[str, str]) -> DepthRules:
 
 
 def _choice(options: dict[str, str], name: str, values: tuple[str, ...]) -> str:
-    """The value of an option, the first one by default."""
+    """The value of an option; the first of ``values`` by default."""
     value = options.get(name, values[0])
     if value not in values:
         raise DataError(f"{name} is {value!r}; give {' or '.join(values)}")

@@ -1,4 +1,4 @@
-"""Pairs two recorded streams by their stamps, all at once (a live node pairs as messages arrive instead)."""
+"""Pairs two recorded streams by their stamps, all at once (the live node pairs messages as they arrive)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def match_nearest(first: Sequence[float], second: Sequence[float], max_differenc
 
     Args:
         first, second: stamps in any order, in one unit.
-        max_difference: pairs further apart than this are not made.
+        max_difference: largest difference between the stamps of a pair.
 
     Returns:
         (index in ``first``, index in ``second``), ordered by the stamp of ``first``; no index twice.
@@ -28,12 +28,12 @@ def match_nearest(first: Sequence[float], second: Sequence[float], max_differenc
 
 
 def stamps_say_nothing(stamps: Sequence[int]) -> bool:
-    """Whether the stamps of a stream are all the same, as of a driver that sets none."""
+    """Whether the stamps of a stream are all the same, because its driver does not set them."""
     return len(stamps) > 1 and min(stamps) == max(stamps)
 
 
 def _nearest(values: np.ndarray, sorted_others: np.ndarray) -> np.ndarray:
-    """Index of the nearest of ``sorted_others`` for each value; the earlier one of two as near."""
+    """Index of the nearest of ``sorted_others`` for each value; of two equally near, the earlier."""
     right = np.searchsorted(sorted_others, values).clip(1, max(1, sorted_others.size - 1))
     left = right - 1
     right = right.clip(max=sorted_others.size - 1)

@@ -4,8 +4,8 @@
                                depth_left/000000_left_depth.npy       float32 metres
                                flow/000000_000001_flow.npy            (H, W, 2), from the first frame to the second
 
-A tree without the level is taken for the Hard one, which the paper uses. Low-resolution depth may lie beside it, see
-low_resolution.py."""
+A tree without the level is assumed to be the Hard one, which the paper uses. Low-resolution depth may lie beside it,
+see low_resolution.py."""
 
 from __future__ import annotations
 
@@ -73,17 +73,17 @@ def open_tartanair(
 ) -> list[RgbdSequence]:
     """The trajectories at or below ``root``.
 
-    What is wrong with a trajectory that is in neither of the paper's splits is no error: it is left out with a word.
+    A bad trajectory that is in neither of the paper's splits is no error; it is left out with a note.
 
     Args:
         root: any folder of the tree.
-        findings: takes trajectories of the split that are missing and incomplete ones.
-        split: ``train`` or ``test`` of the paper, in its order; None for all there are.
-        lr_scale: take low-resolution depth from ``TartanAir_LR/X<lr_scale>``.
-        lr_folder: the folder that ``TartanAir_LR`` is in; None: at or above ``root``.
+        findings: receives trajectories that are incomplete, or missing from the split.
+        split: ``train`` or ``test`` of the paper, in its order; None: all trajectories.
+        lr_scale: read low-resolution depth from ``TartanAir_LR/X<lr_scale>``.
+        lr_folder: the folder that contains ``TartanAir_LR``; None: at or above ``root``.
 
     Raises:
-        DataError: the split is unknown, the low-resolution tree is not there, or something is wrong and ``findings``
+        DataError: the split is unknown, the low-resolution tree does not exist, or there is a problem and ``findings``
             does not skip.
     """
     if split is not None and split not in SPLITS:
@@ -134,7 +134,7 @@ def _published(folder: Path) -> bool:
 
 
 def _tell_others(root: Path, names: list[str]) -> None:
-    """Say which trajectories are in neither of the paper's splits."""
+    """Warn of trajectories that are in neither of the paper's splits."""
     if names:
         more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
         logging.getLogger(__name__).warning(

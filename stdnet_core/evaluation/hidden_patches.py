@@ -1,4 +1,4 @@
-"""Patches of measured depth that are hidden from the methods, and compared with what comes out there."""
+"""Patches of measured depth that are hidden from the methods and compared with their output there."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from functools import cache
 
 import numpy as np
 
-_TILE = 10  # hidden squares lie in tiles of a tenth of the width,
-_SIDES = (0, 8, 4, 2)  # and have a side of such a part of a tile, in turn; none in every fourth
-_TURN = 5  # of the sides from one row of tiles to the next
+_TILE = 10  # tiles across the width, each with at most one hidden square
+_SIDES = (0, 8, 4, 2)  # tile side / square side, in turn; 0: no square
+_TURN = 5  # shift of that order from one row of tiles to the next
 
 
 @cache
 def hidden_patches(depth_size: tuple[int, int]) -> np.ndarray:
     """Which depth pixels are hidden: squares of three sizes, a twentieth to an eightieth of the width, in fixed places.
 
-    Fixed, as most holes of a real camera that stands still: what is hidden was never seen there.
+    They do not move, like most holes of a real static camera, so that earlier frames do not reveal the hidden depth.
 
     Args:
         depth_size: (h, w).
 
     Returns:
-        (h, w) bool, not to be written to; about a twelfth of the pixels.
+        (h, w) bool, read-only; about a twelfth of the pixels.
     """
     height, width = depth_size
     tile = max(4, round(width / _TILE))

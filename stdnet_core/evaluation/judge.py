@@ -1,9 +1,9 @@
 """Every method on every depth camera: the library of ``python -m stdnet_core.accuracy``.
 
-A *cell* is a camera at a ratio (:mod:`stdnet_core.data.sensors.cell`). In each cell the methods of this project are
-compared with the best of their rivals, which is what a user has without it: the raw input with filled holes,
-interpolation, joint bilateral upsampling, and librealsense's filters where they are installed. Methods with a memory
-are also run without it, beginning anew with every frame, which tells what history is worth."""
+A *cell* is a camera at a ratio (:mod:`stdnet_core.data.sensors.cell`). In each cell, this project's methods are
+compared with the best rival, that is, the best that a user has without this project: the raw input with filled holes,
+interpolation, joint bilateral upsampling, or librealsense's filters if they are installed. Methods with a memory
+are also run without history, reset before every frame, to measure what history is worth."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from stdnet_core.evaluation.sequence import evaluate_sequence
 from stdnet_core.inference import MAX_LATENCY, DepthUpsampler
 
 RIVALS = ("nearest", "bilinear", "joint_bilateral", "librealsense")
-"""What a user has without this project. At x1 ``nearest`` is the raw input with its holes filled."""
+"""What a user has without this project. At x1, ``nearest`` is the raw input with its holes filled."""
 FILTER = "guided_temporal"
 ALONE = " without history"
-"""Ends the name of a method that begins anew with every frame."""
+"""Suffix of the name of a method that is reset before every frame."""
 FIGURES = (
     "rmse_cm",
     "mae_cm",
@@ -46,16 +46,16 @@ FIGURES = (
     "confidence_error",
 )
 SPLIT_BELOW = 4
-"""Ratio under which measured pixels and holes are judged apart."""
+"""Below this ratio, measured pixels and holes are judged separately."""
 
-_LIBREALSENSE_UP_TO = 2  # ratio at which RealSense depth is filtered before it is upsampled
-_STANDING_NOISE = 1.5 / 255  # deviation of colour's noise where one frame stands for a camera that does not move
-_REAL_FAMILIES = ("reduction", "dtof")  # of cameras that can look at a recording, whose depth has faults of its own
+_LIBREALSENSE_UP_TO = 2  # largest ratio at which librealsense's filters are a rival
+_STANDING_NOISE = 1.5 / 255  # standard deviation of colour's noise in simulated static video
+_REAL_FAMILIES = ("reduction", "dtof")  # of cameras that are simulated on recordings, whose depth has its own errors
 
 
 @dataclass(frozen=True)
 class Group:
-    """Clips of a kind, in memory.
+    """Clips of one kind, in memory.
 
     Attributes:
         name: ``procedural``, ``rendered`` or ``real``.
@@ -67,14 +67,14 @@ class Group:
 
 
 class ClipSequence:
-    """A clip as a sequence."""
+    """A clip in memory as an :class:`RgbdSequence`."""
 
     def __init__(self, clip: RgbdClip) -> None:
         self._clip = clip
 
     @property
     def name(self) -> str:
-        """Of the clip."""
+        """Name of the clip."""
         return self._clip.name
 
     @property
@@ -108,7 +108,7 @@ class ClipSequence:
 
 
 def read_clip(sequence: RgbdSequence, frames: int, size: tuple[int, int]) -> RgbdClip:
-    """The first frames of a sequence, cut to at most ``size`` (H, W) around their centre."""
+    """The first frames of a sequence, centre-cropped to at most ``size`` (H, W)."""
     clip = replace(sequence.clip(0, min(frames, len(sequence))), depth_lr=None)
     height, width = (min(have, want) for have, want in zip(clip.frame_size, size, strict=True))
     top, left = (clip.frame_size[0] - height) // 2, (clip.frame_size[1] - width) // 2
@@ -116,7 +116,7 @@ def read_clip(sequence: RgbdSequence, frames: int, size: tuple[int, int]) -> Rgb
 
 
 def standing(clip: RgbdClip, frames: int) -> RgbdClip:
-    """A camera that stands still: the clip's first frame, again and again, with new noise on colour."""
+    """A static video: the clip's first frame repeated, with new noise on colour in each frame."""
     return stand_still(clip, frames, _STANDING_NOISE, torch.Generator().manual_seed(0))
 
 
@@ -128,7 +128,7 @@ class Task:
         cell: camera and ratio.
         group: name of the group.
         clip: number in the group.
-        standing: the camera stands still, and only methods with a memory are run.
+        standing: the video is static, and only methods with a memory are run.
     """
 
     cell: Cell
@@ -138,21 +138,21 @@ class Task:
 
     @property
     def key(self) -> str:
-        """Identifies it in a file of results."""
+        """Identifies the task in a file of results."""
         return f"{'standing ' if self.standing else ''}{self.cell} {self.group} {self.clip}"
 
 
 class Judge:
-    """Runs tasks; one a process, since its networks are loaded once.
+    """Runs tasks. Create one per process, because it loads the networks.
 
     Args:
         groups: the clips.
         networks: files or names of checkpoints.
-        device: of networks and figures.
+        device: on which networks and figures are computed.
     """
 
     def __init__(self, groups: Iterable[Group], networks: Sequence[str], device: str = "auto") -> None:
-        logging.getLogger("stdnet_core.inference").setLevel(logging.ERROR)  # it would say the same for every method
+        logging.getLogger("stdnet_core.inference").setLevel(logging.ERROR)  # they would be repeated for every method
         self.groups = {group.name: group for group in groups}
         self._device = device
         self._networks: dict[str, Any] = {}
@@ -210,13 +210,13 @@ class Judge:
 
 
 def _suits(group: str, cell: Cell) -> bool:
-    """Whether the camera can look at clips of the group. Recordings have faults of their own: no other camera's are
-    simulated on them, and where depth stays as fine as the recording, taking out its noise would count as an error."""
+    """Whether the camera is simulated on clips of the group. Recordings have errors of their own, so no other camera's
+    errors are simulated on them, and depth is always reduced: at full resolution, denoising would count as an error."""
     return group != "real" or (cell.sensor.family in _REAL_FAMILIES and cell.ratio >= SPLIT_BELOW)
 
 
 def tasks_of(clips: Mapping[str, int], cells: Iterable[Cell], standing_cells: Iterable[Cell]) -> list[Task]:
-    """Every clip in every cell that suits it; ``clips`` says how many there are of each group."""
+    """Tasks for every clip in every suitable cell; ``clips`` is the number of clips by group."""
     tasks = [
         Task(cell, group, number)
         for cell in cells
@@ -242,7 +242,7 @@ class Row:
 
     Attributes:
         cell, group: of the row.
-        region: ``all``, or ``measured`` or ``holes`` where these are judged apart.
+        region: ``all``, or ``measured`` or ``holes`` if these are judged separately.
         figures: method -> figure (``rmse_cm``, ``mae_cm``, ...) -> geometric mean over the clips, in cm.
         rival: figure -> name of the best rival.
     """
@@ -255,11 +255,11 @@ class Row:
 
     @property
     def faultless(self) -> bool:
-        """Whether the best rival has no error to speak of."""
+        """Whether the best rival's error is negligible."""
         return self.figures[self.rival["rmse_cm"]]["rmse_cm"] < FAULTLESS_CM
 
     def ratio(self, method: str, figure: str) -> float:
-        """Of a method's figure to that of the best rival; NaN where that is 0 or unknown."""
+        """A method's figure divided by that of the best rival; NaN if the latter is 0 or unknown."""
         if figure not in self.rival:
             return math.nan
         best = self.figures[self.rival[figure]][figure]
@@ -267,7 +267,7 @@ class Row:
 
 
 def rows_of(results: Mapping[str, Mapping[str, Any]], tasks: Iterable[Task]) -> list[Row]:
-    """The matrix, from the results of its tasks by key; what has not been run is left out."""
+    """All rows, from the results of the tasks by key; tasks without a result are left out."""
     collected: dict[tuple[Cell, str], list[Mapping[str, Any]]] = {}
     for task in tasks:
         if not task.standing and task.key in results:
@@ -288,7 +288,7 @@ def rows_of(results: Mapping[str, Mapping[str, Any]], tasks: Iterable[Task]) -> 
 
 
 def _means(clips: Sequence[Mapping[str, float]], prefix: str) -> dict[str, float]:
-    """Geometric means over clips of the figures of a region; those of change and of edges are of all pixels."""
+    """Geometric means over clips of a region's figures; figures of change and of edges are over all pixels."""
     names = {name: prefix + name for name in ("rmse_cm", "mae_cm")}
     names |= {name: name for name in ("edge_rmse_cm", "flicker_cm", "tepe_cm")}
     means = {name: _geometric_mean(clip[source] for clip in clips) for name, source in names.items()}
@@ -317,7 +317,8 @@ _KINDS = {
 
 
 def by_kind(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Rows with an error to speak of, by kind of camera, fine or coarse depth, region, and recordings apart."""
+    """Rows whose best rival has an error, grouped by kind of camera, fine or coarse depth and region; recordings
+    separately."""
     kinds: dict[str, list[Row]] = {}
     for row in rows:
         if not row.faultless:
@@ -329,12 +330,12 @@ def by_kind(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 @dataclass(frozen=True)
 class Summary:
-    """One line on a method.
+    """A method compared with the best rivals over all rows.
 
     Attributes:
-        mean: figure -> geometric mean of its ratio to the best rival, over all rows.
-        worst: figure -> the largest ratio, and where it is.
-        confidence: by how much confidence is off (:data:`stdnet_core.evaluation.scoring.FIGURES`), mean over the rows.
+        mean: figure -> geometric mean over the rows of its ratio to the best rival.
+        worst: figure -> the largest ratio, and its row.
+        confidence: calibration error (:data:`stdnet_core.evaluation.scoring.FIGURES`), mean over the rows.
     """
 
     mean: dict[str, float]
@@ -343,9 +344,9 @@ class Summary:
 
 
 def summarize(rows: Iterable[Row], method: str) -> Summary:
-    """Worst row and geometric mean of a method's RMSE, MAE and flicker in ratios to the best rival.
+    """Worst row and geometric mean of a method's RMSE, MAE and flicker as ratios to the best rival.
 
-    Rows in which the best rival has no error are left out; what a method does there is told apart."""
+    Rows in which the best rival has no error are left out; they are reported separately."""
     mean, worst = {}, {}
     judged = [row for row in rows if method in row.figures and not row.faultless]
     for figure in ("rmse_cm", "mae_cm", "flicker_cm"):
@@ -357,11 +358,11 @@ def summarize(rows: Iterable[Row], method: str) -> Summary:
 
 
 def history_gain(results: Mapping[str, Mapping[str, Any]], tasks: Iterable[Task], method: str) -> dict[str, Any]:
-    """What a method's history is worth: each figure with it, divided by the same without.
+    """What a method's history is worth: each figure with history divided by the same figure without; below 1 is a gain.
 
     Returns:
-        ``cells``: cell -> figure -> gain over whole clips (geometric mean over clips), and ``frames``: figure -> gain
-        by the number of frames seen, over all cells. Below 1 is a gain.
+        ``cells``: cell -> figure -> ratio for whole clips (geometric mean over clips), and ``frames``: figure -> ratio
+        for each frame of a clip, over all cells.
     """
     collected: dict[str, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
     curves: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
@@ -393,7 +394,7 @@ def history_gain(results: Mapping[str, Mapping[str, Any]], tasks: Iterable[Task]
 
 
 def _quotient(a: float | None, b: float | None) -> float:
-    """a / b; NaN where one of them is unknown or b is next to nothing."""
+    """a / b; NaN if one of them is unknown or b is negligible."""
     if a is None or b is None or not (math.isfinite(a) and math.isfinite(b)) or b < FAULTLESS_CM:
         return math.nan
     return a / b

@@ -1,7 +1,7 @@
-"""librealsense's own post-processing, without a camera: what users of a RealSense run today, to compare with.
+"""librealsense's own post-processing without a camera, as a baseline: users of a RealSense run it today.
 
-Needs ``pip install '.[realsense]'`` (and the system's libusb 1.0 and libudev). Disparity, spatial, temporal
-and hole-filling filters at their default settings, in the order that the library recommends."""
+The disparity, spatial, temporal and hole-filling filters run with their default settings, in the order that the library
+recommends. Needs ``pip install '.[realsense]'`` (and the system's libusb 1.0 and libudev)."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from stdnet_core.inference.fill import fill_invalid
 from stdnet_core.inference.frames import Geometry, to_metres
 
 _MILLIMETRE = 0.001
-_BASELINE_MM = 50.0  # RealSense D435; it scales disparities, which only the filters' thresholds see
+_BASELINE_MM = 50.0  # RealSense D435; it scales disparities, which matters only to the filters' thresholds
 _FPS = 30
 _FARTHEST_AROUND = 1  # mode of hole filling, the library's default
 
 
 def installed() -> bool:
-    """Whether pyrealsense2 is there."""
+    """Whether pyrealsense2 is installed."""
     return importlib.util.find_spec("pyrealsense2") is not None
 
 
 class LibrealsenseFilters:
-    """The chain, with the part of :class:`stdnet_core.DepthUpsampler` that an evaluation needs.
+    """The filter chain, with the part of :class:`stdnet_core.DepthUpsampler`'s interface that evaluation needs.
 
     Args:
-        focal_px: focal length of depth in pixels; None: 0.8 of its width.
+        focal_px: focal length of the depth image in pixels; None: 0.8 times its width.
 
     Raises:
         StdnetError: pyrealsense2 is not installed.
@@ -53,9 +53,9 @@ class LibrealsenseFilters:
         self._frames = 0
 
     def step(self, rgb: np.ndarray, depth: np.ndarray, stamp: Any = None) -> UpsampledDepth:
-        """Filter the next frame, as :meth:`stdnet_core.DepthUpsampler.step`; colour is not looked at.
+        """Filter the next frame, as :meth:`stdnet_core.DepthUpsampler.step`; colour is not used.
 
-        Depth that is smaller than colour is filtered as it is, and every pixel then repeated."""
+        Depth smaller than colour is filtered at its own size; then its pixels are repeated."""
         metres = to_metres(depth)
         if self._queue is None:
             self._open(metres.shape)
@@ -78,7 +78,7 @@ class LibrealsenseFilters:
         return UpsampledDepth(np.ascontiguousarray(full), np.ones_like(full), stamp)
 
     def flush(self) -> list[UpsampledDepth]:
-        """End the stream; nothing is held back."""
+        """End the stream; no frame is pending."""
         self.reset()
         return []
 

@@ -1,4 +1,4 @@
-"""The methods that are compared: the model and the classical ones, run side by side over the frames of a sequence."""
+"""The methods that are compared, the model and the classical ones, run side by side over the frames of a sequence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stdnet_core.inference import DepthUpsampler, UpsampledDepth
 
 CLASSICAL = ("nearest", "bilinear", "bicubic", "joint_bilateral", "guided_temporal")
 FORGETFUL = "model_without_history"
-"""The model, beginning anew with every frame."""
+"""The model, reset before every frame."""
 METHODS = ("model", FORGETFUL, *CLASSICAL)
 
 _Frame = TypeVar("_Frame")
@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 
 
 class Said(NamedTuple):
-    """What a method made of a frame, (H, W) each: depth in metres, where it would show it, and its confidence, None if
+    """A method's output for a frame, (H, W) each: depth in metres, where it would show it, and its confidence, None if
     it has none."""
 
     depth: np.ndarray
@@ -30,7 +30,7 @@ class Said(NamedTuple):
 
 
 class Method(Protocol):
-    """What :func:`run_together` runs; see :class:`Runner`, which says what each part is."""
+    """What :func:`run_together` runs; :class:`StreamRunner` documents each member."""
 
     def begin(self) -> None: ...
 
@@ -63,11 +63,11 @@ class Upsampler(Protocol):
 
 
 class StreamRunner:
-    """One method on one stream: what it says everywhere, and where it would show it.
+    """Runs one method on one stream; gives its depth everywhere, and where it would show it.
 
     Args:
-        stream: what upsamples it.
-        forgetful: it begins anew with every frame, to see what its history is worth.
+        stream: the upsampler.
+        forgetful: reset it before every frame, to measure what its history is worth.
     """
 
     def __init__(self, stream: Upsampler, *, forgetful: bool = False) -> None:
@@ -78,13 +78,13 @@ class StreamRunner:
         self._ready: deque[Said] = deque()
 
     def begin(self) -> None:
-        """Start a new sequence; time is counted from here."""
+        """Start a new sequence, and its timing."""
         self._stream.reset()
         self._ready.clear()
         self.seconds, self.frames = 0.0, 0
 
     def step(self, rgb: np.ndarray, depth_lr: np.ndarray) -> None:
-        """Give the next frame, (H, W, 3) and (h, w) metres with 0 where invalid."""
+        """Process the next frame: colour (H, W, 3) and depth (h, w) in metres, 0 invalid."""
         self.frames += 1
         result = self._timed(lambda: self._stream.step(rgb, depth_lr))
         if result is not None:
@@ -93,7 +93,7 @@ class StreamRunner:
             self.finish()
 
     def finish(self) -> None:
-        """End the sequence: all frames held back become ready, and the next frame begins a new one."""
+        """End the sequence: all pending frames become ready, and the next frame begins a new sequence."""
         for result in self._timed(self._stream.flush):
             self._take(result)
 
@@ -103,17 +103,17 @@ class StreamRunner:
         return len(self._ready)
 
     def pop(self) -> Said:
-        """The oldest ready frame."""
+        """Remove the oldest ready frame and return it."""
         return self._ready.popleft()
 
     @property
     def ms_per_frame(self) -> float:
-        """Mean time of a frame since :meth:`begin`."""
+        """Mean time per frame since :meth:`begin`."""
         return 1e3 * self.seconds / max(self.frames, 1)
 
     @property
     def notices(self) -> list[str]:
-        """What it has to say to the user."""
+        """The upsampler's notices to the user."""
         return list(self._stream.notices)
 
     def _take(self, result: UpsampledDepth) -> None:
@@ -127,7 +127,7 @@ class StreamRunner:
 
 
 class Runner(StreamRunner):
-    """An upsampler's runner.
+    """Runs a :class:`stdnet_core.DepthUpsampler`.
 
     Args:
         upsampler: with ``mask_unsupported=False``.
@@ -147,15 +147,15 @@ class Runner(StreamRunner):
 def run_together(
     runners: Mapping[str, Method], frames: Iterable[_Frame], inputs: Callable[[_Frame], tuple[np.ndarray, np.ndarray]]
 ) -> Iterator[tuple[_Frame, dict[str, Said]]]:
-    """Run methods on a sequence from its beginning, each as late as it is.
+    """Run methods on a sequence from its beginning; they may differ in latency.
 
     Args:
         runners: by name.
-        frames: anything, one after the other.
-        inputs: colour (H, W, 3) and depth (h, w) of one of them.
+        frames: of any type, in order.
+        inputs: gets colour (H, W, 3) and depth (h, w) of a frame.
 
     Yields:
-        Each frame with what every method made of it (:meth:`Runner.pop`), once all of them have.
+        Each frame with every method's output (:meth:`Runner.pop`), once all have it.
     """
     waiting: deque[_Frame] = deque()
     for runner in runners.values():
@@ -176,5 +176,5 @@ def run_together(
 
 
 def notices_of(runners: Mapping[str, Method]) -> dict[str, list[str]]:
-    """What the methods had to say, by method."""
+    """The notices of each method that has any."""
     return {name: notices for name, runner in runners.items() if (notices := runner.notices)}

@@ -1,11 +1,11 @@
-"""What the depth of a video is judged by, as pure functions (torch alone; the stateful classes are in
+"""The metrics of depth video as pure functions that need only torch (the stateful classes are in
 :mod:`stdnet_core.evaluation.metrics`).
 
-Depth is in metres in and every figure is in centimetres out. Each function returns sums and counts, one per clip
-(:class:`Pooled`), so that clips pool into sequences as if they had been one: add them up, then take
+Depth is given in metres, and every figure is in centimetres. Each function returns sums and counts, one per clip
+(:class:`Pooled`), so that the clips of a sequence can be pooled as if they were one: add them up, then take
 :meth:`Pooled.mean` or :meth:`Pooled.root_mean`. Shapes are (..., T, 1, H, W) with any leading dimensions.
 
-RMSE, MAE and the temporal end-point error (TEPE) are those of the paper's tables; the others say where the errors
+RMSE, MAE and the temporal end-point error (TEPE) are those of the paper's tables. The others show where the errors
 are: at depth edges, where interpolation fails (the paper's spatial long tail, fig. 2 and 4), where depth changes along
 the motion, and from frame to frame."""
 
@@ -23,18 +23,19 @@ from stdnet_core.evaluation.splatting import forward_warp
 CENTIMETRES = 100.0
 DELTA1_RATIO = 1.25
 EDGE_STEP = 0.05
-"""Step of true depth between neighbouring pixels, relative to the nearer one, that makes an edge."""
+"""Smallest step of ground-truth depth between neighbouring pixels that is an edge, relative to the nearer one."""
 EDGE_WIDTH = 2
 """Pixels (in rows and columns) around an edge that count as edge."""
 LONG_TAIL = 0.1
-"""Metres of difference from which on a pixel belongs to a tail: to what interpolation says, or to the frame before."""
+"""A pixel belongs to a tail if its depth differs by at least this, in metres, from interpolation (spatial tail) or
+from the frame before (motion tail)."""
 STILL_COLOR = 8 / 255
 """Largest change of any colour channel over three frames in a pixel that counts as still."""
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """A sum over pixels and how many there were; (...) one per clip, float64."""
+    """A sum over pixels and their number; (...) one per clip, float64."""
 
     total: Tensor
     count: Tensor
@@ -57,7 +58,7 @@ class Pooled:
 
 
 def pool(values: Tensor, counted: Tensor) -> Pooled:
-    """Sum of the values (..., T, 1, H, W) where ``counted``, and how many those are, per clip."""
+    """Sum and number of the values (..., T, 1, H, W) where ``counted``, per clip."""
     dims = (-4, -3, -2, -1)
     chosen = values.where(counted, values.new_zeros(()))
     return Pooled(chosen.double().sum(dims), counted.double().sum(dims))
@@ -80,8 +81,8 @@ def within_delta1(pred: Tensor, target: Tensor, valid: Tensor) -> Pooled:
 
 
 def edge_mask(target: Tensor, valid: Tensor, step: float = EDGE_STEP, width: int = EDGE_WIDTH) -> Tensor:
-    """Pixels near a depth edge: at most ``width`` rows and columns from one of a pair of valid neighbours whose
-    depths differ by more than ``step`` of the nearer. (..., T, 1, H, W) bool."""
+    """Pixels near a depth edge, (..., T, 1, H, W) bool: at most ``width`` rows and columns from either of two valid
+    neighbours whose depths differ by more than ``step`` times the nearer one."""
     edge = torch.zeros_like(valid)
     for dim in (-1, -2):
         length = target.shape[dim]
@@ -97,24 +98,24 @@ def edge_mask(target: Tensor, valid: Tensor, step: float = EDGE_STEP, width: int
 
 
 def edge_squared_error(pred: Tensor, target: Tensor, valid: Tensor) -> Pooled:
-    """:func:`squared_error` over the valid pixels near depth edges of the truth."""
+    """:func:`squared_error` over the valid pixels near depth edges of the ground truth."""
     return squared_error(pred, target, valid & edge_mask(target, valid))
 
 
 def spatial_long_tail(target: Tensor, upsampled: Tensor, valid: Tensor) -> Tensor:
-    """Valid pixels that interpolating the low-resolution depth misses by 0.1 m or more.
+    """Valid pixels where the interpolated low-resolution depth is wrong by 0.1 m or more.
 
     Args:
-        target: true depth.
+        target: ground-truth depth.
         upsampled: the low-resolution depth, bilinearly interpolated to the size of ``target``.
-        valid: where there is truth.
+        valid: where there is ground truth.
     """
     return valid & ((target - upsampled).abs() >= LONG_TAIL)
 
 
 @dataclass(frozen=True)
 class WarpedPair:
-    """The previous frames of a clip, moved to the following ones; (..., T-1, 1, H, W)."""
+    """Each frame of a clip but the last, warped to the next frame; (..., T-1, 1, H, W)."""
 
     pred: Tensor
     target: Tensor
@@ -123,7 +124,7 @@ class WarpedPair:
 
 
 def warp_previous(pred: Tensor, target: Tensor, valid: Tensor, flow: Tensor) -> WarpedPair:
-    """Move frames 0..T-2 of prediction and truth along the flow (..., T-1, 2, H, W) to frames 1..T-1."""
+    """Warp frames 0..T-2 of prediction and ground truth along the flow (..., T-1, 2, H, W) to frames 1..T-1."""
     previous = torch.cat((pred[..., :-1, :, :, :], target[..., :-1, :, :, :]), -3)
     frames = previous.shape[:-3]
     warped, hit = forward_warp(previous.flatten(0, -4), flow.flatten(0, -4), valid[..., :-1, :, :, :].flatten(0, -4))
@@ -132,10 +133,10 @@ def warp_previous(pred: Tensor, target: Tensor, valid: Tensor, flow: Tensor) -> 
 
 
 def temporal_end_point_error(pred: Tensor, target: Tensor, valid: Tensor, warped: WarpedPair) -> Pooled:
-    """TEPE in cm: how far the change of predicted depth along the flow is from the true change.
+    """TEPE in cm: difference between the changes of predicted and of ground-truth depth along the flow.
 
-    The mean is over *all* pixels of the frames 1..T-1 (DVSR's definition): pixels that are invalid or where the
-    flow brings nothing count as right.
+    The mean is over *all* pixels of the frames 1..T-1 (DVSR's definition): pixels that are invalid or that the flow
+    does not reach count as correct.
     """
     true_change = target[..., 1:, :, :, :] - warped.target
     change = pred[..., 1:, :, :, :] - warped.pred
@@ -145,10 +146,10 @@ def temporal_end_point_error(pred: Tensor, target: Tensor, valid: Tensor, warped
 
 
 def motion_tail(target: Tensor, valid: Tensor, flow: Tensor) -> Tensor:
-    """Pixels of frames 1..T-1 whose true depth changes by 0.1 m or more along the flow (..., T-1, 2, H, W).
+    """Pixels of frames 1..T-1 whose ground-truth depth changes by 0.1 m or more along the flow (..., T-1, 2, H, W).
 
-    Points are moved without the half pixel of the renderer that TEPE is taken with, so that what stands still stays.
-    The paper's temporal long tail is another: pixels whose depth changes in place, whatever moves there.
+    Unlike for TEPE, points are warped without the renderer's offset of half a pixel, so that static points stay in
+    place. The paper's temporal long tail differs: pixels whose depth changes at a fixed position, whatever moves there.
 
     Returns:
         (..., T-1, 1, H, W) bool.
@@ -161,8 +162,8 @@ def motion_tail(target: Tensor, valid: Tensor, flow: Tensor) -> Tensor:
 
 
 def flicker(pred: Tensor, target: Tensor, valid: Tensor) -> Pooled:
-    """Flicker in cm, without optical flow: |change of predicted depth - change of true depth| from each frame to
-    the next at the same pixel, where both frames are valid. 0 for a constant error, however large."""
+    """Flicker in cm, without optical flow: |change of predicted depth - change of ground-truth depth| from each frame
+    to the next at the same pixel, where both frames are valid. 0 for a constant error, however large."""
     error = pred - target
     change = error[..., 1:, :, :, :] - error[..., :-1, :, :, :]
     both = valid[..., 1:, :, :, :] & valid[..., :-1, :, :, :]
@@ -170,15 +171,15 @@ def flicker(pred: Tensor, target: Tensor, valid: Tensor) -> Pooled:
 
 
 def jitter(pred: Tensor, rgb: Tensor, valid: Tensor | None = None) -> Pooled:
-    """Jitter in cm, without truth and flow: |depth - mean of its two neighbours in time| where colour stays.
+    """Jitter in cm, without ground truth or flow: |depth - mean of its two neighbours in time| where colour stays.
 
-    Steady motion counts 0; pixels in which any colour channel changes by more than 8/255 over the three frames
+    Steady motion counts as 0. Pixels in which any colour channel changes by more than 8/255 over the three frames
     are left out.
 
     Args:
         pred: depth in metres.
         rgb: (..., T, 3, H, W), 0..1.
-        valid: which predictions count; by default the finite ones.
+        valid: which predictions count; by default all finite ones.
     """
     valid = pred.isfinite() if valid is None else valid
     three = torch.stack([rgb[..., i : i + rgb.shape[-4] - 2, :, :, :] for i in range(3)])

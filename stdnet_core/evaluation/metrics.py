@@ -1,7 +1,7 @@
 """Metrics that pool over clips, sequences and ranks, as torchmetrics classes (extra ``train``).
 
-Every figure is pooled over the pixels of a sequence, whichever clips and ranks they come in, and then averaged over
-the sequences, as in the paper's tables. What is summed is defined in :mod:`stdnet_core.evaluation.metric_functions`."""
+Every figure is pooled over the pixels of a sequence, however they are split into clips and ranks, and then averaged
+over the sequences, as in the paper's tables. :mod:`stdnet_core.evaluation.metric_functions` defines what is summed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ else:
 
 
 class PooledMetric(_torchmetrics.Metric):
-    """Sums and counts for each of a number of sequences; the figure is the mean over sequences that have any.
+    """Sums and counts of each sequence; the figure is the mean over the sequences with counted pixels.
 
     Args:
-        sequences: how many sequences there are; ``update`` says which one its clips belong to.
+        sequences: how many sequences there are; ``update`` is passed the one that its clips belong to.
     """
 
     is_differentiable = False
@@ -43,7 +43,7 @@ class PooledMetric(_torchmetrics.Metric):
             self.add_state(name, torch.zeros(sequences, dtype=torch.float64), dist_reduce_fx="sum")
 
     def _pool(self, pooled: Pooled, sequence: int | Iterable[int] | Tensor) -> None:
-        """Add one clip or a batch of clips (B,) to its sequence, or to each clip's own."""
+        """Add one clip, or a batch of clips (B,), to one sequence, or each clip to its own."""
         total, count = pooled.total.reshape(-1), pooled.count.reshape(-1)
         index = torch.as_tensor(sequence, device=self.total.device).long().expand(total.shape)
         if bool(((index < 0) | (index >= len(self.total))).any()):
@@ -52,11 +52,11 @@ class PooledMetric(_torchmetrics.Metric):
         self.count.index_add_(0, index, count.to(self.count.device))
 
     def figures(self) -> Tensor:
-        """The figure of each sequence (sequences,); NaN where nothing was counted. Of this rank alone."""
+        """The figure of each sequence (sequences,) on this rank alone; NaN where nothing was counted."""
         return Pooled(self.total, self.count).mean()
 
     def compute(self) -> Tensor:
-        """Mean over the sequences with any counted pixel; NaN without one."""
+        """Mean over the sequences with counted pixels; NaN if there are none."""
         return self.figures().nanmean()
 
 
@@ -64,12 +64,12 @@ class MAE(PooledMetric):
     """Mean absolute error in cm."""
 
     def update(self, pred: Tensor, target: Tensor, valid: Tensor, sequence: int | Tensor = 0) -> None:
-        """Depths in metres and validity, (T, 1, H, W) or (B, T, 1, H, W); sequence: index, or one per clip."""
+        """Add depths in metres and validity, (T, 1, H, W) or (B, T, 1, H, W); sequence: index, or one per clip."""
         self._pool(functions.absolute_error(pred, target, valid), sequence)
 
 
 class _RootMetric(PooledMetric):
-    """The root of what is pooled."""
+    """The square root of the pooled mean."""
 
     def figures(self) -> Tensor:
         return super().figures().sqrt()
@@ -84,7 +84,7 @@ class RMSE(_RootMetric):
 
 
 class EdgeRMSE(RMSE):
-    """RMSE in cm near depth edges of the truth."""
+    """RMSE in cm near depth edges of the ground truth."""
 
     def update(self, pred: Tensor, target: Tensor, valid: Tensor, sequence: int | Tensor = 0) -> None:
         """As :meth:`MAE.update`."""
@@ -110,7 +110,7 @@ class Flicker(PooledMetric):
 
 
 class Jitter(PooledMetric):
-    """Mean |depth - mean of its neighbours in time| where colour stays, in cm; needs no truth."""
+    """Mean |depth - mean of its neighbours in time| where colour does not change, in cm; needs no ground truth."""
 
     def update(self, pred: Tensor, rgb: Tensor, sequence: int | Tensor = 0) -> None:
         """pred as :meth:`MAE.update`; rgb (..., T, 3, H, W), 0..1."""
@@ -118,7 +118,7 @@ class Jitter(PooledMetric):
 
 
 class SpatialLongTailRMSE(_RootMetric):
-    """RMSE in cm where interpolating the low-resolution depth is wrong by 0.1 m or more."""
+    """RMSE in cm where the interpolated low-resolution depth is wrong by 0.1 m or more."""
 
     def update(
         self, pred: Tensor, target: Tensor, valid: Tensor, upsampled: Tensor, sequence: int | Tensor = 0
@@ -138,7 +138,7 @@ class TEPE(PooledMetric):
 
 
 class MotionTailRMSE(_RootMetric):
-    """RMSE in cm where the true depth changes by 0.1 m or more along the flow."""
+    """RMSE in cm where ground-truth depth changes by 0.1 m or more along the flow."""
 
     def update(self, pred: Tensor, target: Tensor, valid: Tensor, flow: Tensor, sequence: int | Tensor = 0) -> None:
         """As :meth:`TEPE.update`."""
@@ -147,13 +147,13 @@ class MotionTailRMSE(_RootMetric):
 
 
 def depth_metrics(sequences: int = 1, *, flow: bool = False, upsampled: bool = False) -> _torchmetrics.MetricCollection:
-    """The usual metrics under the names of the evaluation's JSON, for one ``update(pred=..., target=..., valid=...,
-    sequence=...)`` with all arguments by name.
+    """The usual metrics, named as in the evaluation's JSON. One call updates all: ``update(pred=..., target=...,
+    valid=..., sequence=...)``, with all arguments by name.
 
     Args:
         sequences: how many sequences there are.
-        flow: also those that need ``flow=``.
-        upsampled: also the one that needs ``upsampled=``.
+        flow: include the metrics that need ``flow=``.
+        upsampled: include the metric that needs ``upsampled=``.
     """
     kinds: dict[str, type[PooledMetric]] = {
         "rmse_cm": RMSE,

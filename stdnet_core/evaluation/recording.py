@@ -1,8 +1,9 @@
-"""How good depth is on a recording that has no truth, by what the recording itself can tell.
+"""Evaluation of depth on a recording without ground truth.
 
-Patches of measured depth are hidden from the input, and what a method says there is compared with what was measured.
-Where nothing moves, depth should not change; where it has an edge, colour mostly has one, too; what was measured may
-change by the sensor's noise and not more. None of this knows a sensor's bias, which needs a reference."""
+Patches of measured depth are hidden from the input, and a method's depth there is compared with the measurement.
+Three further checks: where nothing moves, depth should not change; most depth edges should lie at colour edges; and
+measured depth should not be changed by more than the sensor's noise. None of them reveals a sensor's bias; that takes
+a reference."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from stdnet_core.optical_flow import estimate_flow
 from stdnet_core.short_repr import short_repr
 
 AS_RECORDED = "as recorded"
-"""Names the row of the recorded depth itself."""
+"""Name of the row for the recorded depth itself."""
 FIGURES = (
     "hidden_rmse_cm",
     "hidden_mae_cm",
@@ -37,28 +38,28 @@ FIGURES = (
     "changed_share",
 )
 BEYOND_NOISE = 3.0
-"""Deviations of the sensor's noise beyond which a measured pixel counts as changed, and 2 mm more."""
+"""A measured pixel counts as changed beyond this many standard deviations of the sensor's noise plus 2 mm."""
 
 _CHUNK = 8  # frames read at once
-_STILL_COLOUR = 4.0  # of 256 levels: mean difference over 5x5 pixels of a scene that stands still,
-_STILL_PX = 0.3  # and its optical flow
-_EDGE_HIGH, _EDGE_LOW = 0.03, 0.02  # relative change of depth a pixel
+_STILL_COLOUR = 4.0  # of 256 levels: largest mean difference over 5x5 pixels of a static scene,
+_STILL_PX = 0.3  # and its largest optical flow
+_EDGE_HIGH, _EDGE_LOW = 0.03, 0.02  # relative change of depth per pixel
 _COLOUR_EDGE_HIGH, _COLOUR_EDGE_LOW = 100, 40
 _EDGE_REACH = 2  # pixels between a depth edge and the colour edge that it belongs to
-_EDGE_MARGIN = 3  # pixels without depth around which edges are not looked for
+_EDGE_MARGIN = 3  # no edges are sought within so many pixels of missing depth
 _LEAST_STANDING = 0.01  # share of pixels
 
 
 @dataclass(frozen=True)
 class RecordedFrame:
-    """One frame of a recording with what methods made of it.
+    """One frame of a recording with the methods' outputs.
 
     Attributes:
         rgb: (H, W, 3) uint8.
         recorded: (h, w) metres, 0 or NaN invalid.
-        hidden: (h, w) bool, what was hidden from the methods.
-        outputs: method -> (H, W) metres, NaN where it can say nothing.
-        shown: method -> (H, W) bool, where it would show its output to a user; wherever it has one if absent.
+        hidden: (h, w) bool, the pixels hidden from the methods.
+        outputs: method -> (H, W) metres, NaN where it has no depth.
+        shown: method -> (H, W) bool, where it would show its output to a user; if absent, wherever it has depth.
     """
 
     rgb: np.ndarray
@@ -71,14 +72,14 @@ class RecordedFrame:
 
 
 class Cells:
-    """Where the pixels of depth lie in colour.
+    """Maps the pixels of depth to those of colour.
 
     Args:
         size: (H, W) of colour.
         depth_size: (h, w) of depth.
 
     Raises:
-        InputError: depth is larger than colour or of another aspect.
+        InputError: depth is larger than colour or has another aspect ratio.
     """
 
     def __init__(self, size: tuple[int, int], depth_size: tuple[int, int]) -> None:
@@ -92,7 +93,7 @@ class Cells:
             self.centres &= centre[:, None] if axis == 0 else centre[None]
 
     def spread(self, image: np.ndarray) -> np.ndarray:
-        """Each pixel of colour (H, W) takes the value of the depth pixel (h, w) that it lies in."""
+        """An image (h, w) at colour's size: each pixel (H, W) takes the value of the depth pixel that it lies in."""
         return image if image.shape == self.centres.shape else image[np.ix_(*self._of)]
 
     def spread_depth(self, depth: np.ndarray) -> np.ndarray:
@@ -109,10 +110,10 @@ class _Last:
 
 
 class RecordingScore:
-    """Collects the figures of one recording, in the memory of two frames.
+    """Collects the figures of one recording; keeps two frames in memory.
 
     Args:
-        methods: names; every frame has an output of each.
+        methods: names; every frame has an output of each method.
 
     Attributes:
         frames: how many were scored.
@@ -129,7 +130,7 @@ class RecordingScore:
         self._last: _Last | None = None
 
     def cells(self, rgb: np.ndarray, depth: np.ndarray) -> Cells:
-        """Where the pixels of depth lie in colour, for frames of these sizes."""
+        """The mapping from depth to colour for frames of these sizes."""
         if self._cells is None:
             self._cells = Cells(rgb.shape[:2], depth.shape)
         return self._cells
@@ -138,7 +139,7 @@ class RecordingScore:
         """Score the next frame; returns each method's flicker in cm from the frame before (NaN without any).
 
         Raises:
-            InputError: sizes differ from those of the frame before, or that of an output from that of colour.
+            InputError: the frame's size differs from that of the frame before, or an output's from that of colour.
         """
         size = frame.rgb.shape[:2]
         if self._last is not None and self._last.rgb.shape[:2] != size:
@@ -173,16 +174,15 @@ class RecordingScore:
         return flickers
 
     def figures(self) -> dict[str, dict[str, float]]:
-        """``figures()[method][name]``, see :data:`FIGURES`, with a row :data:`AS_RECORDED`; NaN where there is nothing
-        to tell.
+        """``figures()[method][name]``, see :data:`FIGURES`, with a row :data:`AS_RECORDED`; NaN where nothing was
+        counted.
 
-        ``hidden_*_cm``: error in hidden patches, where every method has a depth; ``hidden_filled``: share of their
-        pixels for which depth is shown. ``flicker_cm``: mean change from
-        frame to frame where the scene stands still and depth was measured in both; ``hole_flicker_cm``: where it was
-        not. ``edge_agreement``: share of pixels at depth edges that are within 2 px of a colour edge.
-        ``holes_filled``: share of pixels without a measurement for which depth is shown. ``changed_cm``: mean change of
-        measured pixels; ``changed_share``: share of them that change by more than 3 deviations of the sensor's noise
-        and 2 mm.
+        ``hidden_*_cm``: error in hidden patches, where every method has depth; ``hidden_filled``: share of their
+        pixels for which depth is shown. ``flicker_cm``: mean change from frame to frame where the scene is static and
+        depth was measured in both frames; ``hole_flicker_cm``: the same where it was not. ``edge_agreement``: share of
+        pixels at depth edges that are within 2 px of a colour edge. ``holes_filled``: share of pixels without a
+        measurement for which depth is shown. ``changed_cm``: mean change of measured pixels; ``changed_share``: share
+        of them that change by more than 3 standard deviations of the sensor's noise plus 2 mm.
         """
         table = {}
         for name, sums in self._sums.items():
@@ -200,16 +200,16 @@ class RecordingScore:
 
     @property
     def standing_share(self) -> float:
-        """Share of pixels in which the scene stands still from one frame to the next; NaN with a single frame."""
+        """Share of pixels in which the scene is static from one frame to the next; NaN with a single frame."""
         return self._standing / self._compared if self._compared else math.nan
 
     @property
     def stands(self) -> bool:
-        """Whether enough stands still to tell flicker."""
+        """Whether enough of the scene is static to measure flicker."""
         return self.standing_share >= _LEAST_STANDING
 
     def noise(self) -> dict[str, float]:
-        """The sensor's noise as estimated from the recording: range of distances -> deviation in cm."""
+        """The sensor's noise as estimated from the recording: range of distances -> standard deviation in cm."""
         return self._noise.table()
 
     def _add_change(
@@ -261,7 +261,7 @@ class RecordingScore:
 
 
 def _standing(rgb: np.ndarray, next_rgb: np.ndarray) -> np.ndarray:
-    """Pixels (H, W) in which nothing moves between two uint8 frames: neither colour nor, by its flow, the camera."""
+    """Pixels (H, W) in which nothing moves between two uint8 frames: the colour stays and the flow is small."""
     change = cv2.blur(cv2.absdiff(rgb, next_rgb), (5, 5)).max(2)
     flow = estimate_flow(rgb, next_rgb)
     return (change <= _STILL_COLOUR) & (np.square(flow).sum(0) <= _STILL_PX**2)
@@ -280,7 +280,7 @@ def _edge_agreement(depth: np.ndarray, colour_edges: np.ndarray) -> tuple[int, i
     known = np.isfinite(depth)
     inside = cv2.erode(known.astype(np.uint8), np.ones((2 * _EDGE_MARGIN + 1,) * 2, np.uint8)) > 0
     logarithm = cv2.GaussianBlur(np.log(np.where(known, np.maximum(depth, 1e-3), 1)).astype(np.float32), (5, 5), 1)
-    scale = 1000  # Canny takes whole numbers
+    scale = 1000  # Canny takes integers
     steps = [np.clip(scale / 8 * cv2.Sobel(logarithm, cv2.CV_32F, *axis), -3e4, 3e4) for axis in ((1, 0), (0, 1))]
     across, down = (step.astype(np.int16) for step in steps)
     edges = (cv2.Canny(across, down, scale * _EDGE_LOW, scale * _EDGE_HIGH, L2gradient=True) > 0) & inside
@@ -289,13 +289,13 @@ def _edge_agreement(depth: np.ndarray, colour_edges: np.ndarray) -> tuple[int, i
 
 @dataclass(frozen=True)
 class JudgedFrame:
-    """A frame of :func:`judge_recording`, e.g. to draw it.
+    """A scored frame of :func:`judge_recording`, e.g. to draw it.
 
     Attributes:
         index: its number.
         frame: what was scored.
-        given: (h, w) metres, what the methods saw: 0 where hidden or invalid.
-        recorded: (H, W) metres, NaN invalid: recorded depth at colour's size.
+        given: (h, w) metres, the methods' input: 0 where hidden or invalid.
+        recorded: (H, W) metres, recorded depth at colour's size; NaN invalid.
         compared: (H, W) bool, the pixels in which outputs are compared with hidden measurements.
         flicker: of each method, in cm.
     """
@@ -318,17 +318,17 @@ def judge_recording(
     frames: int | None = None,
     on_frame: Callable[[JudgedFrame], None] | None = None,
 ) -> dict[str, list[str]]:
-    """Run methods on a recording as it is, with patches hidden, and score them.
+    """Run methods on a recording, with patches of its depth hidden, and score them.
 
     Args:
-        sequence: its low-resolution depth is taken if it has some, else its depth.
+        sequence: its low-resolution depth is the input if it has some, else its depth.
         runners: a runner for each method's name.
-        score: made for these methods; it has the figures, also when this is interrupted.
-        frames: at most so many, from the first.
-        on_frame: called with each frame.
+        score: made for these methods; collects the figures, which remain valid if this is interrupted.
+        frames: score at most this many, from the first.
+        on_frame: called with each scored frame.
 
     Returns:
-        What the methods had to say, by method.
+        The notices of each method that has any.
 
     Raises:
         DataError: the sequence cannot be read or has no depth.
@@ -349,12 +349,12 @@ def judge_recording(
         if on_frame is not None:
             on_frame(judged(score.frames - 1, frame, given, score.cells(rgb, recorded), flicker))
     if not measured:
-        raise DataError(f"{sequence.name}: it has no depth at all; judging it needs some")
+        raise DataError(f"{sequence.name}: no frame has any depth; evaluation needs some")
     return notices_of(runners)
 
 
 def _recorded_frames(sequence: RgbdSequence, frames: int | None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Colour (H, W, 3) uint8, depth (h, w) metres as recorded, and with patches hidden; 0 where invalid."""
+    """Yields colour (H, W, 3) uint8, recorded depth (h, w) in metres, and the same with patches hidden; 0 invalid."""
     count = min(frames or len(sequence), len(sequence))
     for start in range(0, count, _CHUNK):
         clip = sequence.clip(start, min(_CHUNK, count - start))
@@ -366,6 +366,6 @@ def _recorded_frames(sequence: RgbdSequence, frames: int | None) -> Iterator[tup
 
 
 def judged(index: int, frame: RecordedFrame, given: np.ndarray, cells: Cells, flicker: dict[str, float]) -> JudgedFrame:
-    """A scored frame with what is drawn of it."""
+    """A scored frame with the images that are drawn of it."""
     compared = cells.spread(frame.hidden) & cells.centres
     return JudgedFrame(index, frame, given, cells.spread_depth(frame.recorded), compared, flicker)

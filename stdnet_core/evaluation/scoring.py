@@ -1,7 +1,7 @@
-"""Figures of several methods on one video, frame by frame, in the memory of three frames.
+"""Figures of several methods on one video, frame by frame; keeps three frames in memory.
 
-What is evaluated offline and from recordings is scored here, so that all figures mean the same: every method is
-compared on the same valid pixels, and one that withholds depth is scored by what it would have said there."""
+Offline and bag evaluation both score here, so that their figures mean the same: every method is compared on the same
+valid pixels, and one that withholds depth is scored by the depth that it would have output there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stdnet_core.inference.confidence import tolerance
 from stdnet_core.short_repr import short_repr
 
 FAULTLESS_CM = 0.01
-"""Where the best rival's error is smaller, there is nothing to be better than, and no ratio is told."""
+"""If the best rival's error is smaller, a ratio to it is meaningless and is not reported."""
 ROOT_MEAN = {
     "rmse_cm",
     "edge_rmse_cm",
@@ -49,28 +49,29 @@ FIGURES = (
     "hole_mae_cm",
     "confidence_error",
 )
-"""``confidence_error`` is the expected calibration error: pixels in ten classes of confidence, in each class the
-difference of mean confidence and the share of the pixels whose error is within the tolerance that it stands for, mean
-over the pixels (Guo et al., On Calibration of Modern Neural Networks, ICML 2017, eq. 3)."""
+"""``confidence_error`` is the expected calibration error: pixels are binned into ten classes of confidence. The error
+of a class is the difference between its mean confidence and the share of its pixels whose error is within the tolerance
+that confidence refers to; the figure is the mean over the pixels (Guo et al., On Calibration of Modern Neural Networks,
+ICML 2017, eq. 3)."""
 _CLASSES = 10
 
 
 @dataclass(frozen=True)
 class ScoredFrame:
-    """One frame of a video with all that is needed to score it.
+    """One frame of a video with everything needed to score it.
 
     Attributes:
         rgb: (H, W, 3) uint8 or float 0..1.
-        target: true depth (H, W) in metres, not positive or not finite where invalid.
-        predictions: depth (H, W) in metres of each method, everywhere it can say anything at all; what is not
-            finite is scored as 0 m.
+        target: ground-truth depth (H, W) in metres, not positive or not finite where invalid.
+        predictions: depth (H, W) in metres of each method, also where it would not show it; values that are not
+            finite are scored as 0 m.
         supported: where each method would show its depth to a user, (H, W) bool; everywhere if absent.
-        upsampled: the low-resolution depth, bilinearly interpolated (H, W), which decides where the spatial long
-            tail is; without it that figure is NaN.
+        upsampled: the low-resolution depth, bilinearly interpolated (H, W), which determines the spatial long tail;
+            without it that figure is NaN.
         flow: (2, H, W) px (x, y) from the previous frame to this one; without it figures along the flow are NaN.
-        measured: (H, W) bool, the pixels whose own cell of the input has a measurement; without it the figures of
-            measured pixels and of holes are NaN.
-        confidence: of each method that has one, (H, W) 0..1; without it that figure is NaN.
+        measured: (H, W) bool, the pixels that lie in a measured cell of the input; without it the figures of measured
+            pixels and of holes are NaN.
+        confidence: (H, W) 0..1 of each method that has one; without it that figure is NaN.
     """
 
     rgb: np.ndarray
@@ -87,7 +88,7 @@ class ScoredFrame:
 
 @dataclass(frozen=True)
 class _Frame:
-    """Tensors of one frame: K methods as a batch of clips of one frame."""
+    """Tensors of one frame: K methods as a batch of one-frame clips."""
 
     rgb: Tensor  # (1, 1, 3, H, W)
     target: Tensor  # (1, 1, 1, H, W)
@@ -99,7 +100,7 @@ class VideoScore:
     """Collects the figures of one video.
 
     Args:
-        methods: names of the methods, each of which must be in every frame's predictions.
+        methods: names of the methods; every frame must have a prediction of each.
         device: where to compute.
         by_frame: also keep the figures of each frame, in memory that grows with the video.
     """
@@ -112,14 +113,14 @@ class VideoScore:
         nothing = torch.zeros(len(self.methods), dtype=torch.float64)
         self._nothing = Pooled(nothing, nothing)
         self._sums = dict.fromkeys(FIGURES, self._nothing)
-        self._confidence = np.zeros((len(self.methods), 3, _CLASSES))  # pixels, sum of confidence, right ones
+        self._confidence = np.zeros((len(self.methods), 3, _CLASSES))  # pixels, sum of confidence, correct pixels
         self._by_frame: list[dict[str, Pooled]] | None = [] if by_frame else None
 
     def add(self, frame: ScoredFrame) -> None:
         """Score the next frame.
 
         Raises:
-            InputError: arrays of different sizes.
+            InputError: the arrays differ in size.
         """
         height, width = frame.target.shape
         arrays = {"colour": frame.rgb[..., 0], "bilinear depth": frame.upsampled, **frame.predictions}
@@ -150,8 +151,7 @@ class VideoScore:
         return table
 
     def figures_by_frame(self) -> list[dict[str, dict[str, float]]]:
-        """The figures of each frame alone, if they are kept; those of change are of the change from the frame
-        before."""
+        """The figures of each frame alone, if kept; figures of change refer to the change from the frame before."""
         return [self._table(dict.fromkeys(FIGURES, self._nothing) | sums) for sums in self._by_frame or ()]
 
     def _table(self, sums: Mapping[str, Pooled]) -> dict[str, dict[str, float]]:
@@ -235,7 +235,7 @@ class VideoScore:
 
 
 def mean_figures(sequences: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """Figures averaged over sequences (``sequences[name][method][figure]``), each over those that have it."""
+    """Figures averaged over sequences (``sequences[name][method][figure]``), each over the sequences that have it."""
     collected: dict[str, dict[str, list[float]]] = {}
     for methods in sequences.values():
         for method, figures in methods.items():
@@ -250,13 +250,13 @@ def mean_figures(sequences: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
 
 
 def cell_score(ratios: Iterable[tuple[float, float]]) -> float:
-    """One number for a method that is compared with its rivals in several cells; less is better, below 1 is a gain.
+    """One number that compares a method with its rivals over several cells; lower is better, below 1 is a gain.
 
-    The root of the product of two numbers: the geometric mean over the cells, and the worst cell, so that a bad cell
-    cannot hide behind many good ones. A cell counts as the geometric mean of its ratios.
+    The square root of the geometric mean over the cells times the worst cell, so that many good cells cannot hide a bad
+    one. The value of a cell is the geometric mean of its two ratios.
 
     Args:
-        ratios: of RMSE and MAE to those of the best rival, for each cell.
+        ratios: RMSE and MAE divided by those of the best rival, for each cell.
     """
     cells = [math.sqrt(max(rmse, 1e-12) * max(mae, 1e-12)) for rmse, mae in ratios]
     return math.sqrt(math.exp(sum(map(math.log, cells)) / len(cells)) * max(cells))

@@ -1,4 +1,4 @@
-"""The noise of a depth camera, from its own recording of what stands still."""
+"""Estimates the noise of a depth camera from its recording of a static scene."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from stdnet_core.filtering.noise import DISTANCE_EDGES_M, NoiseCurve
 from stdnet_core.inference.fill import valid_depth
 
 FLOOR_M = 0.002
-"""Metres that a reading may always be off by."""
-_QUANTILE, _QUANTILE_DEVIATIONS = 0.9, 1.645  # share of a normal distribution within so many deviations
+"""Error in metres that is always allowed for a reading."""
+_QUANTILE, _QUANTILE_DEVIATIONS = 0.9, 1.645  # share of a normal distribution within so many standard deviations
 _CHANGE_EDGES = np.geomspace(1e-6, 1.0, 121)  # of relative changes of inverse depth
 
 
 class SensorNoise:
-    """Deviation of recorded depth by distance: the larger of what changes where nothing moves, and of what is rough
-    where a surface is plain (:class:`NoiseCurve`)."""
+    """Standard deviation of recorded depth by distance: the larger of its change over time where nothing moves, and its
+    roughness on plain surfaces (:class:`NoiseCurve`)."""
 
     def __init__(self) -> None:
         self._plain = NoiseCurve()
@@ -26,14 +26,14 @@ class SensorNoise:
         self._pixels = np.zeros(bins, np.int64)
 
     def observe(self, depth: np.ndarray) -> None:
-        """Take a frame (h, w) in metres, 0 or NaN invalid, into account."""
+        """Add a frame (h, w) in metres, 0 or NaN invalid."""
         known = valid_depth(depth)
         inverse = np.divide(1, depth, out=np.zeros(depth.shape, np.float32), where=known)
         self._plain.observe(inverse)
         self._pixels += np.histogram(depth[known], DISTANCE_EDGES_M)[0]
 
     def observe_change(self, before: np.ndarray, now: np.ndarray) -> None:
-        """Take depths (n,) of pixels that stand still in two frames into account."""
+        """Add the depths (n,) in two frames of pixels in which nothing moves."""
         change = np.abs(before - now) / np.minimum(before, now)
         distance = np.clip(np.digitize(now, DISTANCE_EDGES_M) - 1, 0, len(self._changes) - 1)
         size = np.digitize(change, _CHANGE_EDGES)
@@ -42,7 +42,7 @@ class SensorNoise:
         self._changes += counts.reshape(self._changes.shape)
 
     def relative(self) -> np.ndarray:
-        """Deviation as a share of depth, between :data:`DISTANCE_EDGES_M`."""
+        """Standard deviation as a share of depth, in each interval of :data:`DISTANCE_EDGES_M`."""
         upper = np.append(_CHANGE_EDGES, _CHANGE_EDGES[-1])
         total = self._changes.sum(1)
         place = (np.cumsum(self._changes, 1) >= _QUANTILE * total[:, None]).argmax(1)
@@ -50,12 +50,12 @@ class SensorNoise:
         return np.maximum(np.where(total > 0, changes, 0.0), self._plain.relative)
 
     def deviation(self, depth: np.ndarray) -> np.ndarray:
-        """Metres, of depths (n,) in metres."""
+        """Standard deviation in metres at depths (n,) in metres."""
         place = np.clip(np.digitize(depth, DISTANCE_EDGES_M) - 1, 0, len(DISTANCE_EDGES_M) - 2)
         return self.relative()[place] * depth
 
     def table(self) -> dict[str, float]:
-        """Range of distances -> deviation in cm in its middle, of distances with a hundredth of the pixels or more."""
+        """Range of distances -> standard deviation in cm at its middle, for ranges with at least 1 % of the pixels."""
         middle = np.sqrt(DISTANCE_EDGES_M[1:] * DISTANCE_EDGES_M[:-1])
         enough = self._pixels >= max(1, 0.01 * self._pixels.sum())
         return {

@@ -1,8 +1,8 @@
 """Runs several upsampling methods side by side over RGB-D sequences and scores them; the library of
 ``python -m stdnet_core.evaluate``.
 
-Every method sees the same low-resolution depth through the same :class:`DepthUpsampler` that runs live, frame by
-frame, so the memory does not grow with the length of a sequence, and is scored on the same pixels
+Every method gets the same low-resolution depth and runs frame by frame in the same :class:`DepthUpsampler` as live, so
+memory does not grow with the length of a sequence. All methods are scored on the same pixels
 (:mod:`stdnet_core.evaluation.scoring`)."""
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _CHUNK = 8  # frames read at once
 
 @dataclass(frozen=True)
 class EvaluationFrame:
-    """One frame as the methods and the scores take it.
+    """One frame: input of the methods and the scores.
 
     Attributes:
         rgb: (H, W, 3) float32, 0..1.
         target: (H, W) metres, 0 invalid.
         depth_lr: (h, w) metres, 0 invalid.
         flow: (2, H, W) px from the previous frame to this one; None for the first frame.
-        true_flow: whether the flow is the data's own, not an estimate.
+        true_flow: whether the flow comes with the data instead of being estimated.
     """
 
     rgb: np.ndarray
@@ -52,16 +52,16 @@ class EvaluationFrame:
 
 @dataclass(frozen=True)
 class SequenceResult:
-    """What came out of one sequence.
+    """The result of one sequence.
 
     Attributes:
         figures: ``figures[method][name]``, see :data:`stdnet_core.evaluation.scoring.FIGURES`, and ``ms_per_frame``.
-        by_frame: those of each frame, if they were asked for.
+        by_frame: the figures of each frame, if requested.
         frames: how many were scored.
         flow: ``true``, ``estimated``, ``mixed`` or ``none`` (a single frame).
         range_m: depth range of the simulated dToF sensor in metres, None without one.
-        clip_truth_m: metres that true depth was clipped to, None where it was not.
-        notices: what the methods had to say, by method.
+        clip_truth_m: metres that ground-truth depth was clipped to, None if it was not.
+        notices: the notices of each method that has any.
     """
 
     figures: dict[str, dict[str, float]]
@@ -86,18 +86,18 @@ def read_frames(
     """Frames of a sequence with low-resolution depth and flow, read a few at a time.
 
     Args:
-        frames: at most so many, from the first.
-        range_m: of the simulated sensor; readings beyond it become it.
-        clip_truth: true depth beyond so many metres becomes that, for the simulated sensor, too.
+        frames: at most this many, from the first.
+        range_m: of the simulated sensor; larger readings are clipped to it.
+        clip_truth: ground-truth depth is clipped to this, in metres, before the sensor is simulated.
 
     Raises:
-        DataError: a frame cannot be read, or low-resolution depth is asked from a source without it.
+        DataError: a frame cannot be read, or the source has no low-resolution depth of its own but should.
     """
     count = min(frames or len(sequence), len(sequence))
     camera = simulated_camera(sequence, low_resolution, range_m) if low_resolution.simulated else None
     last_rgb: np.ndarray | None = None
     for start in range(0, count, _CHUNK):
-        first = max(start - 1, 0)  # with the frame before, for the flow that leads here
+        first = max(start - 1, 0)  # from the frame before, for the flow from it
         clip = sequence.clip(first, min(start + _CHUNK, count) - first)
         new = start - first
         depth = (clip.depth * clip.valid).clamp(max=clip_truth)
@@ -116,7 +116,7 @@ def read_frames(
 
 def _own_depth(clip: RgbdClip) -> torch.Tensor:
     if clip.depth_lr is None:
-        raise DataError(f"{clip.name}: it has no low-resolution depth of its own; simulate it with --lr simulated")
+        raise DataError(f"{clip.name}: it comes without low-resolution depth; simulate it with --lr simulated")
     return clip.depth_lr
 
 
@@ -141,17 +141,18 @@ def evaluate_sequence(
     Args:
         sequence: to read.
         runners: a runner for each method's name.
-        low_resolution: what they get.
+        low_resolution: where their input depth comes from.
         kind: of the source, for the conventions of the paper's data sets.
-        frames: at most so many, from the first.
-        clip_truth: true depth beyond so many metres becomes that (infinite: none does); None: as the paper has it for
+        frames: at most this many, from the first.
+        clip_truth: ground-truth depth is clipped to this, in metres (infinite: not clipped); None: as in the paper for
             this kind of source, see :data:`PROTOCOL_CLIPS`.
-        device: that scores are computed on.
+        device: on which scores are computed.
         by_frame: also keep the figures of each frame.
-        on_frame: called with the number, the frame and what was scored (each method's depth among it), e.g. to draw it.
+        on_frame: called with the frame's number, the frame and what was scored (with each method's depth), e.g. to
+            draw it.
 
     Raises:
-        DataError: the sequence cannot be read, or has no true depth.
+        DataError: the sequence cannot be read, or has no ground-truth depth.
     """
     given = getattr(low_resolution.sensor.measurement, "range_m", None)
     range_m = given if given is not None else sensor_range(sequence, kind, frames)
@@ -180,7 +181,7 @@ def evaluate_sequence(
         if on_frame is not None:
             on_frame(score.frames - 1, frame, scored)
     if not measured:
-        raise DataError(f"{sequence.name}: it has no true depth to compare with; evaluation needs some")
+        raise DataError(f"{sequence.name}: it has no ground-truth depth to compare with")
 
     figures = score.figures()
     for name, runner in runners.items():
@@ -198,7 +199,7 @@ def evaluate_sequence(
 
 
 def _measured(frame: EvaluationFrame) -> np.ndarray:
-    """Pixels (H, W) whose own cell of the input has a measurement."""
+    """Pixels (H, W) that lie in a measured cell of the input."""
     height, width = frame.target.shape
     covered = Geometry.native((height, width), frame.depth_lr.shape).covered
     return measured_here(frame.depth_lr > 0, *covered)[:height, :width]

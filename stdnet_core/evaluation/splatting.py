@@ -1,10 +1,10 @@
 """Forward warping of depth by optical flow, with a z-buffer (used by the temporal metrics).
 
 Every pixel of the earlier frame becomes a disc that moves along its flow; where discs overlap, the nearest depth
-is seen. This is the renderer that the temporal end-point error (TEPE) of DVSR and of the paper is taken with: points
-with discs in normalised device coordinates, in which the shorter side of an image spans 2. Its radius of 2/H is
-1 pixel of an image that is at least as wide as high. In one that is higher than wide that renderer's disc would shrink
-to W/H pixels and leave gaps; here it is 1 pixel in both, so that a video turned by 90 degrees keeps its figures."""
+wins. This reproduces the renderer with which DVSR and the paper compute the temporal end-point error (TEPE): discs in
+normalised device coordinates, in which the shorter side of an image spans 2. Its radius of 2/H is 1 pixel if the image
+is at least as wide as high. In a portrait image, that renderer's disc would shrink to W/H pixels and leave gaps. Here
+it is always 1 pixel, so that a video rotated by 90 degrees keeps its figures."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torch import Tensor
 from stdnet_core.errors import InputError
 
 SPLAT_RADIUS = 1.0
-"""Pixels; a disc covers the pixel centres that are nearer to its own centre than this: at 1 up to 2x2 pixels."""
+"""Pixels; a disc covers the pixel centres that are closer to its own centre than this, up to 2x2 pixels with 1."""
 
 RENDERER_CENTRE = 0.5
-"""Where that renderer sees the centre of a pixel, beside the whole number at which the pixel's point lies: a point that
-has not moved covers the four pixels around its corner."""
+"""That renderer assumes pixel centres at x.5 and points at integers, so that a point that has not moved covers the four
+pixels around its corner."""
 
 
 def forward_warp(
@@ -32,17 +32,17 @@ def forward_warp(
 
     Args:
         depth: (N, K, H, W), K depth maps of one scene that share flow and validity; any unit.
-        flow: (N, 2, H, W), displacement (x, y) in pixels; pixels where it is not finite do not move anywhere.
-        valid: (N, 1, H, W) bool, which pixels take part.
+        flow: (N, 2, H, W), displacement (x, y) in pixels; pixels where it is not finite are ignored.
+        valid: (N, 1, H, W) bool, which pixels are warped.
         radius: of the discs in pixels.
-        centre: how much further than its point, on each axis, the centre of a pixel is; 0: a point that has not moved
-            covers its own pixel alone.
+        centre: offset from a pixel's point to its centre, on each axis. 0: a point that has not moved covers only its
+            own pixel.
 
     Returns:
-        The warped depth (N, K, H, W), 0 where nothing arrived, and where something did (N, 1, H, W) bool.
+        The warped depth (N, K, H, W), 0 where no disc arrived, and a mask (N, 1, H, W) bool of where one did.
 
     Raises:
-        InputError: shapes do not fit.
+        InputError: the shapes do not match.
     """
     n, k, height, width = depth.shape
     if flow.shape != (n, 2, height, width) or valid.shape != (n, 1, height, width):
@@ -56,7 +56,7 @@ def forward_warp(
     target_y = torch.arange(height, device=depth.device)[:, None] - centre + flow[:, 1].clamp(-1e6, 1e6)
     left, top = target_x.floor(), target_y.floor()
 
-    nowhere = height * width  # index of a bin that is thrown away
+    nowhere = height * width  # index of a bin that is discarded
     values = depth.flatten(2)
     buffer = values.new_full((n, k, nowhere + 1), float("inf"))
     reach = math.ceil(radius)

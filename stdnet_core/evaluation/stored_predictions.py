@@ -1,11 +1,11 @@
-"""Depth that any method wrote to files, read in place of running one, so that it is scored beside others.
+"""Reads depth that another method wrote to files, so that it is scored beside the methods that are run.
 
-    FOLDER/<sequence>/000000.npy ...     metres, (H, W); not finite or not positive where it says nothing
-    FOLDER/<sequence>/000000.png ...     or 16-bit PNG, millimetres, 0 where it says nothing
+    FOLDER/<sequence>/000000.npy ...     metres, (H, W); not finite or not positive where there is no depth
+    FOLDER/<sequence>/000000.png ...     or 16-bit PNG, millimetres; 0 where there is no depth
 
-One file a frame, numbered in the order of the frames. A sequence's folder has its name in the table, with or without
-``_`` for each ``/``; where there is one sequence, FOLDER itself serves. The files may lie in a sub-folder ``depth``,
-as ``python -m stdnet_core.predict`` leaves them."""
+There is one file per frame, numbered in the order of the frames. The folder of a sequence is named as in the table, or
+with ``_`` for each ``/``; the files of a single sequence may lie directly in FOLDER. They may also lie in a sub-folder
+``depth``, as ``python -m stdnet_core.predict`` writes them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from stdnet_core.evaluation.methods import Said
 
 
 class StoredPredictions:
-    """A method of :func:`stdnet_core.evaluation.methods.run_together` that reads what it has to say.
+    """A method of :func:`stdnet_core.evaluation.methods.run_together` that reads its output from files.
 
     Args:
-        files: of one sequence, one a frame, in order.
+        files: of one sequence, one per frame, in order.
 
     Attributes:
-        ms_per_frame: not a number; how long the method took is not in its files.
+        ms_per_frame: NaN, because the files do not tell how long the method took.
     """
 
     ms_per_frame = math.nan
@@ -57,8 +57,8 @@ class StoredPredictions:
         if depth.shape != rgb.shape[:2]:
             height, width = rgb.shape[:2]
             raise DataError(
-                f"{path}: a prediction of {depth.shape[1]}x{depth.shape[0]} pixels, expected {width}x{height} as the "
-                "frame has"
+                f"{path}: the prediction has {depth.shape[1]}x{depth.shape[0]} pixels, expected {width}x{height} like "
+                "the frame"
             )
         shown = depth > 0
         self._silent += int(shown.size - shown.sum())
@@ -66,7 +66,7 @@ class StoredPredictions:
         self._ready.append(Said(np.where(shown, depth, np.float32(np.nan)), shown, None))
 
     def finish(self) -> None:
-        """Nothing is held back."""
+        """Does nothing: no frame is pending."""
 
     @property
     def ready(self) -> int:
@@ -74,30 +74,30 @@ class StoredPredictions:
         return len(self._ready)
 
     def pop(self) -> Said:
-        """The oldest ready frame."""
+        """Remove the oldest ready frame and return it."""
         return self._ready.popleft()
 
     @property
     def notices(self) -> list[str]:
-        """How many pixels it says nothing about, if any."""
+        """States how many pixels have no depth, if any."""
         if not self._silent:
             return []
         share = 100 * self._silent / self._pixels
-        return [f"{share:.2g} % of its pixels hold no depth; those with a truth count as 0 m"]
+        return [f"{share:.2g} % of its pixels have no depth; those with ground truth count as 0 m"]
 
 
 def open_predictions(folder: Path, sequence: str, length: int, frames: int, *, alone: bool) -> StoredPredictions:
-    """Find a method's predictions of a sequence.
+    """Find a method's predictions for a sequence.
 
     Args:
         folder: of the method.
         sequence: name of the sequence in the table.
         length: of the sequence, in frames.
-        frames: that are evaluated, the first of them; there must be predictions for so many or for all.
-        alone: there is no other sequence, so that the files may lie in ``folder`` itself.
+        frames: how many are evaluated, from the first; there must be predictions for these or for all frames.
+        alone: there is no other sequence, so the files may lie directly in ``folder``.
 
     Raises:
-        DataError: there are none, or not one for each frame.
+        DataError: there are no predictions, or not one for each frame.
     """
     names = dict.fromkeys((sequence.replace(":", "_"), sequence.replace("/", "_").replace(":", "_")))
     places = [folder / name for name in names] + [folder] * alone
@@ -106,19 +106,19 @@ def open_predictions(folder: Path, sequence: str, length: int, frames: int, *, a
         if files:
             return StoredPredictions(_checked(place, files, sequence, length, frames)[:frames])
     raise DataError(
-        f"{folder}: no predictions of {sequence}; expected .npy or .png files, one for each of its {length} frames, in "
-        f"{' or '.join(str(place) for place in places)}"
+        f"{folder}: no predictions for {sequence}; expected .npy or .png files, one for each of its {length} frames, "
+        f"in {' or '.join(str(place) for place in places)}"
     )
 
 
 def _checked(place: Path, files: dict[int, Path], sequence: str, length: int, frames: int) -> list[Path]:
     kinds = {path.suffix.lower() for path in files.values()}
     if len(kinds) > 1:
-        raise DataError(f"{place}: predictions in {' and '.join(sorted(kinds))}; keep one kind")
+        raise DataError(f"{place}: the predictions are {' and '.join(sorted(kinds))} files; keep only one kind")
     numbers = sorted(files)
     if len(numbers) not in (length, frames):
         gap = next((first for first, second in pairwise(numbers) if second - first > 1), None)
-        hint = f"the last is {files[numbers[-1]]}" if gap is None else f"none follows {files[gap]} at once"
+        hint = f"the last is {files[numbers[-1]]}" if gap is None else f"the number after {files[gap]} is missing"
         raise DataError(
             f"{place}: {len(numbers)} predictions, expected {length}, one for each frame of {sequence}; {hint}"
         )

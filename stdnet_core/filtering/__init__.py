@@ -1,4 +1,4 @@
-"""Classical filtering of depth that is as large as colour, or nearly: :class:`GuidedTemporalFilter`."""
+"""Classical filtering of depth at or near colour's resolution: :class:`GuidedTemporalFilter`."""
 
 from stdnet_core.filtering.filter import Filtered, GuidedTemporalFilter
 

@@ -1,25 +1,25 @@
 """Filling of holes from coarse to fine, guided by colour.
 
-Depth and colour are averaged into a pyramid, over what is measured alone. Going back down, a pixel without a
-measurement first takes the mean of the coarse pixels around it and then, repeatedly, that of its neighbours, which
-carries what was measured at the border of a hole into it. Neighbours count by how much their colour is the pixel's own;
-and since a hole is mostly what a nearer surface hides from one of two views, or lies at its edge, what is farther
-counts more within some 16 pixels of a measurement.
+Depth and colour are averaged into a pyramid, over measured pixels only. From coarse to fine, a pixel without a
+measurement first takes the mean of the coarse pixels around it and then, repeatedly, the mean of its neighbours, which
+carries depth from the border of a hole into it. Neighbours are weighted by the similarity of their colour. Most holes
+are occlusions, hidden from one of two views by a nearer surface, or lie at its edge; so within about 16 pixels of a
+measurement, farther depth has more weight.
 
-All in inverse depth, 1/z, which is linear in the image where a surface is flat."""
+Everything is in inverse depth, 1/z, which is linear in the image on planes."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-_COLOUR = 16.0  # deviation of colour differences, of 256 levels
-_SPREAD = 0.05  # of inverse depth, by which a pixel of a cell may be nearer than the farthest and still count half
-_FARTHER = 2  # power of depth that a neighbour counts with, where a hole is no wider than a shadow:
-_FARTHER_LEVELS = 4  # on so many of the finest levels
+_COLOUR = 16.0  # standard deviation of colour differences, of 256 levels
+_SPREAD = 0.05  # relative inverse depth by which a pixel is nearer than its cell's farthest and has half the weight
+_FARTHER = 2  # power of depth in a neighbour's weight, where a hole is no wider than an occlusion:
+_FARTHER_LEVELS = 4  # on this many of the finest levels
 _TOP = 4  # pixels of the shorter side at which the pyramid ends
 _ROUNDS = 12  # of averaging on each level,
-_ROUNDS_AT_FULL_SIZE = 2  # where most of the time would go
+_ROUNDS_AT_FULL_SIZE = 2  # fewer, because this level takes most of the time
 _LEAST_WEIGHT = 1e-4
 
 
@@ -31,8 +31,8 @@ def fill_holes(inverse: np.ndarray, rgb: np.ndarray) -> tuple[np.ndarray, np.nda
         rgb: (h, w, 3) uint8.
 
     Returns:
-        The filled inverse depth, and how far each pixel is from a measurement (uint8; 0: measured, n: one is within
-        2^n pixels). All zero without any measurement.
+        The filled inverse depth, and the distance of each pixel to a measurement (uint8; 0: measured, n: within
+        2^n pixels). Both are all zero if nothing is measured.
     """
     if not inverse.any():
         return inverse, np.zeros(inverse.shape, np.uint8)
@@ -48,15 +48,15 @@ def fill_holes(inverse: np.ndarray, rgb: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _distance_level(inverse: np.ndarray) -> np.ndarray:
-    """Power of two, plus 1, of the distance to the nearest measurement; 0 where there is one."""
+    """The smallest n with 2^n above the distance in pixels to the nearest measurement; 0 where there is one."""
     distance = cv2.distanceTransform((inverse == 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     return np.frexp(distance)[1].clip(0).astype(np.uint8) * (distance > 0)
 
 
 def _coarser(inverse: np.ndarray, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Half the resolution: mean of the measured pixels that are not much nearer than the farthest of their cell.
+    """Half the resolution: mean of the measured pixels that are not much nearer than the farthest one in their cell.
 
-    Colour is that of the same pixels, and of all pixels in a cell without any."""
+    Colour is averaged over the same pixels, and over all pixels of a cell without a measurement."""
     inverse, colour = _even(inverse), _even(colour)
     corners = [np.s_[row::2, column::2] for row in (0, 1) for column in (0, 1)]
     depths = [np.ascontiguousarray(inverse[corner]) for corner in corners]
@@ -84,7 +84,7 @@ def _even(image: np.ndarray) -> np.ndarray:
 
 
 def _nearest(inverse: np.ndarray) -> np.ndarray:
-    """Every pixel without a value takes that of the nearest one with one."""
+    """Give every pixel without a value that of the nearest pixel with one."""
     missing = inverse == 0
     if not missing.any():
         return inverse
@@ -104,7 +104,7 @@ def _finer(
     rounds: int,
     farther: int,
 ) -> np.ndarray:
-    """Fill the holes of a level from the next coarser one, and average them with their neighbours."""
+    """Fill the holes of a level from the next coarser one, and average them with their neighbours repeatedly."""
     height, width = inverse.shape
     holes = np.flatnonzero(inverse == 0)
     row, column = np.divmod(holes, width)
@@ -135,14 +135,14 @@ def _finer(
 
 
 def _likeness(colour: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """How alike colours (N, 3) are, from almost 0 to 1."""
+    """Similarity of colours (N, 3), from almost 0 to 1."""
     difference = colour - own
     distance = np.einsum("ij,ij->i", difference, difference)
     return np.exp(distance * np.float32(-0.5 / _COLOUR**2)) + np.float32(_LEAST_WEIGHT)
 
 
 def _mean(values: np.ndarray, places: list[np.ndarray], likeness: list[np.ndarray], farther: int) -> np.ndarray:
-    """Mean of the values at several places of each pixel, by likeness and a power of depth."""
+    """Mean of the values at several places for each pixel, weighted by likeness and a power of depth."""
     total = weights = np.zeros((), np.float32)
     for place, alike in zip(places, likeness, strict=True):
         value = values[place]

@@ -1,13 +1,13 @@
 """The guided temporal filter: denoises depth over time and space and fills its holes, frame by frame.
 
-For depth that is as large as colour, or nearly: RealSense, OAK-D, Kinect. Nothing is brought to a coarser grid, and a
-measured pixel stays within the noise of its sensor, which is estimated from the frames (:mod:`.noise`). A faultless
-image comes back as it was.
+For depth at or near colour's resolution: RealSense, OAK-D, Kinect. Depth is never downsampled, and a measured pixel
+stays within the noise of its sensor, which is estimated from the frames (:mod:`.noise`). An image without noise is
+returned unchanged.
 
-Each pixel's inverse depth is followed by a Kalman filter. What the frame before knew is moved along with colour and
-with the camera (:mod:`.motion`); what does not agree with it starts anew. Then pixels of one surface are averaged
-(:mod:`.smoothing`), and holes filled from what was seen there before, or else from around them, guided by colour
-(:mod:`.filling`)."""
+A Kalman filter tracks each pixel's inverse depth. The state of the frame before is warped by optical flow and corrected
+for the camera's motion (:mod:`.motion`); pixels whose measurement disagrees with it start anew. Then pixels of one
+surface are averaged (:mod:`.smoothing`), and holes are filled with depth seen there before, or from their surroundings,
+guided by colour (:mod:`.filling`)."""
 
 from __future__ import annotations
 
@@ -22,32 +22,30 @@ from stdnet_core.filtering.noise import NoiseCurve
 from stdnet_core.filtering.smoothing import smooth
 from stdnet_core.short_repr import short_repr
 
-_GATE = 3.0  # deviations by which a measurement may differ from what was expected
-_LEAST_VARIANCE = 1 / 16  # of a measurement: as if so many frames had been averaged, and no more
-_STAYS = (
-    0.5  # share of the variance of a measurement that does not average out over time: the same scene, the same error
-)
-_LOCAL = 15  # pixels of a window in which all that moves by itself moves alike
-_LOCAL_NOISE = 0.6  # deviation of the mean over the window in that of a pixel: noise is alike in a part of it
+_GATE = 3.0  # standard deviations by which a measurement may differ from the prediction
+_LEAST_VARIANCE = 1 / 16  # smallest variance in units of a measurement's: that of a mean over 16 frames
+_STAYS = 0.5  # share of a measurement's variance that does not average out over time: a static scene repeats its error
+_LOCAL = 15  # pixels of a window in which moving objects are assumed to move alike
+_LOCAL_NOISE = 0.6  # deviation of the window's mean, relative to a pixel's: neighbouring pixels share their noise
 _LOCAL_GATE = 1.0
-_FORGET = 2.0  # factor on the variance of a pixel that was expected, and was not measured
-_FORGET_AT_EDGE = 16.0  # the same beside an edge, where sensors are wrong before they are silent
-_FORGOTTEN = 16.0  # times the variance of a measurement, from which it is not expected any more
+_FORGET = 2.0  # factor on the variance of a pixel that was predicted but not measured
+_FORGET_AT_EDGE = 16.0  # the same beside an edge, where sensors give wrong depth before they give none
+_FORGOTTEN = 16.0  # variance, in units of a measurement's, from which a prediction is dropped
 _EDGE_WINDOW = 9  # pixels
 _EDGE_STEP = 0.1  # of inverse depth
-_FILL_FOLLOWS = 0.4  # share of a new fill in a hole that was filled before
-_FILL_AGREES = 0.1  # relative difference up to which it is the same surface
+_FILL_FOLLOWS = 0.4  # weight of the new fill in a hole that was filled before
+_FILL_AGREES = 0.1  # relative difference up to which both fills are of one surface
 
 
 @dataclass(frozen=True)
 class Filtered:
-    """What the filter says about a frame.
+    """The filter's output for a frame.
 
     Attributes:
-        depth: (h, w) float32 metres; 0 only where no frame has measured anything yet.
-        deviation: (h, w) float32 metres, of the depth where it was measured in this frame or shortly before; elsewhere
-            0.
-        origin: (h, w) uint8, 0 where it was measured; n where one is within 2^n pixels.
+        depth: (h, w) float32 metres; 0 only if no frame has measured anything yet.
+        deviation: (h, w) float32, standard deviation of depth in metres where it was measured in this frame or shortly
+            before; elsewhere 0.
+        origin: (h, w) uint8, 0 where it was measured; n where a measurement is within 2^n pixels.
     """
 
     depth: np.ndarray
@@ -59,11 +57,11 @@ class Filtered:
 
 @dataclass(frozen=True)
 class _Memory:
-    """What a frame leaves for the next one; all (h, w).
+    """State that a frame leaves for the next one.
 
     Attributes:
-        grey: uint8.
-        images: float32, last axis: inverse depth (0 unknown), its variance in units of a measurement's, the output.
+        grey: (h, w) uint8.
+        images: (h, w, 3) float32: inverse depth (0 unknown), its variance in units of a measurement's, the output.
     """
 
     grey: np.ndarray
@@ -74,7 +72,7 @@ class GuidedTemporalFilter:
     """Filters one stream.
 
     Attributes:
-        noise: of the camera, as far as it is known.
+        noise: of the camera, as estimated so far.
     """
 
     def __init__(self) -> None:
@@ -101,7 +99,7 @@ class GuidedTemporalFilter:
         known = estimate > 0
         deviation_now = deviation * np.sqrt(_STAYS + (1 - _STAYS) * share)
         smoothed = smooth(estimate, deviation_now)
-        # What was measured stays within the noise.
+        # Measured pixels stay within the noise.
         smoothed = np.where(
             measured, np.clip(smoothed, inverse - _GATE * deviation, inverse + _GATE * deviation), smoothed
         )
@@ -119,8 +117,8 @@ class GuidedTemporalFilter:
         """One step of the Kalman filter.
 
         Returns:
-            Inverse depth (0 unknown), its variance in units of a measurement's, the deviation of a measurement, and the
-            output of the frame before where it lies now (0 where colour disagrees).
+            Inverse depth (0 unknown), its variance in units of a measurement's, the standard deviation of a
+            measurement, and the warped output of the frame before (0 where colour disagrees).
         """
         moved = self._motion.bring(grey, memory.grey, memory.images)
         expected, share, last_output = (np.ascontiguousarray(image) for image in np.moveaxis(moved.images, -1, 0))
@@ -143,7 +141,7 @@ class GuidedTemporalFilter:
         new_share = np.where(agrees, np.maximum(gain, np.float32(_LEAST_VARIANCE)), np.float32(1))
         aged = share * np.where(_near_edge(expected), np.float32(_FORGET_AT_EDGE), np.float32(_FORGET))
         carried = ~measured & expected_here & (aged < _FORGOTTEN)
-        # Beside a measurement, what moved along is worse than what is filled: flow is off by fractions of a pixel.
+        # Beside a measurement, warped depth is worse than filled depth: flow is off by fractions of a pixel.
         beside = cv2.dilate(measured.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         carried &= ~(moving & beside)
         estimate = np.where(carried, expected, estimate)
@@ -154,7 +152,7 @@ class GuidedTemporalFilter:
     def _moving_by_itself(
         difference: np.ndarray, agrees: np.ndarray, spread: np.ndarray, deviation: np.ndarray
     ) -> np.ndarray:
-        """Variance, in units of a measurement's, by which the mean difference of a window goes beyond noise."""
+        """Variance, in units of a measurement's, by which the mean difference in a window exceeds that of noise."""
         window = (_LOCAL, _LOCAL)
         weight = agrees.astype(np.float32)
         mean = cv2.blur(difference * weight, window) / np.maximum(cv2.blur(weight, window), np.float32(0.05))
@@ -163,7 +161,7 @@ class GuidedTemporalFilter:
 
 
 def _near_edge(inverse: np.ndarray) -> np.ndarray:
-    """Where known inverse depth steps within a few pixels."""
+    """Pixels with a step of known inverse depth within a few pixels."""
     window = np.ones((_EDGE_WINDOW, _EDGE_WINDOW), np.uint8)
     highest = cv2.dilate(inverse, window)
     lowest = cv2.erode(np.where(inverse > 0, inverse, np.float32(np.finfo(np.float32).max)), window)
@@ -171,7 +169,7 @@ def _near_edge(inverse: np.ndarray) -> np.ndarray:
 
 
 def _slope(inverse: np.ndarray) -> np.ndarray:
-    """Change of inverse depth a pixel on its surface: the smaller of the differences to both sides, of both axes."""
+    """Change of inverse depth per pixel within a surface: the smaller difference to either side, summed over axes."""
     total = np.zeros_like(inverse)
     for axis in (0, 1):
         step = np.abs(np.diff(inverse, axis=axis))

@@ -1,9 +1,9 @@
-"""Where the pixels of the frame before have gone, and how its inverse depth changes as the camera moves.
+"""Warps the frame before to the current one, and corrects its inverse depth for the camera's motion.
 
-Optical flow of colour says where. The camera's own motion changes inverse depth w by a smooth function of place: moving
-along its axis by d adds d w^2, turning adds w times a linear function of the pixel. These three numbers are fitted to
-what is measured, robustly, so that a moving camera is followed at once and what moves by itself is left to the
-filter."""
+Pixels are warped by the optical flow of colour. The camera's own motion changes inverse depth w smoothly over the
+image: moving along the optical axis by d adds d w^2, turning adds w times a linear function of the pixel's position.
+These three parameters are fitted robustly to the measurements, so that a moving camera is followed at once; moving
+objects are left to the filter."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ import numpy as np
 
 from stdnet_core.optical_flow import GreyFlow
 
-_STILL = 0.5  # px along an axis up to which a pixel stays where it is
+_STILL = 0.5  # px along an axis up to which a pixel is not moved
 _FLOW_ERROR = 0.25  # px,
-_FLOW_ERROR_SHARE = 0.1  # and so much of the motion
-_GRID = 8  # every 8th pixel is fitted to
+_FLOW_ERROR_SHARE = 0.1  # plus this share of the motion
+_GRID = 8  # the fit uses every 8th pixel
 _LEAST_POINTS = 100
 _ROUNDS = 4
-_ROBUST = 2.0  # deviations from which a point counts less
-_COLOUR_CHANGE = 12  # grey levels of 256, mean over 3x3, by which the same thing may change between frames
+_ROBUST = 2.0  # standard deviations at which a point's weight is halved
+_COLOUR_CHANGE = 12  # grey levels of 256, mean over 3x3, by which the same surface may change between frames
 
 
 @dataclass(frozen=True)
 class Moved:
-    """Images of the frame before, as they lie now.
+    """Images of the frame before, warped to this frame.
 
     Attributes:
-        images: (h, w, C), 0 from beyond the border.
-        same: (h, w) bool, where colour agrees with that of this frame.
-        error: (h, w) float32 pixels, by which the place that a pixel came from may be wrong; 0 where it has not moved.
+        images: (h, w, C), 0 where they come from beyond the border.
+        same: (h, w) bool, where warped colour agrees with that of this frame.
+        error: (h, w) float32, possible error of a pixel's source position in pixels; 0 where it has not moved.
     """
 
     images: np.ndarray
@@ -47,7 +47,7 @@ class MotionEstimator:
         self._grid: tuple[np.ndarray, np.ndarray] | None = None
 
     def bring(self, grey: np.ndarray, last_grey: np.ndarray, images: np.ndarray) -> Moved:
-        """Bring images of the frame before to this one, each pixel as it is, without mixing any.
+        """Warp images of the frame before to this one, without interpolation between pixels.
 
         Args:
             grey: (h, w) uint8, of this frame.
@@ -77,16 +77,16 @@ class MotionEstimator:
 
 
 def follow_camera(predicted: np.ndarray, measured: np.ndarray, deviation: np.ndarray, both: np.ndarray) -> np.ndarray:
-    """Change moved inverse depth by what the camera's own motion adds to it.
+    """Correct warped inverse depth for the camera's own motion.
 
     Args:
-        predicted: (h, w) inverse depth of the frame before, as it lies now; 0 where unknown.
-        measured: (h, w) of this frame.
-        deviation: (h, w) of a measurement.
+        predicted: (h, w) inverse depth of the frame before, warped to this frame; 0 where unknown.
+        measured: (h, w) inverse depth of this frame.
+        deviation: (h, w) standard deviation of a measurement.
         both: (h, w) bool, where the two can be compared.
 
     Returns:
-        (h, w); ``predicted`` itself where there is too little to compare.
+        (h, w); ``predicted`` itself if too few pixels can be compared.
     """
     height, width = predicted.shape
     points = np.s_[_GRID // 2 :: _GRID, _GRID // 2 :: _GRID]

@@ -1,12 +1,12 @@
-"""How noisy a depth camera is, estimated from its frames alone.
+"""Estimates the noise of a depth camera from its frames alone.
 
-Everything is in inverse depth, 1/z: on a plane it is linear in the image, so that its second difference holds nothing
-but noise, and the noise of a stereo camera has the same deviation at every distance. The lag of the difference is
-longer than a matching window, within which the noise of stereo is the same.
+Everything is in inverse depth, 1/z. On a plane it is linear in the image, so that its second difference is pure noise;
+and the noise of a stereo camera has the same standard deviation at every distance. The lag of the difference is longer
+than a matching window, within which the noise of stereo is the same.
 
-The second differences of a block of pixels have a median that edges do not move much; over the blocks of a distance a
-low quantile is taken, since what is curved or cluttered can only add to it. A faultless image has blocks without any
-second difference, and so no noise."""
+In each block of pixels, the median of the second differences is used, which edges hardly affect; over the blocks at a
+distance, a low quantile is used, because curved surfaces and clutter can only increase the value. In an image without
+noise, some blocks have no second difference at all, so the estimate is 0."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ import numpy as np
 LAG = 8
 """Pixels from the middle of a second difference to its ends."""
 DISTANCE_EDGES_M = np.geomspace(0.2, 25.6, 15)
-"""Distances between two of these have one deviation."""
+"""Edges of the distance ranges, each of which has one standard deviation."""
 
 _BLOCK = 16  # pixels of a block's side
-_STEP = 2  # every second pixel of a block is looked at, on each axis
+_STEP = 2  # every second pixel of a block is used, on each axis
 _LEAST_SAMPLES = 16  # in a block
-_LEAST_BLOCKS = 12  # at a distance
-_TO_DEVIATION = 1.4826 / np.sqrt(6)  # median |a - 2 b + c| of independent normal values to their deviation
+_LEAST_BLOCKS = 12  # in a distance range
+_TO_DEVIATION = 1.4826 / np.sqrt(6)  # median |a - 2 b + c| of independent normal values to their standard deviation
 _QUANTILES = (0.2, 0.4)
-_LARGEST_SPREAD = 1.5  # of the higher quantile over the lower, where there is nothing but noise
-_FAULTLESS = 1e-4  # relative deviation below which an image is taken for faultless
-_FOLLOW = 0.2  # share of a new estimate
+_LARGEST_SPREAD = 1.5  # largest ratio of the higher to the lower quantile where there is nothing but noise
+_FAULTLESS = 1e-4  # relative deviation below which an image counts as noise-free
+_FOLLOW = 0.2  # weight of a new estimate
 _TABLE = 1024  # entries, over inverse depths from 0 to that of the nearest distance
 
 
 class NoiseCurve:
-    """Deviation of inverse depth as a function of distance, followed from frame to frame."""
+    """Standard deviation of inverse depth as a function of distance, updated with every frame."""
 
     def __init__(self) -> None:
         self._curve: np.ndarray | None = None
@@ -38,16 +38,16 @@ class NoiseCurve:
 
     @property
     def relative(self) -> np.ndarray:
-        """Deviation of depth as a share of it, at :attr:`distances`; 0 before the first frame."""
+        """Standard deviation of depth as a share of depth, at :attr:`distances`; 0 before the first frame."""
         return np.zeros(len(self.distances)) if self._curve is None else self._curve * self.distances
 
     @property
     def distances(self) -> np.ndarray:
-        """Metres."""
+        """Middle of each distance range, in metres."""
         return np.sqrt(DISTANCE_EDGES_M[1:] * DISTANCE_EDGES_M[:-1])
 
     def observe(self, inverse: np.ndarray) -> None:
-        """Take a frame (h, w) of inverse depth in 1/m, 0 where invalid, into account."""
+        """Add a frame (h, w) of inverse depth in 1/m, 0 where invalid."""
         deviation, level = _blocks(inverse)
         if deviation.size < _LEAST_BLOCKS:
             return
@@ -61,13 +61,13 @@ class NoiseCurve:
             self._table = np.interp(-np.log(at), np.log(self.distances), self._curve).astype(np.float32)
 
     def deviation(self, inverse: np.ndarray) -> np.ndarray:
-        """Deviation of each inverse depth (h, w) in 1/m."""
+        """Standard deviation at each inverse depth (h, w), in 1/m."""
         index = (inverse * np.float32((_TABLE - 1) * DISTANCE_EDGES_M[0])).astype(np.int32)
         return self._table.take(np.minimum(index, _TABLE - 1, out=index))
 
 
 def _blocks(inverse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Deviation and median inverse depth of every block that has enough of it."""
+    """Standard deviation and median inverse depth of every block with enough samples."""
     height, width = inverse.shape
     rows, columns = (height - 2 * LAG) // _BLOCK, (width - 2 * LAG) // _BLOCK
     if rows < 1 or columns < 1:
@@ -93,14 +93,14 @@ def _blocks(inverse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _median(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Lower median of the ``counts`` finite values of each row, the others being infinite; infinite for too few."""
+    """Lower median of the ``counts`` finite values in each row (the others are infinite); infinite if too few."""
     ordered = np.sort(values, 1)
     median = ordered[np.arange(len(values)), np.maximum(counts - 1, 0) // 2]
     return np.where(counts >= _LEAST_SAMPLES, median, np.inf)
 
 
 def _by_distance(deviation: np.ndarray, distance: np.ndarray) -> np.ndarray | None:
-    """The curve through the distances that have enough blocks; None if none has."""
+    """The curve, interpolated between the distance ranges with enough blocks; None if there are none."""
     curve = np.full(len(DISTANCE_EDGES_M) - 1, np.nan)
     number = np.digitize(distance, DISTANCE_EDGES_M) - 1
     for i in range(len(curve)):

@@ -1,8 +1,8 @@
-"""Edge-aware smoothing of inverse depth, in units of its own uncertainty.
+"""Edge-aware smoothing of inverse depth, relative to its uncertainty.
 
-Pixels are averaged in pairs that lie opposite each other: the mean of a pair is the value of the plane through it, so
-that slopes stay as they are, and it counts as much as it agrees with the pixel between. Lags grow from pass to pass (an
-a trous filter), which makes the support wide at the cost of few taps."""
+A pixel is averaged with pairs of pixels on opposite sides of it. The mean of a pair is the value of the plane through
+both, so slopes are preserved; its weight is how well it agrees with the pixel between. Lags grow from pass to pass (an
+à trous filter), which gives wide support with few taps."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ LAGS = (1, 2, 4, 8)
 """Pixels to the ends of a pair in each pass."""
 
 _DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
-_REACH = 3.5  # deviations at which the mean of a pair counts no more
-_SHRINK = 0.8  # deviation after a pass, in that before
+_REACH = 3.5  # standard deviations at which the weight of a pair becomes 0
+_SHRINK = 0.8  # standard deviation after a pass, relative to that before
 
 
 def smooth(inverse: np.ndarray, deviation: np.ndarray) -> np.ndarray:
@@ -23,12 +23,12 @@ def smooth(inverse: np.ndarray, deviation: np.ndarray) -> np.ndarray:
 
     Args:
         inverse: (h, w) float32 1/m, 0 where invalid.
-        deviation: (h, w) float32, of each value; where it is 0 nothing is changed.
+        deviation: (h, w) float32, standard deviation of each value; where it is 0, nothing is changed.
 
     Returns:
         (h, w) float32, 0 where invalid.
     """
-    # PyTorch shares the work among its threads; numpy would do it on one.
+    # PyTorch runs this on several threads; numpy would use one.
     with torch.inference_mode():
         values = torch.from_numpy(np.ascontiguousarray(inverse))
         known = values > 0

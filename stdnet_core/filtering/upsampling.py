@@ -1,24 +1,24 @@
-"""Coarse depth brought to colour's size: a plane stays a plane, and edges follow colour."""
+"""Upsampling of coarse depth to colour's size: planes stay planes, and edges follow colour."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-_ONE_SURFACE = 0.05  # of inverse depth, by which the cells around a pixel may differ and still be one surface
-_COLOUR = 14.0  # deviation of colour differences, of 256 levels
-_NEAR = 0.6  # deviation of distances in cells
+_ONE_SURFACE = 0.05  # relative inverse depth by which the cells around a pixel may differ and still be one surface
+_COLOUR = 14.0  # standard deviation of colour differences, of 256 levels
+_NEAR = 0.6  # standard deviation of distances in cells
 _FARTHER = 1.25
-"""Power of depth that a cell counts with. With 1 it is depth that is averaged, not its inverse, which has the least
-squared error where colour cannot tell; a little more, since most sensors make near surfaces too large."""
+"""Power of depth in a cell's weight. 1 averages depth instead of its inverse, which has the least squared error if
+colour does not help; the value is a little higher because most sensors enlarge near surfaces."""
 _LEAST_WEIGHT = 1e-6
 
 
 def upsample(inverse: np.ndarray, rgb: np.ndarray) -> np.ndarray:
-    """Bring inverse depth to the size of colour, at any ratio.
+    """Upsample inverse depth to the size of colour, at any ratio.
 
-    Within a surface by bilinear interpolation. Where the four cells around a pixel are not of one, by the mean of the
-    3x3 cells around it, weighted by how near they are and how much their colour is the pixel's own.
+    Within a surface, this is bilinear interpolation. Where the four cells around a pixel are not of one surface, it is
+    the mean of the 3x3 cells around it, weighted by distance and similarity of colour.
 
     Args:
         inverse: (h, w) float32 1/m, 0 where invalid.
@@ -45,14 +45,14 @@ def upsample(inverse: np.ndarray, rgb: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(length: int, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each pixel of an axis the cells before and after it, and how far it is towards the second (0..1)."""
+    """For each pixel of an axis, the cells before and after it, and its position between them (0..1)."""
     at = np.clip((np.arange(length) + 0.5) * (cells / length) - 0.5, 0, cells - 1)
     first = np.floor(at).astype(np.intp)
     return first, np.minimum(first + 1, cells - 1), (at - first).astype(np.float32)
 
 
 def _by_colour(inverse: np.ndarray, rgb: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Mean of the valid cells of the 3x3 around each of some pixels, given by their flat index; 0 without any."""
+    """Mean of the valid cells in the 3x3 around each given pixel (flat indices); 0 if none is valid."""
     (height, width), (rows, columns) = rgb.shape[:2], inverse.shape
     row, column = np.divmod(pixels, width)
     guide = cv2.resize(rgb, (columns, rows), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)

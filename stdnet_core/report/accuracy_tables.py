@@ -1,4 +1,4 @@
-"""Every method on every depth camera, as ``python -m stdnet_core.accuracy`` prints and writes it."""
+"""Tables of every method on every depth camera, as printed and written by ``python -m stdnet_core.accuracy``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def accuracy_report(results: Mapping[str, Any], tasks: Sequence[Task], methods: 
 
 
 def _matrix(rows: Sequence[Row], methods: Sequence[str]) -> str:
-    """One line a row: the best rivals, and each method's figures in ratios to theirs."""
+    """One line per row: the best rivals, and each method's figures as ratios to theirs."""
     first = max((len(_name(row)) for row in rows), default=4)
     heads = [f"{method + ':':>12} " + " ".join(f"{title:>9}" for title in _FIGURES) for method in methods]
     lines = [
@@ -127,7 +127,7 @@ def _markdown(
     summaries: Mapping[str, judge.Summary],
     history: Mapping[str, Any],
 ) -> str:
-    """The same as tables, with every method's own figures."""
+    """The same as Markdown tables, with every method's own figures."""
     lines = ["## Summary", "", "```", _summary_lines(rows, summaries), "```", "", "## By kind of camera", ""]
     lines += [
         "Geometric means of the ratios to the best rival, and the worst; expected calibration error of confidence.",

@@ -1,8 +1,8 @@
-"""Collects, in constant memory, what a report shows of a long video.
+"""Collects the content of a report on a long video, in constant memory.
 
-Beside the figures of :mod:`stdnet_core.evaluation.scoring`: error histograms in the long tails (fig. 2 and 4b of the
-paper), error against depth and against the distance to the next depth edge, x-t slices (fig. 5b), and the best, median
-and worst frame. All methods are compared on the same pixels: those where the truth and every method have a depth."""
+Besides the figures of :mod:`stdnet_core.evaluation.scoring`: error histograms in the long tails (fig. 2 and 4b of the
+paper), error over depth and over the distance to the nearest depth edge, x-t slices (fig. 5b), and the best, median and
+worst frame. All methods are compared on the same pixels: those where the ground truth and every method have a depth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stdnet_core.optical_flow import estimate_flow
 from stdnet_core.short_repr import short_repr
 
 ERROR_EDGES_M = np.concatenate(([0.0], np.geomspace(0.001, 10.0, 41)))
-"""Edges of the error histograms in metres; the last bin also takes what is larger."""
+"""Edges of the error histograms in metres; the last bin also contains larger errors."""
 DEPTH_EDGES_M = np.array(
     [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 64, np.inf]
 )
@@ -33,7 +33,7 @@ _CANDIDATES = 12
 
 @dataclass(frozen=True)
 class AnalysisFrame:
-    """One frame with what every method said.
+    """One frame with the output of every method.
 
     Attributes:
         index: number of the frame.
@@ -41,11 +41,11 @@ class AnalysisFrame:
         rgb: (H, W, 3) uint8.
         depth_lr: (h, w) metres, NaN invalid.
         outputs: method -> (H, W) metres, NaN invalid.
-        truth: (H, W) metres, NaN or 0 invalid.
-        upsampled: bilinearly interpolated ``depth_lr`` (H, W), which decides where the spatial long tail is.
+        truth: ground truth (H, W) in metres, NaN or 0 invalid.
+        upsampled: interpolated ``depth_lr`` (H, W), which determines the spatial long tail.
         flow: (2, H, W) px from the previous frame to this one, or None to estimate it from colour.
-        shown: method -> (H, W) bool, where it would show its output to a user; None: wherever it has one.
-        scored: (H, W) bool, the pixels that count; None: all with a truth.
+        shown: method -> (H, W) bool, where it would show its output to a user; None: wherever it has depth.
+        scored: (H, W) bool, the pixels that are scored; None: all with ground truth.
     """
 
     index: int
@@ -92,7 +92,7 @@ class BinnedErrors:
         )
 
     def add(self, values: np.ndarray, errors: Mapping[str, np.ndarray]) -> None:
-        """Count pixels whose ``values`` decide the bin; ``errors`` are absolute, in metres, one a pixel."""
+        """Count pixels; ``values`` determine the bin, ``errors`` are absolute, in metres, one per pixel."""
         bins = len(self.counts)
         index = np.clip(np.searchsorted(self.edges, values, side="right") - 1, 0, bins - 1)
         self.counts += np.bincount(index, minlength=bins)
@@ -101,18 +101,18 @@ class BinnedErrors:
             self.squared[name] += np.bincount(index, weights=error.astype(np.float64) ** 2, minlength=bins)
 
     def mean(self, method: str) -> np.ndarray:
-        """Mean |error| of each bin in metres, NaN where it is empty."""
+        """Mean |error| of each bin in metres; NaN if the bin is empty."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(self.counts > 0, self.absolute[method] / self.counts, np.nan)
 
 
 @dataclass
 class XtSlice:
-    """One image row over time (fig. 5b): a steady method shows straight lines.
+    """One image row over time (fig. 5b); a temporally stable method shows smooth lines.
 
     Attributes:
-        row: which.
-        rgb: (T, W, 3) uint8, grown frame by frame.
+        row: its index.
+        rgb: (T, W, 3) uint8, extended frame by frame.
         depth: method or ``truth`` -> (T, W) metres.
     """
 
@@ -124,19 +124,19 @@ class XtSlice:
 
 
 class Analysis:
-    """Takes the frames of one video in order.
+    """Analyses the frames of one video in order.
 
     Args:
-        methods: names; every frame has an output of each. The first one is what the report is about.
-        temporal: also figures along optical flow (slower).
-        device: that figures are computed on.
-        reference: what the truth is called in pictures.
-        row: of the image that the x-t slice shows; None: the one with the most depth steps in the first frame.
+        methods: names; every frame has an output of each. The first one is the subject of the report.
+        temporal: also compute figures along optical flow (slower).
+        device: on which figures are computed.
+        reference: name of the ground truth in pictures.
+        row: image row of the x-t slice; None: the row with the most depth steps in the first frame.
 
     Attributes:
-        rows: one dict a frame: index, stamp_s, pixels, and per method rmse_cm, mae_cm, flicker_cm, coverage.
+        rows: one dict per frame: index, stamp_s, pixels, and per method rmse_cm, mae_cm, flicker_cm, coverage.
         histograms: region -> method -> counts over :data:`ERROR_EDGES_M`.
-        by_depth, by_edge_distance: errors against both.
+        by_depth, by_edge_distance: errors over depth and over the distance to the nearest edge.
         slice: the x-t slice of the first :data:`SLICE_FRAMES` frames.
     """
 
@@ -178,8 +178,8 @@ class Analysis:
         """Score a frame; returns its row.
 
         Raises:
-            InputError: a size differs from that of the frame before, a method is missing, or there is no row of the
-                image to slice.
+            InputError: the size differs from that of the frame before, a method is missing, or the image has no such
+                row to slice.
         """
         if self._row_shown is not None and not 0 <= self._row_shown < len(frame.truth):
             raise InputError(f"there is no row {self._row_shown} in an image of {len(frame.truth)} rows")
@@ -208,13 +208,13 @@ class Analysis:
         """``figures()[method][name]`` of the whole video, see :data:`stdnet_core.evaluation.scoring.FIGURES`; in cm."""
         table = self._score.figures()
         for name in self.methods:
-            # Jitter looks at pixels without truth, which are not scored here.
+            # Jitter includes pixels without ground truth, which are not scored here.
             table[name].pop("jitter_cm", None)
             table[name]["coverage"] = self._shown[name] / self._known if self._known else math.nan
         return table
 
     def examples(self) -> dict[str, AnalysisFrame]:
-        """The frames of the smallest, (nearly) the median and the largest RMSE of the first method."""
+        """The frames with the smallest, (nearly) the median and the largest RMSE of the first method."""
         if self._best is None or self._worst is None:
             return {}
         key = f"{self.methods[0]} rmse_cm"
@@ -252,7 +252,7 @@ class Analysis:
         if flow is None and self.temporal and self._previous is not None:
             flow = estimate_flow(self._previous.rgb, frame.rgb)
         truth = np.where(common, frame.truth, np.float32(0))
-        # Methods are scored on common pixels alone, so what they withhold elsewhere does not matter.
+        # Methods are scored only on common pixels, so pixels that they withhold elsewhere do not matter.
         outputs = {name: np.nan_to_num(frame.outputs[name], nan=0.0) for name in self.methods}
         upsampled = None if frame.upsampled is None else np.nan_to_num(frame.upsampled, nan=0.0)
         self._score.add(ScoredFrame(frame.rgb, truth, outputs, None, upsampled, flow))
@@ -289,7 +289,7 @@ class Analysis:
             self.slice.depth[name].append(frame.outputs[name][row].copy())
 
     def _remember(self, row: dict[str, float], frame: AnalysisFrame) -> None:
-        """Keep the best, the worst and a fair sample of frames."""
+        """Keep the best, the worst and a uniform random sample of frames."""
         rmse = row[f"{self.methods[0]} rmse_cm"]
         if not math.isfinite(rmse):
             return
@@ -312,7 +312,7 @@ def error_histogram(errors: np.ndarray) -> np.ndarray:
 
 
 def _busiest_row(depth: np.ndarray) -> int:
-    """The row in the middle half of the image with the most depth steps: there an x-t slice shows most."""
+    """The row in the middle half of the image with the most depth steps, where an x-t slice shows most."""
     height = depth.shape[0]
     known = np.nan_to_num(depth, nan=0.0)
     both = (known[:, 1:] > 0) & (known[:, :-1] > 0)

@@ -1,7 +1,7 @@
-"""A short animation for a README or a web page: colour, measured depth, interpolation and output, in the same colours.
+"""A short animation for a README or a web page: colour, measured depth, interpolation and output, on one colour scale.
 
-Animated WebP, which GitHub and browsers play in place; a GIF of the same size on the page takes several times the bytes
-and has 256 colours for all panels together."""
+It is an animated WebP, which GitHub and browsers play in place. A GIF of the same dimensions takes several times the
+bytes and has only 256 colours for all panels together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stdnet_core.report.panels import compose, depth_limits, frame_tiles
 from stdnet_core.whole_files import replacing
 
 MOST_BYTES = 1_000_000
-"""What a page can be asked to load."""
+"""Size limit, so that pages load quickly."""
 MOST_FRAMES = 30
 FPS = 10.0
 _TILE_WIDTH = 440  # two side by side take about 900 px
@@ -27,15 +27,15 @@ _QUALITIES = (90, 80, 70, 60, 50, 40, 30, 20, 10)
 
 
 class Animation:
-    """Takes every frame, keeps pictures of at most 30, spread over the clip.
+    """Gets every frame and keeps pictures of at most 30, spread over the clip.
 
     Args:
-        title: written above the panels, before what their colours mean.
-        expected: how many frames will come.
+        title: written above the panels, before the explanation of their colours.
+        expected: number of frames.
 
     Attributes:
-        step: every how manieth frame is shown.
-        limits: depths in metres at the warm and the cold end of the colours, those of the first frame's truth.
+        step: every ``step``-th frame is shown.
+        limits: depths in metres at the warm and the cold end of the colours, from the first frame's ground truth.
         pictures: (H, W, 3) uint8 RGB each.
     """
 
@@ -47,8 +47,8 @@ class Animation:
         self._taken = 0
 
     def add(self, rgb: np.ndarray, depth_lr: np.ndarray, outputs: Mapping[str, np.ndarray], truth: np.ndarray) -> None:
-        """Take the next frame: (H, W, 3) uint8, (h, w), the panels' depths (H, W) by caption, and (H, W) metres, NaN
-        invalid. The truth is not shown."""
+        """Add the next frame: (H, W, 3) uint8, (h, w), the panels' depths (H, W) by caption, and (H, W), all in metres,
+        NaN invalid. The ground truth is not shown."""
         self._taken += 1
         if (self._taken - 1) % self.step:
             return
@@ -60,7 +60,7 @@ class Animation:
         self.pictures.append(compose(tiles, columns=2, tile_width=_TILE_WIDTH, title=title))
 
     def write(self, path: Path) -> int:
-        """Write the file and return its size in bytes: of the best quality that stays below :data:`MOST_BYTES`.
+        """Write the file, in the best quality within :data:`MOST_BYTES`, and return its size in bytes.
 
         Raises:
             OutputError: it cannot be written.
@@ -72,15 +72,15 @@ class Animation:
 
 
 def animated_webp(pictures: Sequence[np.ndarray], fps: float, most_bytes: int) -> bytes:
-    """(H, W, 3) uint8 RGB pictures as an animated WebP that begins anew at its end.
+    """(H, W, 3) uint8 RGB pictures as an animated WebP that repeats endlessly.
 
     Args:
         pictures: at least one.
         fps: frames per second.
-        most_bytes: of the steps of quality the best one is taken with which the file is no larger.
+        most_bytes: size limit; the best quality within it is chosen.
 
     Raises:
-        OutputError: with the least quality it is larger, too.
+        OutputError: the lowest quality exceeds the limit, too.
     """
     image_module = require("PIL.Image", extra="report")
     first, *others = [image_module.fromarray(picture) for picture in pictures]
@@ -89,8 +89,8 @@ def animated_webp(pictures: Sequence[np.ndarray], fps: float, most_bytes: int) -
         if len(data) <= most_bytes:
             return data
     raise OutputError(
-        f"{len(pictures)} frames of {first.width}x{first.height} take {len(data)} bytes at least, more than the "
-        f"{most_bytes} that an animation may have; give fewer frames"
+        f"{len(pictures)} frames of {first.width}x{first.height} take at least {len(data)} bytes, more than the "
+        f"{most_bytes} that an animation may have; use fewer frames"
     )
 
 

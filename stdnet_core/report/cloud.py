@@ -1,4 +1,4 @@
-"""Looking at a point cloud without a viewer: a picture from beside the camera, a PLY file, and is the wall flat."""
+"""Point clouds without a viewer: a rendered picture, a PLY file, and a measure of flatness."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 
 _FEWEST = 10
-_FINER = 2  # drawn so many times larger, then reduced, for smooth edges
+_FINER = 2  # factor by which the picture is drawn larger and then reduced, for smooth edges
 _SAME_SURFACE = 0.04  # relative difference up to which neighbouring depths are of one surface
 _HIDDEN = (174, 174, 174)
 
 
 def back_project(depth: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """Points (H, W, 3) float64 in metres of a depth image (H, W), NaN where it is; ``k`` is (3, 3) in its pixels."""
+    """Points (H, W, 3) float64 in metres of a depth image (H, W), NaN where that is; ``k``: (3, 3), in its pixels."""
     rows, columns = np.mgrid[: depth.shape[0], : depth.shape[1]]
     z = depth.astype(np.float64)
     return np.stack(((columns - k[0, 2]) / k[0, 0] * z, (rows - k[1, 2]) / k[1, 1] * z, z), axis=-1)
@@ -45,16 +45,16 @@ def render_cloud(
     yaw: float = 14.0,
     pitch: float = 8.0,
 ) -> np.ndarray:
-    """Picture (h, w, 3) uint8 of a cloud, seen from beside and above the camera that took it.
+    """Picture (h, w, 3) uint8 of a cloud, seen from beside and above the camera that recorded it.
 
-    Neighbouring points of one surface are joined, so that surfaces are closed from every side; what lies behind an edge
-    in depth, and was hidden from the camera, is grey.
+    Neighbouring points of one surface are joined, so that surfaces have no gaps from any side; areas behind a depth
+    edge, which were hidden from the camera, are grey.
 
     Args:
         points: (H, W, 3) metres in the optical frame (x right, y down, z ahead), NaN invalid.
         colors: (H, W, 3) uint8.
         size: (h, w) of the picture.
-        yaw, pitch: how far the view turns around the middle of the cloud, degrees.
+        yaw, pitch: rotation of the view around the middle of the cloud, in degrees.
     """
     canvas = np.full((_FINER * size[0], _FINER * size[1], 3), 255, np.uint8)
     known = np.isfinite(points).all(axis=-1)
@@ -84,9 +84,9 @@ def _draw_surfaces(
     """Draw the squares between neighbouring points, far ones first.
 
     Args:
-        screen: (H, W, 2) px, where the points lie in the picture.
-        depth: (H, W) m from the camera that took them, which tells where a surface ends.
-        distance: (H, W) m from the eye.
+        screen: (H, W, 2) px, positions of the points in the picture.
+        depth: (H, W) m from the recording camera, which determines where a surface ends.
+        distance: (H, W) m from the viewer.
     """
     whole = np.min(_corners(known), axis=-1)
     depths = _corners(depth)[whole]
@@ -127,14 +127,14 @@ def _rotation(yaw: float, pitch: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Flatness:
-    """How flat a cloud is where the truth is flat.
+    """How flat a cloud is where the ground truth is flat.
 
     Attributes:
         rows, columns: the patch, as (first, last + 1) pixels.
-        truth_rms: distance of the truth's points from their plane, metres, root mean square.
-        cloud_rms: distance of the cloud's points from their own plane, metres, root mean square.
-        offset: distance of the cloud's middle from the truth's plane, metres.
-        angle: between both planes, degrees.
+        truth_rms: RMS distance of the ground truth's points from their plane, in metres.
+        cloud_rms: RMS distance of the cloud's points from their own plane, in metres.
+        offset: distance of the cloud's centre from the ground truth's plane, in metres.
+        angle: between both planes, in degrees.
     """
 
     rows: tuple[int, int]
@@ -146,10 +146,10 @@ class Flatness:
 
 
 def flatness(points: np.ndarray, truth: np.ndarray) -> Flatness | None:
-    """Compare a cloud (H, W, 3) with the true points (H, W, 3) on the largest flat patch of the truth.
+    """Compare a cloud (H, W, 3) with the ground truth (H, W, 3) on the latter's largest flat patch.
 
-    Patches from a third of the image's height down are tried; a patch is flat when its points lie within 0.2 % of their
-    distance (at least 2 mm) of a plane. None when there is no such patch with valid points in both.
+    Patches with sides from a third of the image's height down are tried. A patch is flat if the RMS distance of its
+    points from a plane is below 0.2 % of their depth, or below 2 mm. None if no such patch has valid points in both.
     """
     height, width = truth.shape[:2]
     for share in (3, 4, 6, 8, 12):
@@ -183,7 +183,7 @@ def flatness(points: np.ndarray, truth: np.ndarray) -> Flatness | None:
 
 
 def fit_plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Least-squares plane of (N, 3) points: its middle, its unit normal, and the RMS distance from it."""
+    """Least-squares plane of (N, 3) points: their centre, its unit normal, and the RMS distance from it."""
     centre = points.mean(axis=0)
     centred = points - centre
     values, vectors = np.linalg.eigh(centred.T @ centred / len(points))

@@ -1,7 +1,7 @@
-"""Depth and error arrays as colours, for pictures and videos. Needs OpenCV alone.
+"""Converts depth and error arrays to colours for pictures and videos; needs only OpenCV.
 
-Near is warm and far is cold in depth pictures, black where there is no depth; errors go from black over purple to
-yellow, grey where there is none to know. All results are RGB, uint8."""
+In depth pictures, near is warm, far is cold, and black is no depth. Errors go from black over purple to yellow; grey
+means unknown. All results are RGB, uint8."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 NO_DEPTH, NO_ERROR = 0, 112
-"""Grey level of pixels without a value: an error of 0 is black already."""
+"""Grey levels of pixels without a value; those without an error are grey because black means an error of 0."""
 _DEPTH_COLORS = (20, 238)
-"""The part of the map that depth takes: its dark ends would be taken for holes."""
+"""The part of the colour map used for depth; its dark ends would look like holes."""
 
 
 def colorize_depth(depth: NDArray[np.floating], low: float, high: float) -> NDArray[np.uint8]:
@@ -42,8 +42,8 @@ def _colorize(
     nothing: int = NO_DEPTH,
     part: tuple[int, int] = (0, 255),
 ) -> NDArray[np.uint8]:
-    """Colours of ``values``, which are scaled so that the map begins at ``at_0`` and ends at ``at_1``; ``nothing`` is
-    the grey level where they are not ``shown``; ``part``: first and last index of the map."""
+    """Colours of ``values``: the map begins at ``at_0`` and ends at ``at_1``. ``nothing`` is the grey level of values
+    that are not ``shown``; ``part`` is the first and the last index used of the map."""
     span = at_1 - at_0
     scaled = (np.where(shown, values, at_0).astype(np.float32) - at_0) / (span if span else 1.0)
     first, last = part

@@ -1,4 +1,4 @@
-"""What a source of data looks like: frames as strips on one sheet, and figures of each sequence."""
+"""An overview of a data source: frames as strips on one sheet, and statistics of each sequence."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _BACKGROUND = 40
 
 
 def statistics(sequence: RgbdSequence, clips: Sequence[RgbdClip]) -> dict[str, Any]:
-    """Figures of a sequence from some of its frames.
+    """Statistics of a sequence from some of its frames.
 
     Returns:
         name, frames, height, width; valid_percent; depth_m: the 1st, 50th and 99th percentile and the maximum of valid
-        depth (None without any); brightness 0..1; focal_px (None when unknown); frames_per_second (None when
-        unknown); flow, lr_scale: whether and at which scale the source has its own.
+        depth (None without any); brightness 0..1; focal_px and frames_per_second (None if unknown); flow: whether the
+        source has optical flow; lr_scale: scale of its own low-resolution depth (None without).
     """
     height, width = sequence.frame_size
     valid = torch.cat([clip.depth[clip.valid] for clip in clips]).numpy()
@@ -49,7 +49,7 @@ def statistics(sequence: RgbdSequence, clips: Sequence[RgbdClip]) -> dict[str, A
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The figures of :func:`statistics` as text."""
+    """The results of :func:`statistics` as text."""
     heads = (
         "sequence",
         "frames",
@@ -114,7 +114,7 @@ def frame_strip(clip: RgbdClip, low: Tensor, limits: tuple[float, float], title:
 
 
 def contact_sheet(strips: Sequence[np.ndarray], across: int) -> np.ndarray:
-    """Strips of frames in reading order, ``across`` of them in a line, as one RGB picture."""
+    """Strips of frames in reading order, ``across`` per line, as one RGB picture."""
     lines = [strips[i : i + across] for i in range(0, len(strips), across)]
     width = max(strip.shape[1] for strip in strips)
     sheet = np.full((sum(max(s.shape[0] for s in line) for line in lines), width * across, 3), _BACKGROUND, np.uint8)
@@ -127,7 +127,7 @@ def contact_sheet(strips: Sequence[np.ndarray], across: int) -> np.ndarray:
 
 
 def _write_label(area: np.ndarray, text: str) -> None:
-    """Write into a strip of the sheet, cut at its right edge from the left so that a frame's number stays."""
+    """Write a label; if it is too long, its start is cut off, so that the frame number at its end remains."""
     font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.42
     while text and cv2.getTextSize(text, font, size, 1)[0][0] > area.shape[1] - 8:
         text = text[1:]

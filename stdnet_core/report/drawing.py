@@ -1,4 +1,4 @@
-"""How this project's diagrams look: sizes, colours and lines, and the way to PNG."""
+"""Style of this project's diagrams (sizes, colours and lines), and rendering to PNG."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STYLE = {
 
 
 def new_figure(width: float, height: float, columns: int = 1, rows: int = 1, **arguments: Any) -> tuple[Any, Any]:
-    """A figure that belongs to no window and no global state."""
+    """A figure without a window or global state, and its axes."""
     require("matplotlib", extra="report")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Reports of ``python -m stdnet_core.evaluate``: one for each sequence and scale, and a page that leads to them."""
+"""Reports of ``python -m stdnet_core.evaluate``: one for each sequence and scale, and an index page."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from stdnet_core.evaluation.sequence import EvaluationFrame, SequenceResult
 
 _FLOWS = {
-    "true": "TEPE is taken along the data's own optical flow.",
-    "estimated": "TEPE is taken along optical flow estimated from colour; not comparable with published values.",
-    "mixed": "TEPE is taken along optical flow that is estimated from colour for a part of the frames.",
+    "true": "TEPE is computed along the data's own optical flow.",
+    "estimated": "TEPE is computed along optical flow estimated from colour; not comparable with published values.",
+    "mixed": "TEPE is computed along optical flow that is estimated from colour for some of the frames.",
 }
 
 
 def check_installed() -> None:
-    """Raise before a long run when a report could not be written at its end.
+    """Check before a long run that the report can be written at its end.
 
     Raises:
-        StdnetError: a package is missing; says which command installs it.
+        StdnetError: a package is missing; the error gives the command to install it.
     """
     for module in ("matplotlib", "jinja2", "PIL", "imageio_ffmpeg"):
         require(module, extra="report")
@@ -45,11 +45,11 @@ class EvaluationReport:
     """Collects the frames of one sequence in constant memory; use it in a ``with`` statement.
 
     Args:
-        folder: of the report; made if it is not there.
-        methods: names, the one that the report is about first.
-        expected: about how many frames will come.
-        device: that figures are computed on.
-        recording: the score of a recording without truth, which the report then is about.
+        folder: of the report; created if absent.
+        methods: names; the first one is the subject of the report.
+        expected: approximate number of frames.
+        device: on which figures are computed.
+        recording: scores of a recording without ground truth, if the report is on one.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class EvaluationReport:
         self._video.close()
 
     def add(self, index: int, frame: EvaluationFrame, scored: ScoredFrame) -> None:
-        """Take the next frame with what was scored of it."""
+        """Add the next frame with what was scored."""
         rgb = (frame.rgb * 255).round().astype(np.uint8)
         truth, low = nan_where_invalid(frame.target), nan_where_invalid(frame.depth_lr)
         self._analysis.add(
@@ -85,7 +85,7 @@ class EvaluationReport:
                 None,
                 rgb,
                 low,
-                # As in the scores: who says nothing says 0 m.
+                # As in the scores, a missing depth counts as 0 m.
                 {name: np.nan_to_num(depth, nan=0.0) for name, depth in scored.predictions.items()},
                 truth,
                 upsampled=scored.upsampled,
@@ -96,7 +96,7 @@ class EvaluationReport:
         self._video.add(rgb, low, scored.predictions[self._analysis.methods[0]], truth)
 
     def add_judged(self, judged: JudgedFrame) -> None:
-        """Take the next frame of a recording."""
+        """Add the next frame of a recording."""
         frame = analysis_frame(judged)
         with_flicker(self._analysis.add(frame), judged.flicker)
         self._video.add(frame.rgb, frame.depth_lr, frame.outputs[self._analysis.methods[0]], frame.truth)
@@ -113,8 +113,8 @@ class EvaluationReport:
         Args:
             name: of the sequence.
             configuration: settings by name.
-            notices: what methods had to say, None if it was interrupted.
-            milliseconds: a frame of the method that the report is about.
+            notices: of the methods; None if the run was interrupted.
+            milliseconds: time per frame of the method that is the subject.
         """
         assert self._recording is not None
         analysis = self._analysis
@@ -136,8 +136,8 @@ class EvaluationReport:
             name: of the sequence.
             scale: of the upsampling.
             configuration: settings by name.
-            result: figures of the whole sequence, None if it was interrupted.
-            warnings: what makes its figures doubtful.
+            result: figures of the whole sequence; None if the run was interrupted.
+            warnings: what makes the figures doubtful.
         """
         analysis = self._analysis
         main = analysis.methods[0]
@@ -172,7 +172,7 @@ class EvaluationReport:
         parts: dict[str, Any],
         warnings: Sequence[str] = (),
     ) -> Path:
-        """Write what is alike in both reports; without ``notices`` the run was interrupted."""
+        """Write the common part of both kinds of report; without ``notices``, the run was interrupted."""
         self._video.close()
         frames = len(self._analysis)
         lines = [f"WARNING: {text}" for text in warnings]
@@ -200,14 +200,14 @@ def write_index(
     scales: Mapping[float, Mapping[str, Any]],
     folders: Mapping[tuple[str, float], str],
 ) -> Path:
-    """Write index.html over the reports of several sequences or scales; returns it.
+    """Write index.html, which links the reports of several sequences or scales; returns its path.
 
     Args:
-        folder: that the reports' folders are in.
+        folder: contains the reports' folders.
         source: what was evaluated.
         columns: title -> (figure, factor).
-        scales: scale -> its results: ``sequences``, ``mean``, ``warnings`` and ``skipped`` as
-            :mod:`stdnet_core.evaluate` writes them.
+        scales: scale -> its results: ``sequences``, ``mean``, ``warnings`` and ``skipped``, as written by
+            :mod:`stdnet_core.evaluate`.
         folders: (sequence, scale) -> folder of its report.
     """
     rows = []

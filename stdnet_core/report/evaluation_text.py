@@ -27,7 +27,7 @@ FIGURE_COLUMNS = {
 def recording_text(name: str, score: RecordingScore, result: Mapping[str, Any]) -> str:
     lines = [
         f"{name}: {score.frames} frames, {100 * score.unmeasured_share:.1f} % of the pixels without a measurement, "
-        f"{100 * score.standing_share:.1f} % stand still; lengths in cm",
+        f"{100 * score.standing_share:.1f} % are static; lengths in cm",
         table_text(Table(COLUMNS, result["figures"])),
         result["verdict"],
     ]
@@ -67,13 +67,13 @@ def scale_text(scale: float, result: dict[str, Any], report: dict[str, Any]) -> 
         )
     clips = [metres for metres in result["clip_truth_m"].values() if metres is not None]
     if clips:
-        lines.append(f"true depth is clipped to {_span(clips)} m")
+        lines.append(f"ground truth is clipped to {_span(clips)} m")
     other = "" if report["precision"] == "fp32" else ", other methods in fp32"
     lines.append(f"computed on {report['device']} in {report['precision']}{other}")
     model = report.get("model")
     if model:
         lines.append(
-            f"model: {model['name']}, trained for {checkpoints.scales_text(model['trained_scales'])}, sees "
+            f"model: {model['name']}, trained for {checkpoints.scales_text(model['trained_scales'])}, uses "
             f"{model['latency']} later frames"
         )
     lines += [f"WARNING: {text}" for text in result["warnings"]]

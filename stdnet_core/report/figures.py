@@ -13,9 +13,9 @@ from stdnet_core.report.drawing import COLORS, as_png, line_styles, new_figure
 from stdnet_core.report.panels import depth_limits
 
 GOOD_ENDS = ("processed", "scored")
-"""What became of frames that were not lost."""
-_LEAST_ERRORS = 1e-4  # share of pixels from which on an error makes the axis longer
-_LEAST_SHARE = 5e-3  # of all pixels in a bin of depth; the few next to edges are what matters there
+"""Outcomes of frames that were not lost."""
+_LEAST_ERRORS = 1e-4  # share of pixels from which on the axis is extended to include a bin of errors
+_LEAST_SHARE = 5e-3  # of all pixels, in a bin of depth; not for bins of edge distance, whose few near pixels matter
 _LEAST_PIXELS = 100
 
 
@@ -44,7 +44,7 @@ def frame_curves(rows: Sequence[Mapping[str, float]], methods: Sequence[str]) ->
 def error_histograms(histograms: Mapping[str, Mapping[str, np.ndarray]], methods: Sequence[str]) -> bytes:
     """Share of pixels by error, for all pixels and in both long tails (fig. 2 and 4b of the paper).
 
-    The first bin takes all errors up to 1 mm.
+    The first bin contains all errors up to 1 mm.
     """
 
     def draw() -> Any:
@@ -80,7 +80,7 @@ def binned_errors(by_depth: BinnedErrors, by_edge_distance: BinnedErrors, method
         for column, (binned, label, unit) in enumerate(
             ((by_depth, "depth", "m"), (by_edge_distance, "distance to the next depth edge", "px"))
         ):
-            # A bin of a few stray pixels says nothing and would set the scale.
+            # A bin of a few stray pixels is meaningless and would determine the scale.
             least = max(_LEAST_PIXELS, _LEAST_SHARE * binned.counts.sum()) if column == 0 else _LEAST_PIXELS
             used = np.nonzero(binned.counts >= min(least, binned.counts.max()))[0]
             x = np.arange(len(used))
@@ -104,12 +104,12 @@ def _bin_name(edges: np.ndarray, i: int) -> str:
 
 
 def xt_slices(piece: XtSlice, methods: Sequence[str], reference: str = "truth") -> bytes:
-    """One image row over time, from top to bottom: colour, truth and every method (fig. 5b of the paper).
+    """One image row over time, from top to bottom: colour, ground truth and every method (fig. 5b of the paper).
 
     Args:
         piece: the row.
         methods: to show.
-        reference: what the truth is called.
+        reference: title of the ground truth.
     """
 
     def draw() -> Any:
@@ -130,7 +130,7 @@ def xt_slices(piece: XtSlice, methods: Sequence[str], reference: str = "truth") 
 
 
 def latency_timeline(timeline: Sequence[tuple[float, float]], label: str, budget_ms: float | None) -> bytes:
-    """Milliseconds over time, with their distribution beside it.
+    """Latency over time, with its distribution beside it.
 
     Args:
         timeline: (seconds, milliseconds) of each frame.
@@ -162,7 +162,7 @@ def latency_timeline(timeline: Sequence[tuple[float, float]], label: str, budget
 
 
 def drop_causes(counts: Mapping[str, int]) -> bytes:
-    """Where the frames went: a bar for each cause."""
+    """Number of frames by outcome or cause of loss, as bars."""
 
     def draw() -> Any:
         shown = {cause: count for cause, count in counts.items() if count}
@@ -180,11 +180,10 @@ def drop_causes(counts: Mapping[str, int]) -> bytes:
 
 
 def ratio_matrix(rows: Sequence[Any], methods: Sequence[str]) -> bytes:
-    """Heat map of ratios to the best rival: a line for each cell of the judge, RMSE and MAE of each method beside it.
+    """Heat map of ratios to the best rival: a line for each row of the judge, with RMSE and MAE of each method.
 
     Args:
-        rows: of :func:`stdnet_core.evaluation.judge.rows_of`; those without a rival's error have no ratio and are left
-            out.
+        rows: of :func:`stdnet_core.evaluation.judge.rows_of`; those whose best rival has no error are left out.
         methods: names.
     """
 
@@ -211,7 +210,7 @@ def ratio_matrix(rows: Sequence[Any], methods: Sequence[str]) -> bytes:
 
 
 def history_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes:
-    """Gain from history by the number of frames seen; ``curves[name][figure]`` has a value for each frame."""
+    """Gain from history over the number of frames seen; ``curves[name][figure]`` has one value per frame."""
 
     def draw() -> Any:
         titles = {"rmse_cm": "RMSE", "mae_cm": "MAE", "flicker_cm": "flicker"}

@@ -1,4 +1,4 @@
-"""How depth differs in space and time, and how much of it lies in the long tail (fig. 2 of the paper)."""
+"""Differences of depth in space and time, and the share of their long tail (fig. 2 of the paper)."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from stdnet_core.inference.fill import nan_where_invalid
 from stdnet_core.report.analysis import ERROR_EDGES_M, BinnedErrors
 
 DISTANCES = {"consecutive": 1, "cross": 2}
-"""Frames between two that are compared."""
+"""Distance in frames between the two that are compared."""
 
 
 def differences(interpolated: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, np.ndarray]:
     """Difference maps of the newest of a few frames.
 
     Args:
-        interpolated: low-resolution depth at the truth's size, oldest frame first, (H, W) metres, NaN invalid.
-        truth: of the same frames, alike.
+        interpolated: low-resolution depth at the ground truth's size, oldest frame first, (H, W) metres, NaN invalid.
+        truth: ground truth of the same frames, in the same form.
 
     Returns:
         (H, W) metres each, NaN where one of the two is invalid: ``spatial`` |truth - interpolated| (fig. 2b),
-        ``consecutive`` |interpolated_t - interpolated_(t-1)| (2c), ``cross`` the same of t and t-2 (2d), and both of
-        the truth, ``true consecutive`` and ``true cross``. What needs frames that are not there is left out.
+        ``consecutive`` |interpolated_t - interpolated_(t-1)| (2c), ``cross`` the same for t and t-2 (2d), and both for
+        the ground truth, ``true consecutive`` and ``true cross``. Maps that need missing frames are left out.
     """
     maps = {"spatial": np.abs(truth[-1] - interpolated[-1])}
     for prefix, video in (("", interpolated), ("true ", truth)):
@@ -43,11 +43,11 @@ class TailFigures:
     """One kind of difference over a whole video.
 
     Attributes:
-        pixels: compared.
+        pixels: number of compared pixels.
         mean_cm: mean difference.
         tail_share: share of the pixels that differ by 0.1 m or more.
-        tail_difference: share of the sum of all differences that these pixels hold.
-        tail_square: the same of the squared differences.
+        tail_difference: their share of the sum of all differences.
+        tail_square: their share of the sum of all squared differences.
     """
 
     pixels: int
@@ -58,7 +58,7 @@ class TailFigures:
 
 
 class LongTail:
-    """Takes the frames of one or more videos in order.
+    """Collects the differences of one or more videos, frame by frame in order.
 
     Attributes:
         bins: kind of difference (as :func:`differences` names them) -> its pixels over
@@ -71,15 +71,15 @@ class LongTail:
         self._truth: deque[np.ndarray] = deque(maxlen=1 + max(DISTANCES.values()))
 
     def begin(self) -> None:
-        """Start another video: its first frame has none before it."""
+        """Start another video, whose first frame has no predecessor."""
         self._interpolated.clear()
         self._truth.clear()
 
     def add(self, interpolated: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
-        """Count a frame, (H, W) metres each, 0 or NaN invalid; returns its maps (:func:`differences`).
+        """Add a frame, (H, W) metres each, 0 or NaN invalid; returns its maps (:func:`differences`).
 
         Raises:
-            InputError: sizes differ.
+            InputError: the sizes differ.
         """
         if interpolated.shape != truth.shape or (self._truth and self._truth[-1].shape != truth.shape):
             raise InputError(f"depth of {interpolated.shape} and truth of {truth.shape} differ in size, or from before")
@@ -94,12 +94,12 @@ class LongTail:
         return maps
 
     def figures(self) -> dict[str, TailFigures]:
-        """Figures by kind of difference; those of kinds without a pixel are left out."""
+        """Figures by kind of difference; kinds without a pixel are left out."""
         return {name: _figures(binned) for name, binned in self.bins.items() if binned.counts.sum()}
 
     def curves(self) -> dict[str, dict[str, list[float]]]:
-        """The long tail by kind: for each edge in metres the ``share`` of the pixels that differ by so much or more,
-        and the ``difference_share``, theirs of the sum of all differences."""
+        """The long tail by kind: for each edge in metres, the ``share`` of the pixels that differ by at least as much,
+        and ``difference_share``, their share of the sum of all differences."""
         return {
             name: {
                 "edge_m": list(map(float, ERROR_EDGES_M[:-1])),
@@ -112,7 +112,7 @@ class LongTail:
 
 
 def _shares(of_bins: np.ndarray) -> list[float]:
-    """Share of the sum that lies in each bin and those above it; all 0 if there is none."""
+    """Share of the sum in each bin and all bins above it; all 0 if the sum is 0."""
     above = np.cumsum(of_bins[::-1].astype(np.float64))[::-1]
     return list(map(float, above / above[0] if above[0] else above))
 

@@ -1,4 +1,4 @@
-"""What a page of a report is made of: tables, pictures, sections, verdicts."""
+"""The parts of a report page: tables, pictures, sections, verdicts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Column:
     Attributes:
         key: of the figure.
         label: its heading.
-        factor: on the figure.
-        more_is_better: else less is.
-        help: what it means.
+        factor: by which the figure is multiplied.
+        more_is_better: whether higher is better.
+        help: explanation.
     """
 
     key: str
@@ -35,7 +35,11 @@ ACCURACY = (
     Column("mae_cm", "MAE", 1, False, "mean absolute error"),
     Column("tepe_cm", "TEPE", 1, False, "temporal end-point error: change of the error along optical flow"),
     Column(
-        "flicker_cm", "flicker", 1, False, "mean |change of output - change of truth| at a pixel from frame to frame"
+        "flicker_cm",
+        "flicker",
+        1,
+        False,
+        "mean |change of output - change of ground truth| at a pixel from frame to frame",
     ),
     Column("delta1", "delta1 %", 100, True, "pixels within a factor of 1.25"),
     Column("edge_rmse_cm", "edge RMSE", 1, False, "RMSE within 2 px of depth edges"),
@@ -49,17 +53,17 @@ ACCURACY = (
         False,
         "RMSE where depth changes by 10 cm or more along the flow",
     ),
-    Column("coverage", "coverage %", 100, True, "share of the truth's pixels for which a depth is given"),
+    Column("coverage", "coverage %", 100, True, "share of the ground truth's pixels for which a method has a depth"),
 )
-"""Against a truth."""
+"""Columns of a report with ground truth."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """The figures that a report is about.
+    """The main table of a report.
 
     Attributes:
-        columns: those without any figure are left out.
+        columns: those without a figure are left out.
         figures: method -> figure.
     """
 
@@ -88,7 +92,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A sentence to decide by: ``good``, ``bad`` or ``mixed``, and what it says."""
+    """A sentence that sums up the result; ``kind`` is ``good``, ``bad`` or ``mixed``."""
 
     kind: str
     text: str
@@ -96,26 +100,26 @@ class Verdict:
 
 @dataclass
 class ReportData:
-    """What a report shows.
+    """The content of a report.
 
     Attributes:
         title, subtitle: its heading.
-        lead: what has to be known before anything else.
-        analysis: of the frames; its first method is what the report is about.
+        lead: what the reader has to know first.
+        analysis: of the frames; its first method is the subject of the report.
         protocol: one or two sentences on what was compared with what.
         facts: (label, value) of the most important numbers.
-        verdicts: further ones, after that on accuracy, which is made here if there is a truth.
-        table: what is told instead of the accuracy, without a truth.
+        verdicts: added after the one on accuracy, which is derived from the analysis if there is ground truth.
+        table: replaces the table of accuracy if there is no ground truth.
         warnings: what makes the report incomplete or its figures doubtful.
         notes: what a reader should know.
-        counts: frames by what became of them; "processed" and "scored" are the good ones.
-        latency: (seconds, milliseconds) of each frame; empty without.
+        counts: number of frames by outcome; "processed" and "scored" are the good ones.
+        latency: (seconds, milliseconds) of each frame; empty if not measured.
         latency_label: what was timed.
         frame_interval_ms: of the recording, None if unknown.
-        video: an MP4 to show, None without.
+        video: an MP4 to show, or None.
         video_caption: what it shows.
-        cloud: PNG of a point cloud, None without.
-        sections: further ones, after the latency.
+        cloud: PNG of a point cloud, or None.
+        sections: added after the latency.
         configuration: settings by name.
     """
 
@@ -142,12 +146,12 @@ class ReportData:
 
 @dataclass(frozen=True)
 class Overview:
-    """A page that leads to several reports.
+    """An index page with links to several reports.
 
     Attributes:
         title, subtitle: its heading.
-        columns: of the table, beside the first one.
-        rows: (name, its report relative to the page or nothing, method, cells); ``cells`` fit ``columns``.
+        columns: of the table, after the first one.
+        rows: (name, path of its report relative to the page or "", method, cells); one cell for each of ``columns``.
         notes: what a reader should know.
         warnings: what makes figures doubtful.
     """
@@ -161,7 +165,7 @@ class Overview:
 
 
 def accuracy_of(analysis: Analysis) -> Table:
-    """The table of a report with a truth."""
+    """The table of a report with ground truth."""
     return Table(ACCURACY, analysis.figures())
 
 

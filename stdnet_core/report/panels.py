@@ -1,6 +1,6 @@
-"""Pictures made of frames: captioned tiles, side by side or in a grid, and the scales of their colours.
+"""Pictures of frames: captioned tiles, side by side or in a grid, and their colour scales.
 
-Plain arrays and Pillow; drawing a tile takes milliseconds, so whole videos are made of them."""
+They are drawn with NumPy and Pillow in milliseconds per tile, fast enough for whole videos."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def depth_limits(depth: np.ndarray) -> tuple[float, float]:
 
 
 def error_limit(truth: np.ndarray) -> float:
-    """Error in metres that the error pictures show as the strongest colour: 5 % of the depth range's far end."""
+    """Error in metres that error pictures show in the brightest colour: 5 % of the far end of the depth range."""
     return max(0.01, 0.05 * depth_limits(truth)[1])
 
 
@@ -65,10 +65,10 @@ def frame_tiles(
         depth_lr: (h, w) metres, NaN invalid; shown with its cells.
         outputs: name -> (H, W) metres, NaN invalid.
         truth: (H, W) metres, NaN invalid, or None (then without truth and errors).
-        limits: depth range of the colours in metres; from the truth by default.
-        error_max: strongest error colour in metres; from the truth by default.
+        limits: depth range of the colours in metres; from the ground truth by default.
+        error_max: error of the brightest colour in metres; from the ground truth by default.
         errors_of: the outputs whose error is shown; all by default.
-        reference: what the truth is called.
+        reference: name of the ground truth in captions.
     """
     low, high = limits or depth_limits(depth_lr if truth is None else truth)
     size = rgb.shape[1], rgb.shape[0]
@@ -91,7 +91,7 @@ def frame_tiles(
 def compose(tiles: Sequence[Tile], *, columns: int | None = None, tile_width: int = 320, title: str = "") -> np.ndarray:
     """Tiles in a grid (one row by default) as one (H, W, 3) uint8 picture with even sides.
 
-    All tiles are scaled to ``tile_width`` and take the shape of the first one.
+    All tiles are scaled to ``tile_width`` and the aspect ratio of the first one.
     """
     if not tiles:
         raise ValueError("compose needs at least one tile")
@@ -116,12 +116,12 @@ def compose(tiles: Sequence[Tile], *, columns: int | None = None, tile_width: in
 
 
 def scale_bars(width: int, limits: tuple[float, float], error_max: float) -> np.ndarray:
-    """A strip (h, ``width``, 3) uint8 RGB to put below :func:`compose`: what the colours of its tiles mean.
+    """A strip (h, ``width``, 3) uint8 RGB with the colour scales of the tiles, to put below :func:`compose`.
 
     Args:
         width: px.
         limits: depth range of the colours in metres.
-        error_max: strongest error colour in metres.
+        error_max: error of the brightest colour in metres.
     """
     gap, bar = 6, min(220, width // 6)
     canvas = np.full((2 * gap + 18, width, 3), _PAPER, np.uint8)
@@ -129,7 +129,7 @@ def scale_bars(width: int, limits: tuple[float, float], error_max: float) -> np.
     low, high = limits
     parts = (
         (f"depth {low:.2f} m", colorize_depth(low + ramp * (high - low), low, high), f"{high:.2f} m, black: none"),
-        ("error 0 cm", colorize_error(ramp, 1.0), f"{100 * error_max:.0f} cm or more, grey: none to know"),
+        ("error 0 cm", colorize_error(ramp, 1.0), f"{100 * error_max:.0f} cm or more, grey: unknown"),
     )
     captions = []
     for number, (before, colors, after) in enumerate(parts):

@@ -1,4 +1,4 @@
-"""The paper's figures: maps of the network's inside, long tails, accuracy against cost, ablations."""
+"""The paper's figures: maps of the network's internals, long tails, accuracy against cost, ablations."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from stdnet_core.report.colorize import colorize_depth
 from stdnet_core.report.drawing import COLORS, as_png, new_figure
 from stdnet_core.report.panels import depth_limits
 
-_WIDE = 8  # times as much from which on an axis is logarithmic
-_LABEL = 150, 30  # pixels of a circle's name
+_WIDE = 8  # ratio of largest to smallest value from which on an axis is logarithmic
+_LABEL = 150, 30  # width and height of a circle's label in pixels
 _POINT = 0.72  # points to a pixel
 
 
@@ -26,10 +26,10 @@ class Map:
 
     Attributes:
         title: written above it.
-        values: (H, W), shown in colours with a scale beside them, NaN grey; or (H, W, 3) uint8 RGB, shown as it is.
-        unit: of the values, written at the scale.
-        high: value of the strongest colour; None: the largest of all but the top hundredth.
-        arrows: (2, h, w) x, y in pixels of the picture, drawn at every cell of a coarse grid over it; None: none.
+        values: (H, W), shown in colours with a colour bar, NaN grey; or (H, W, 3) uint8 RGB, shown as it is.
+        unit: of the values, written at the colour bar.
+        high: value of the brightest colour; None: the 99th percentile.
+        arrows: (2, h, w) x, y in pixels of the picture, drawn on a coarse grid over it; None: none.
     """
 
     title: str
@@ -40,7 +40,7 @@ class Map:
 
 
 def map_grid(rows: Sequence[Sequence[Map | None]]) -> bytes:
-    """Pictures in a grid, all of one shape; None leaves a place empty."""
+    """Maps in a grid, all of one shape; None leaves a place empty."""
 
     def draw() -> Any:
         figure, axes = _grid_of_maps(rows, 0)
@@ -107,14 +107,14 @@ def long_tail(
     bins: Mapping[str, BinnedErrors],
     kinds: Mapping[str, str],
 ) -> bytes:
-    """Differences of one frame above, and how often each occurs in all frames below (fig. 2 of the paper).
+    """Differences of one frame in the top row, and their distribution over all frames below (fig. 2 of the paper).
 
     Args:
         rgb: (H, W, 3) uint8.
         truth: (H, W) metres, NaN invalid.
         maps: kind -> (H, W) metres, NaN invalid.
         bins: kind -> its pixels over :data:`stdnet_core.report.analysis.ERROR_EDGES_M`.
-        kinds: those to show, with what is said above them.
+        kinds: those to show, with their titles.
     """
 
     def draw() -> Any:
@@ -148,7 +148,7 @@ def long_tail(
 
 
 def _map_limit(maps: Mapping[str, np.ndarray], kinds: Mapping[str, str]) -> float:
-    """Metres of the strongest colour, one for all maps: the tail must be seen, and what is beyond it told apart."""
+    """Metres of the brightest colour, the same for all maps, so that the tail is visible and has contrast."""
     values = np.concatenate([maps[kind][np.isfinite(maps[kind])] for kind in kinds])
     return max(2 * LONG_TAIL, float(np.percentile(values, 95)) if values.size else 0.0)
 
@@ -159,7 +159,7 @@ def _share_of(sums: np.ndarray, first: int) -> float:
 
 @dataclass(frozen=True)
 class Bubble:
-    """One method of :func:`bubbles`; ``rmse_cm`` is None where nothing was measured."""
+    """One method of :func:`bubbles`; ``rmse_cm`` is None if it was not measured."""
 
     name: str
     parameters: int
@@ -168,11 +168,11 @@ class Bubble:
 
 
 def bubbles(points: Sequence[Bubble], size: str) -> bytes:
-    """Parameters against RMSE; the area of a circle grows with the time for a frame (fig. 8 of the paper).
+    """RMSE over the number of parameters; the area of a circle grows with the time per frame (fig. 8 of the paper).
 
     Args:
-        points: methods; those without an RMSE stand in a strip of their own below.
-        size: of the frames and what was computed on, said at the axis.
+        points: methods; those without an RMSE are in a separate strip below.
+        size: of the frames, and the device, for the label of the axis.
     """
 
     def draw() -> Any:
@@ -200,7 +200,7 @@ def bubbles(points: Sequence[Bubble], size: str) -> bytes:
                 axis.set_ylabel("no weights:\nno RMSE", fontsize=8)
         axes[-1, 0].set_xlim(-0.08 * widest - 1e-3, 1.35 * widest + 1e-3)
         axes[-1, 0].set_xlabel(f"parameters, million; area: time for a frame, {size}")
-        figure.draw_without_rendering()  # labels are placed by where points come to lie
+        figure.draw_without_rendering()  # fixes the positions of points, which labels need
         first = 0
         for axis, strip in zip(axes[:, 0], strips, strict=True):
             _label_bubbles(axis, strip, longest, first)
@@ -215,7 +215,7 @@ def _area(point: Bubble, longest: float) -> float:
 
 
 def _label_bubbles(axis: Any, points: Sequence[Bubble], longest: float, first: int) -> None:
-    """Names beside the circles in their colours, moved up where they would lie on another's."""
+    """Write names beside the circles in their colours, moved up where they would overlap another."""
     places = axis.transData.transform([(p.parameters / 1e6, p.rmse_cm or 0) for p in points])
     taken: list[tuple[float, float]] = []
     for number in np.argsort(places[:, 1]):
@@ -247,7 +247,7 @@ def ablation_points(panels: Mapping[str, Mapping[str, Sequence[float]]], referen
 
     Args:
         panels: title -> variant -> RMSE in cm of each of its runs, with their mean.
-        reference: RMSE in cm of something without a network, drawn as a line; None: none.
+        reference: RMSE in cm of a method without a network, drawn as a line; None: no line.
         name: of the reference.
     """
 

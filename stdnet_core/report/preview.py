@@ -1,4 +1,4 @@
-"""The video of a report: colour, input, truth, output and its error side by side, of frames spread over the input."""
+"""The video of a report: colour, input, ground truth, output and its error side by side, of frames spread evenly."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _TILE_WIDTH = 240
 
 
 class PreviewVideo:
-    """Takes every frame, writes at most about 300 of them.
+    """Gets every frame and writes at most about 300 of them.
 
     Args:
         path: the MP4.
         method: whose output it shows.
-        expected: about how many frames will come.
-        reference: what the truth is called.
+        expected: approximate number of frames.
+        reference: name of the ground truth in captions.
 
     Attributes:
-        path: the MP4; not there without frames.
-        step: every how manieth frame is shown.
+        path: the MP4; it does not exist if there were no frames.
+        step: every ``step``-th frame is shown.
     """
 
     def __init__(self, path: Path, method: str, expected: int, reference: str = "truth") -> None:
@@ -39,7 +39,7 @@ class PreviewVideo:
         self._scales: tuple[tuple[float, float], float] | None = None
 
     def add(self, rgb: np.ndarray, depth_lr: np.ndarray, output: np.ndarray, truth: np.ndarray) -> None:
-        """Take the next frame: (H, W, 3) uint8, (h, w), (H, W) and (H, W) metres, NaN invalid."""
+        """Add the next frame: (H, W, 3) uint8, (h, w), (H, W) and (H, W) metres, NaN invalid."""
         self._taken += 1
         if (self._taken - 1) % self.step:
             return
@@ -61,9 +61,9 @@ class PreviewVideo:
 
     @property
     def caption(self) -> str:
-        """What it shows, as a sentence."""
+        """A sentence on what the video shows."""
         which = "Every frame" if self.step == 1 else f"Every {self.step}th frame"
-        return f"{which} of the run, shown at {PREVIEW_FPS:g} frames per second whatever the recording's rate."
+        return f"{which} of the run, shown at {PREVIEW_FPS:g} frames per second, not at the recording's rate."
 
     def close(self) -> None:
         """Finish the file."""

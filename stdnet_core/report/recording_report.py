@@ -1,4 +1,4 @@
-"""What a report says of a recording without truth, for :class:`stdnet_core.report.page.ReportData`."""
+"""Content of the report on a recording without ground truth, for :class:`stdnet_core.report.page.ReportData`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from stdnet_core.report.analysis import AnalysisFrame
 from stdnet_core.report.page import Column, Section, Table, Verdict
 
 REFERENCE = "recorded"
-"""What stands in the place of the truth."""
-_ALIKE = 0.05  # relative difference between figures that are as good
-_CHANGED = 0.05  # share of measured pixels changed beyond noise
+"""Caption of what replaces the ground truth."""
+_ALIKE = 0.05  # relative difference up to which figures are equally good
+_CHANGED = 0.05  # largest share of measured pixels that a good method changes beyond noise
 
 COLUMNS = (
     Column("hidden_rmse_cm", "hidden RMSE", 1, False, "RMSE in patches of measured depth that were hidden"),
@@ -25,7 +25,7 @@ COLUMNS = (
         "flicker",
         1,
         False,
-        "mean change from frame to frame where the scene stands still and depth was measured",
+        "mean change from frame to frame where the scene is static and depth was measured",
     ),
     Column("hole_flicker_cm", "flicker in holes", 1, False, "the same where depth was hidden or not measured"),
     Column("edge_agreement", "edges on colour's %", 100, True, "depth edges that are within 2 px of an edge of colour"),
@@ -36,13 +36,13 @@ COLUMNS = (
         "changed %",
         100,
         False,
-        "measured pixels that change by more than 3 deviations of the sensor's noise and 2 mm",
+        "measured pixels that change by more than 3 standard deviations of the sensor's noise plus 2 mm",
     ),
 )
 
 
 def analysis_frame(judged: JudgedFrame, stamp: float | None = None) -> AnalysisFrame:
-    """The frame as :class:`stdnet_core.report.analysis.Analysis` takes it, compared in hidden patches alone.
+    """The frame for :class:`stdnet_core.report.analysis.Analysis`, compared only in hidden patches.
 
     Args:
         judged: of a recording.
@@ -63,18 +63,18 @@ def analysis_frame(judged: JudgedFrame, stamp: float | None = None) -> AnalysisF
 
 
 def with_flicker(row: dict[str, float], flicker: Mapping[str, float]) -> None:
-    """Put the flicker of standing parts into a row of an analysis, which has none worth telling: the change of output
-    less that of noisy measurements."""
+    """Replace the flicker in a row of an analysis by that of static pixels; the analysis would subtract the change of
+    noisy measurements."""
     for method, value in flicker.items():
         row[f"{method} flicker_cm"] = value
 
 
 def recording_verdict(score: RecordingScore, method: str) -> Verdict:
-    """Whether a method does good on a recording.
+    """Whether a method improves a recording.
 
-    Three things are compared: RMSE and MAE where depth was hidden, with the best of the other methods, and flicker of
-    what stands still, with that of the recording. ``good`` if none of them is worse by more than 5 %; ``bad`` if one is
-    and none is better by more than 5 %, or if more than 5 % of the measured pixels change beyond noise; else
+    Three figures are compared: RMSE and MAE in hidden patches with those of the best other method, and flicker of
+    static pixels with that of the recording. The verdict is ``good`` if none is worse by more than 5 %; ``bad`` if one
+    is and none is better by more than 5 %, or if more than 5 % of the measured pixels change beyond noise; else
     ``mixed``."""
     table = score.figures()
     ours, recorded = table[method], table[AS_RECORDED]["flicker_cm"]
@@ -94,14 +94,14 @@ def recording_verdict(score: RecordingScore, method: str) -> Verdict:
     if math.isfinite(ours["hidden_mae_cm"]):
         parts.append(f"where measured depth was hidden, its errors are {' and '.join(hidden)}")
     if score.stands and math.isfinite(ours["flicker_cm"]):
-        parts.append(f"what stands still flickers by {ours['flicker_cm']:.2f} cm a frame (as recorded: {recorded:.2f})")
+        parts.append(f"static pixels flicker by {ours['flicker_cm']:.2f} cm per frame (as recorded: {recorded:.2f})")
         ratios.append(_ratio(ours["flicker_cm"], recorded))
     if math.isfinite(ours["holes_filled"]):
         parts.append(f"{_percent(ours['holes_filled'])} of the pixels without a measurement get a depth")
     if math.isfinite(ours["changed_share"]):
         parts.append(f"{_percent(ours['changed_share'])} of the measured ones change by more than the sensor's noise")
     if not parts:
-        return Verdict("mixed", f"{method}: this recording tells nothing.")
+        return Verdict("mixed", f"{method}: nothing could be measured on this recording.")
     worse, better = (any(sign * (ratio - 1) > _ALIKE for ratio in ratios) for sign in (1, -1))
     harm = ours["changed_share"] > _CHANGED or (worse and not better)
     return Verdict("bad" if harm else "mixed" if worse else "good", f"{method}: {'; '.join(parts)}.")
@@ -112,7 +112,7 @@ def _ratio(ours: float, other: float) -> float:
 
 
 def recording_summary(score: RecordingScore, method: str) -> dict[str, Any]:
-    """Verdict on a method, and what was found out about the recording, for a JSON file."""
+    """Verdict on a method, and properties of the recording, for a JSON file."""
     return {
         "verdict": recording_verdict(score, method).text,
         "standing_share": score.standing_share,
@@ -128,8 +128,8 @@ def recording_parts(score: RecordingScore, method: str) -> dict[str, Any]:
     warnings = []
     if score.frames > 1 and not score.stands:
         warnings.append(
-            "The camera or the scene moves all the time: there is no flicker of standing parts to tell, and the "
-            "sensor's noise is estimated from plain surfaces alone. A few seconds with the camera at rest would tell."
+            "The camera or the scene moves all the time. Flicker of static pixels cannot be measured, and the "
+            "sensor's noise is estimated from plain surfaces alone. Record a few seconds with the camera at rest."
         )
     noise = [(distance, f"{deviation:.2f} cm") for distance, deviation in score.noise().items()]
     facts = [
@@ -137,8 +137,8 @@ def recording_parts(score: RecordingScore, method: str) -> dict[str, Any]:
         (f"flicker of {method}", _centimetres(ours["flicker_cm"])),
         ("flicker as recorded", _centimetres(recorded["flicker_cm"])),
         ("pixels without a measurement", _percent(score.unmeasured_share)),
-        ("of them filled", _percent(ours["holes_filled"])),
-        ("stands still", _percent(score.standing_share)),
+        ("filled ones among them", _percent(ours["holes_filled"])),
+        ("static pixels", _percent(score.standing_share)),
     ]
     return {
         "verdicts": [recording_verdict(score, method)],
@@ -146,17 +146,17 @@ def recording_parts(score: RecordingScore, method: str) -> dict[str, Any]:
         "facts": facts,
         "warnings": warnings,
         "protocol": (
-            "There is no truth: the recording is the input as it is, at its own resolution, and is judged by itself. "
-            "About a twelfth of its pixels, in patches of three sizes in fixed places, are hidden from all methods and "
-            f"compared with what was measured there, where every method has a depth. The row {AS_RECORDED!r} is the "
-            "depth that came in. What the sensor always gets wrong, such as a bias or fattened edges, cannot be seen "
-            "so: to repeat it in a hidden patch counts as right."
+            "There is no ground truth: the recording itself is the input, at its own resolution, and the reference. "
+            "About a twelfth of its pixels, in patches of three sizes in fixed places, are hidden from all methods; "
+            f"there, their output is compared with the measurements where all have a depth. The row {AS_RECORDED!r} is "
+            "the recorded depth. Systematic errors of the sensor, such as a bias or fattened edges, cannot be found "
+            "this way: a method that repeats them in a hidden patch counts as correct."
         ),
         "sections": [
             Section(
                 "Noise of the sensor",
-                "One standard deviation, as estimated from the recording: the larger of what changes where nothing "
-                "moves and of what is rough where a surface is plain.",
+                "One standard deviation, as estimated from the recording: the larger of the change over time where "
+                "nothing moves and the roughness of plain surfaces.",
                 noise,
             )
         ],

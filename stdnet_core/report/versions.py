@@ -1,4 +1,4 @@
-"""What the numbers of a report were made with."""
+"""The software and hardware that the numbers of a report were computed with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PACKAGES = ("stdnet_ros", "torch", "numpy", "opencv-python-headless", "opencv-p
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter, the machine's processor and what torch computes on."""
+    """Versions of Python and of the relevant packages, and the machine's processor and GPU."""
     import torch
 
     found = {"python": platform.python_version(), "platform": platform.platform()}

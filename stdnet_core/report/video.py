@@ -1,4 +1,4 @@
-"""Short videos: MP4 (H.264, plays in every browser) and GIF (opens everywhere, also inside a README)."""
+"""Writes short videos: MP4 (H.264, plays in every browser) and GIF (opens everywhere, even in a README)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stdnet_core.cli import require
 
 
 class Mp4Writer:
-    """Write frames one by one, so that a video needs the memory of one frame.
+    """Writes frames one by one, so that a video needs only the memory of one frame.
 
     Args:
         path: file to write.
@@ -28,7 +28,7 @@ class Mp4Writer:
         self.frames = 0
 
     def add(self, frame: np.ndarray) -> None:
-        """Append an (H, W, 3) uint8 RGB frame; odd sides lose their last row or column, sizes must not change."""
+        """Append an (H, W, 3) uint8 RGB frame; odd sizes lose the last row or column. Sizes must not change."""
         height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
         if self._writer is None:
             self._size = (width, height)
@@ -63,7 +63,7 @@ class Mp4Writer:
 
 
 def write_gif(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Write (H, W, 3) uint8 RGB frames as an endless GIF with one palette for all of them."""
+    """Write (H, W, 3) uint8 RGB frames as an endlessly repeated GIF with one palette for all frames."""
     image_module = require("PIL.Image", extra="report")
     pictures = [image_module.fromarray(frame) for frame in frames]
     if not pictures:

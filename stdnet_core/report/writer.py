@@ -1,8 +1,8 @@
-"""Writes a report: one HTML file with everything in it, and the same pictures, video and tables beside it.
+"""Writes a report: one HTML file that contains everything, and its pictures, video and tables as separate files.
 
     write_report(ReportData(title=..., analysis=analysis), Path("report"))
 
-makes report/report.html, which opens from disk without a network, report/*.png and report/per_frame.csv."""
+This writes report/report.html, which opens offline, report/*.png and report/per_frame.csv."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from stdnet_core.report.versions import versions
 
 _VIDEO_LIMIT = 12 << 20
 _CLEARLY = 0.01
-_FLICKER = "Flicker is the mean |change of output - change of truth| from frame to frame at a pixel."
+_FLICKER = "Flicker is the mean |change of output - change of ground truth| from frame to frame at a pixel."
 _FLICKER_WITHOUT_TRUTH = (
     "RMSE and MAE are those of hidden patches; flicker is the mean change of output from frame to frame where the "
-    "scene stands still and depth was measured."
+    "scene is static and depth was measured."
 )
-_HIDDEN = "Errors are those of hidden patches, against what was recorded there."
+_HIDDEN = "Errors are those in hidden patches, compared with what was recorded there."
 _TAILS = (
-    "The spatial long tail is where interpolating the input is wrong by 10 cm or more, the temporal one where the "
-    "depth to compare with changes by 10 cm or more from one frame to the next; the motion tail, where depth changes "
-    "along the flow, is another."
+    "The spatial long tail is where the interpolated input is wrong by 10 cm or more; the temporal long tail is where "
+    "the reference depth changes by 10 cm or more from one frame to the next. The motion tail, where depth changes "
+    "along the flow, is not the same."
 )
 
 
@@ -52,7 +52,7 @@ def write_report(data: ReportData, output_dir: Path) -> Path:
 
     Args:
         data: what to show.
-        output_dir: made if it is not there.
+        output_dir: created if absent.
 
     Raises:
         StdnetError: matplotlib or jinja2 is not installed.
@@ -76,7 +76,7 @@ def write_report(data: ReportData, output_dir: Path) -> Path:
         facts=list(data.facts),
         protocol=data.protocol,
         sections=shown,
-        heading="Accuracy" if data.table is None else "Without a truth",
+        heading="Accuracy" if data.table is None else "Without ground truth",
         **cells_of(data.table or accuracy_of(data.analysis)),
     )
     path = output_dir / "report.html"
@@ -85,7 +85,7 @@ def write_report(data: ReportData, output_dir: Path) -> Path:
 
 
 def write_overview(page: Overview, path: Path) -> None:
-    """Write a page with a table over all reports and links to them.
+    """Write a page with a table of all reports and links to them.
 
     Raises:
         StdnetError: jinja2 is not installed.
@@ -104,7 +104,7 @@ def _template(name: str) -> Any:
 
 
 def _accuracy_verdict(analysis: Analysis) -> list[Verdict]:
-    """How the method in question compares with interpolation, or else with the first of the others."""
+    """How the subject of the report compares with bilinear interpolation, or else with the first other method."""
     main, *others = analysis.methods
     if not others or not len(analysis):
         return []
@@ -149,7 +149,7 @@ def _cell(value: Any) -> Any:
 
 def _sections(data: ReportData) -> list[Section]:
     analysis, methods = data.analysis, data.analysis.methods
-    depth = "true depth" if data.table is None else "recorded depth"
+    depth = "ground-truth depth" if data.table is None else "recorded depth"
     sections = []
     piece = analysis.slice
     if piece is not None:
@@ -168,8 +168,8 @@ def _sections(data: ReportData) -> list[Section]:
                     Picture(
                         "xt_slices",
                         f"Row {piece.row} of the image over time, from top to bottom, of the first "
-                        f"{len(piece.rgb)} frames. Jagged lines are flicker, blurred ones lost edges (as the "
-                        "paper's fig. 5b).",
+                        f"{len(piece.rgb)} frames. Jagged lines are flicker, blurred ones are lost edges (as "
+                        "in the paper's fig. 5b).",
                         figures.xt_slices(piece, methods, analysis.reference),
                     ),
                 ],
@@ -181,14 +181,14 @@ def _sections(data: ReportData) -> list[Section]:
                 [
                     Picture(
                         "error_histograms",
-                        "Share of pixels by size of the error (as the paper's fig. 2 and 4b); the first bin takes all "
-                        "errors up to 1 mm. Further to the left is better.",
+                        "Share of pixels by size of the error (as in the paper's fig. 2 and 4b); the first bin "
+                        "contains all errors up to 1 mm. Further to the left is better.",
                         figures.error_histograms(analysis.histograms, methods),
                     ),
                     Picture(
                         "error_by_place",
-                        f"Mean error against the {depth} (left) and against the distance to its next edge (right), "
-                        "with the share of pixels below; depths that less than 0.5 % of pixels have are left out.",
+                        f"Mean error over {depth} (left) and over the distance to its nearest edge (right), with the "
+                        "share of pixels below; depth bins with less than 0.5 % of the pixels are left out.",
                         figures.binned_errors(analysis.by_depth, analysis.by_edge_distance, methods),
                     ),
                 ],
@@ -217,9 +217,7 @@ def _sections(data: ReportData) -> list[Section]:
         )
     if any(count for cause, count in data.counts.items() if cause not in figures.GOOD_ENDS):
         picture = figures.drop_causes(data.counts)
-        sections.append(
-            Section("What became of the frames", "", (), [Picture("frame_counts", "Frames by cause.", picture)])
-        )
+        sections.append(Section("Lost frames", "", (), [Picture("frame_counts", "Frames by outcome.", picture)]))
     sections += data.sections
     sections.append(Section("Configuration", "", [(key, str(value)) for key, value in data.configuration.items()]))
     sections.append(Section("Versions", "", list(versions().items())))
@@ -242,7 +240,7 @@ def _examples(analysis: Analysis) -> list[Picture]:
 
 
 def _panel(frame: AnalysisFrame, main: str, others: Sequence[str], reference: str) -> np.ndarray:
-    """Two rows: colour, input, truth, main output; then its error and the others' errors."""
+    """Two rows: colour, input, ground truth, main output; then its error and the others' errors."""
     limits, error_max = depth_limits(frame.truth), error_limit(frame.truth)
     outputs = dict(frame.outputs)
     colour, low, *rest = frame_tiles(
@@ -271,7 +269,7 @@ def _for_template(section: Section) -> dict[str, Any]:
 
 
 def _video_section(video: Path, caption: str) -> dict[str, Any]:
-    """Inlined while it is short; a long one stays a file beside the report."""
+    """A short video is embedded; a long one remains a file beside the report."""
     small = video.stat().st_size <= _VIDEO_LIMIT
     source = _inline(video.read_bytes(), "video/mp4") if small else video.name
     caption = f"{caption} {video.name}{'' if small else ', a file beside this report'}".strip()

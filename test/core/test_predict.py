@@ -212,7 +212,7 @@ def test_a_video_may_be_longer_than_its_depth_but_not_shorter(video, tmp_path, c
     (tmp_path / "depth" / "d4.npy").unlink()
     run(*arguments, "--output", tmp_path / "out")
     assert len(list((tmp_path / "out/depth").iterdir())) == 4
-    assert "goes on after the 4 depth images" in caplog.text
+    assert "has more frames than there are depth images (4)" in caplog.text
 
 
 def test_earlier_results_are_kept_unless_told(recording, tmp_path):

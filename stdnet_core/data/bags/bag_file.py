@@ -1,9 +1,9 @@
-"""Recordings of ROS as files: ROS 2 bags (mcap, sqlite3, split, compressed) and ROS 1 bags, read without ROS.
+"""Reads recordings without ROS: ROS 2 bags (mcap, sqlite3, split, compressed) and ROS 1 bags.
 
-Only what is asked for is parsed. Which topics there are is told from the file's index; a message is decoded when it is
-an image or a camera_info that somebody wants, by ROS's own definition of those types. So a bag may hold whatever else:
-types that nobody has a definition of, JSON, protobuf, service events. ``mcap`` files are read by the package of that
-name, sqlite3 by Python, ROS 1 bags and messages by ``rosbags``."""
+Only what is requested is parsed. Topics are listed from the file's index, and only requested images and camera_infos
+are decoded, by ROS's own definitions of their types. A bag may therefore hold anything else: types without a
+definition, JSON, protobuf, service events. ``mcap`` files are read by the package of that name, sqlite3 by Python,
+ROS 1 bags and all messages by ``rosbags``."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 _COMPRESSED_SUFFIX = ".zstd"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-"""What a compressed message starts with; CDR starts with 0, and ROS 1's images with a small number."""
+"""First bytes of a compressed message; CDR starts with 0, and ROS 1's images start with a small number."""
 _PART = re.compile(r"(.*?)_?(\d+)")  # the parts of a split recording: run_0.mcap, run_1.mcap
 
 
 def is_bag_name(path: Path) -> bool:
-    """Whether a file's name is that of a recording that can be read."""
+    """Whether a file has the name of a recording that can be read."""
     return path.name.removesuffix(_COMPRESSED_SUFFIX).endswith(STORAGE_SUFFIXES)
 
 
 def recordings(folder: Path) -> list[list[Path]]:
-    """The recordings whose files lie in a folder, the parts of a split one together and in order."""
+    """The recordings in a folder, each as a list of its files: the parts of a split recording in order."""
     found: dict[tuple[str, str], list[tuple[int, Path]]] = {}
     for path in sorted(folder.iterdir()):
         if path.is_file() and is_bag_name(path):
@@ -56,14 +56,14 @@ class BagFile:
     Attributes:
         path: as given.
         notes: what had to be done to read it.
-        topics: topic -> type, of all topics that hold messages and can be read.
+        topics: topic -> type, of all topics with messages that can be read.
         counts: topic -> number of messages.
-        definitions: topic -> its type's definition, where the file has one.
-        start: recorder's time of the first message, nanoseconds.
-        duration: seconds from there to the last message.
+        definitions: topic -> definition of its type, if the file has one.
+        start: time of recording of the first message, in nanoseconds.
+        duration: seconds from the first to the last message.
 
     Raises:
-        DataError: there is no readable bag; says what was found and what can be done.
+        DataError: there is no readable bag; the error says what was found and what can be done.
         StdnetError: the packages that read bags are not installed.
     """
 
@@ -110,15 +110,15 @@ class BagFile:
         return any(t.encoding == "ros1" for storage in self._storages for t in storage.topics)
 
     def contents(self) -> str:
-        """What is in it, for messages: topic (type, number of messages)."""
+        """The topics as text: topic (type, number of messages)."""
         return ", ".join(f"{t} ({kind}, {self.counts[t]})" for t, kind in sorted(self.topics.items())) or "nothing"
 
     def messages(self, topics: Sequence[str], start: int | None = None, stop: int | None = None) -> Iterator[Raw]:
         """Messages of the topics in recorded order.
 
         Args:
-            topics: which.
-            start, stop: recorder's time in nanoseconds, from and before.
+            topics: which topics; those that are not in the bag are ignored.
+            start, stop: times of recording in nanoseconds, inclusive and exclusive.
 
         Raises:
             DataError: the bag is damaged.
@@ -140,21 +140,21 @@ class BagFile:
             raise
         except Exception as error:
             raise DataError(
-                f"{self.path}: damaged ROS bag ({type(error).__name__}: {error}); what can be saved, 'mcap recover' "
-                "(mcap), 'sqlite3 FILE .recover' (sqlite3) or 'rosbag reindex' (ROS 1) save"
+                f"{self.path}: damaged ROS bag ({type(error).__name__}: {error}); save what can be saved with 'mcap "
+                "recover' (mcap), 'sqlite3 FILE .recover' (sqlite3) or 'rosbag reindex' (ROS 1)"
             ) from error
 
     def first(self, topic: str) -> Any:
-        """The first message of a topic, decoded; None without one."""
+        """The first message of a topic, decoded; None if there is none."""
         for raw in self.messages([topic]):
             return self.decode(raw)
         return None
 
     def decode(self, raw: Raw) -> Any:
-        """An image or camera_info as an object with the fields of its type (those of ROS 1 in its spelling: K, D).
+        """An image or camera_info as an object with the fields of its type (of ROS 1 with its spelling: K, D).
 
         Raises:
-            DataError: it is of another type, or the bytes are no such message.
+            DataError: the message is of another type or damaged.
         """
         if raw.kind not in (*IMAGE_TYPES, CAMERA_INFO_TYPE):
             expected = ", ".join((*IMAGE_TYPES, CAMERA_INFO_TYPE))
@@ -174,10 +174,10 @@ class BagFile:
         return self._typestores[ros1]
 
     def header_stamp(self, raw: Raw) -> int:
-        """Nanoseconds of the header that an image starts with, without decoding the image.
+        """Header stamp of an image in nanoseconds, without decoding the image.
 
         Raises:
-            DataError: the message is too short to have one.
+            DataError: the message is too short to have a header.
         """
         try:
             if raw.ros1:  # seq, secs, nsecs
@@ -189,7 +189,7 @@ class BagFile:
         return seconds * 10**9 + nanoseconds
 
     def _files(self) -> list[Path]:
-        """The storage files: those that metadata.yaml lists if it can be read and they are there, else the folder's."""
+        """The storage files: those that metadata.yaml lists if it is readable and they exist, else the folder's."""
         path = self.path
         if not path.exists():
             raise DataError(f"{path}: no such file or folder; expected a ROS bag")
@@ -197,7 +197,7 @@ class BagFile:
             if is_bag_name(path):
                 return [path]
             remedy = "; finish it with 'rosbag reindex'" if path.name.endswith(".bag.active") else ""
-            raise DataError(f"{path}: no ROS bag by its name, expected {', '.join(STORAGE_SUFFIXES)}{remedy}")
+            raise DataError(f"{path}: not named as a ROS bag is, expected {', '.join(STORAGE_SUFFIXES)}{remedy}")
         metadata = path / "metadata.yaml"
         reason = "missing"
         if metadata.is_file():
@@ -206,7 +206,7 @@ class BagFile:
                 return listed
             reason = "empty or damaged"
             if listed:
-                reason = f"not this folder's: there is no {next(f.name for f in listed if not f.is_file())}"
+                reason = f"of another folder: there is no {next(f.name for f in listed if not f.is_file())}"
         found = recordings(path)
         if not found:
             active = next(path.glob("*.bag.active"), None)
@@ -223,16 +223,16 @@ class BagFile:
         if found[0][0].suffix != ".bag":
             self.notes.append(
                 f"metadata.yaml is {reason}; read {len(found[0])} storage file{'s' * (len(found[0]) > 1)} directly "
-                "('ros2 bag reindex' writes it anew)"
+                "('ros2 bag reindex' recreates it)"
             )
         return found[0]
 
     def _with_content(self, files: list[Path]) -> list[Path]:
-        """Without the empty last part that a killed recorder leaves."""
+        """The files that are not empty; a killed recorder leaves an empty last part."""
         full = [file for file in files if file.stat().st_size]
         if not full:
-            raise DataError(f"{self.path}: {files[0].name} is empty; the ROS bag holds nothing")
-        self.notes += [f"{file.name} is empty and left out" for file in files if file not in full]
+            raise DataError(f"{self.path}: {files[0].name} is empty; the ROS bag has no messages")
+        self.notes += [f"{file.name} is empty and ignored" for file in files if file not in full]
         return full
 
     def _open(self, file: Path) -> Storage:
@@ -262,7 +262,7 @@ class BagFile:
 
 
 def _listed_files(metadata: Path) -> list[Path]:
-    """The storage files that a metadata.yaml names, in its folder; none where it cannot be read."""
+    """The storage files that a metadata.yaml names, in its folder; none if it cannot be read."""
     yaml = require("yaml", extra="bags")
     try:
         content = yaml.safe_load(metadata.read_text(encoding="utf-8"))

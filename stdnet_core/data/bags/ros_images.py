@@ -1,11 +1,12 @@
-"""ROS image messages as arrays, without ROS.
+"""Converts ROS image messages to arrays, without ROS.
 
-Takes any object with the fields of sensor_msgs Image or CompressedImage: messages of rclpy, of the ``rosbags`` package,
-or of :mod:`stdnet_ros.messages.serialized`. The other direction needs ROS: :mod:`stdnet_ros.messages.conversions`.
+Accepts any object with the fields of sensor_msgs Image or CompressedImage: messages of rclpy, of the ``rosbags``
+package, or of :mod:`stdnet_ros.messages.serialized`. The other direction needs ROS:
+:mod:`stdnet_ros.messages.conversions`.
 
-Depth comes out as float32 metres with NaN where invalid (REP-117, REP-118), colour as RGB, uint8. Every message is
-distrusted: its size, step, encoding, byte order and payload are checked before memory is allocated for it, and what is
-wrong is said in a :class:`FrameError` that carries the counter it belongs to."""
+Depth becomes float32 metres with NaN where invalid (REP-117, REP-118), colour becomes RGB uint8. No message is trusted:
+its size, step, encoding, byte order and payload are checked before memory is allocated for it. Invalid ones raise a
+:class:`FrameError` that names their drop counter."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import InputError
 
 MAX_PIXELS = 64_000_000
-"""Images larger than this are taken for damaged headers rather than allocated."""
+"""A header that announces a larger image is considered damaged, and no memory is allocated."""
 DEFAULT_UNITS = DepthUnits()
 
 
@@ -35,7 +36,7 @@ class FrameError(InputError):
 
 @dataclass(frozen=True)
 class _Layout:
-    """Memory layout of a raw encoding: sample type, samples per pixel and the OpenCV code that makes RGB of it."""
+    """Memory layout of a raw encoding: sample type, samples per pixel and the OpenCV code that converts it to RGB."""
 
     dtype: type
     channels: int
@@ -81,7 +82,7 @@ _DEPTH_LAYOUTS = {
 COLOR_ENCODINGS = tuple(_COLOR_LAYOUTS)
 DEPTH_ENCODINGS = tuple(_DEPTH_LAYOUTS)
 _MAX_PIXELS_PER_BYTE = 2000
-"""No 8 or 16-bit PNG (at most 1032) nor JPEG (about 200) packs more; a header that claims it is damaged."""
+"""No 8 or 16-bit PNG (at most 1032) or JPEG (about 200) reaches this; a header that implies more is damaged."""
 
 _COMPRESSED_DEPTH_HEADER = struct.Struct("<iff")
 _RVL_SIZE = struct.Struct("<II")
@@ -90,10 +91,10 @@ _JPEG_SIGNATURE = b"\xff\xd8\xff"
 
 
 def is_depth(message: Any) -> bool:
-    """Whether a raw or compressed image message holds depth that can be read, by its encoding.
+    """Whether a raw or compressed image message holds readable depth, by its encoding.
 
-    Depth that went through JPEG is none: of its 16 bits 8 are left. A PNG of one channel of 16 bits is depth, unless
-    its format says something else."""
+    Depth that went through JPEG is not readable: only 8 of its 16 bits are left. A single-channel 16-bit PNG is depth,
+    unless its format says otherwise."""
     if hasattr(message, "encoding"):
         return message.encoding in _DEPTH_LAYOUTS
     form = _CompressedFormat.of(message.format)
@@ -101,17 +102,17 @@ def is_depth(message: Any) -> bool:
 
 
 def encoding_of(message: Any) -> str:
-    """Encoding or format of a raw or compressed image message, for people."""
+    """Encoding of a raw or format of a compressed image message, for log messages."""
     return message.encoding if hasattr(message, "encoding") else message.format
 
 
 def frames_agree(first: str, second: str) -> bool:
-    """Whether two frame_ids may name the same frame: ROS 1 began them with a slash, and an empty one says nothing."""
+    """Whether two frame_ids may name the same frame: ROS 1's leading slash is ignored, and an empty one fits any."""
     return not first or not second or first.lstrip("/") == second.lstrip("/")
 
 
 def same_field_of_view(color_size: tuple[int, int], depth_size: tuple[int, int]) -> bool:
-    """Whether some scale makes the depth image's size the colour image's, to within one depth pixel.
+    """Whether one scale turns the depth image's size into the colour image's, to within one depth pixel.
 
     Args:
         color_size, depth_size: (height, width).
@@ -122,14 +123,14 @@ def same_field_of_view(color_size: tuple[int, int], depth_size: tuple[int, int])
 
 
 def printable(text: str, limit: int = 80) -> str:
-    """A text from a message as it can be logged: in quotes, escaped and shortened."""
+    """Text from a message made safe for logs: quoted, escaped and shortened."""
     shown = repr(text[: limit + 1])
     return shown if len(text) <= limit else f"{shown[:limit]}...' ({len(text)} characters)"
 
 
 @dataclass(frozen=True)
 class _CompressedFormat:
-    """The ``format`` of a CompressedImage: "ENCODING; TRANSPORT ...", of which either may be missing."""
+    """The ``format`` of a CompressedImage: "ENCODING; TRANSPORT ...", either of which may be missing."""
 
     encoding: str
     transport: str
@@ -153,16 +154,16 @@ class _CompressedFormat:
 
 
 def _is_depth_png(data: Any) -> bool:
-    """Whether a payload is a PNG of one channel of 16 bits, alone or behind the header of ``compressedDepth``."""
+    """Whether a payload is a single-channel 16-bit PNG, alone or after the header of ``compressedDepth``."""
     head = np.frombuffer(data, np.uint8)[: _COMPRESSED_DEPTH_HEADER.size + 26].tobytes()
     for at in (0, _COMPRESSED_DEPTH_HEADER.size):
         if head[at : at + 8] == _PNG_SIGNATURE:
-            return head[at + 24 : at + 26] == b"\x10\x00"  # bits, and the kind of grey
+            return head[at + 24 : at + 26] == b"\x10\x00"  # bit depth 16, colour type grey
     return False
 
 
 def color_of(message: Any, topic: str = "color/image", max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """RGB (H, W, 3) uint8 of an Image or CompressedImage; larger ones than ``max_pixels`` are refused unread.
+    """RGB (H, W, 3) uint8 of an Image or CompressedImage; one with more than ``max_pixels`` is refused undecoded.
 
     Raises:
         FrameError: as :func:`color_from_image` and :func:`color_from_compressed`.
@@ -177,13 +178,13 @@ def depth_of(
     """Depth of an Image, or of a CompressedImage of the compressedDepth transport.
 
     Args:
-        message: raw: 16UC1 or mono16, or 32FC1; compressed: see :func:`stored_depth`.
+        message: raw: 16UC1, mono16 or 32FC1; compressed: see :func:`stored_depth`.
         units: how stored values become metres.
         topic: name used in errors.
-        max_pixels: larger images are refused unread.
+        max_pixels: larger images are refused undecoded.
 
     Returns:
-        (h, w) float32 metres, NaN where the sensor gave nothing.
+        (h, w) float32 metres, NaN without a measurement.
 
     Raises:
         FrameError: as :func:`stored_depth`.
@@ -192,10 +193,11 @@ def depth_of(
 
 
 def stored_depth(message: Any, topic: str = "depth/image", max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Depth of an Image or CompressedImage as it is stored: (h, w) uint16 or float32.
+    """Depth of an Image or CompressedImage as stored: (h, w) uint16 or float32.
 
     Raises:
-        FrameError: unknown encoding or format, zero size, too large, or data that do not fit or cannot be decoded.
+        FrameError: unknown encoding or format, zero size, too many pixels, or data that do not match the size or cannot
+            be decoded.
     """
     if hasattr(message, "encoding"):
         return _pixels(message, _DEPTH_LAYOUTS, "depth", topic, max_pixels)
@@ -206,15 +208,15 @@ def color_from_image(message: Any, topic: str = "color/image", max_pixels: int =
     """RGB of a raw colour image.
 
     Args:
-        message: any of :data:`COLOR_ENCODINGS`; 16-bit samples keep their upper byte.
+        message: any of :data:`COLOR_ENCODINGS`; of 16-bit samples, the upper byte is kept.
         topic: name used in errors.
-        max_pixels: larger images are refused unread.
+        max_pixels: larger images are refused undecoded.
 
     Returns:
-        (H, W, 3) uint8. For rgb8 a view of the message's memory, so it must not be written to.
+        (H, W, 3) uint8. For rgb8, a view of the message's memory, which must not be written to.
 
     Raises:
-        FrameError: unknown encoding, zero size, or step or data that do not fit the size.
+        FrameError: unknown encoding, zero size, too many pixels, or step or data that do not match the size.
     """
     if message.encoding in _EVEN_WIDTH and message.width % 2:
         raise FrameError("bad_color", f"{topic}: {message.encoding} needs an even width, got {message.width}")
@@ -234,10 +236,10 @@ def color_from_image(message: Any, topic: str = "color/image", max_pixels: int =
 def color_from_compressed(
     message: Any, topic: str = "color/image/compressed", max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
-    """RGB (H, W, 3) uint8 of a JPEG or PNG image as image_transport's ``compressed`` plugin sends it.
+    """RGB (H, W, 3) uint8 of a JPEG or PNG image, as sent by image_transport's ``compressed`` plugin.
 
     Raises:
-        FrameError: neither JPEG nor PNG, truncated, too large or not decodable.
+        FrameError: neither JPEG nor PNG, truncated, too many pixels or not decodable.
     """
     data = np.frombuffer(message.data, np.uint8)
     decoded = _decode(data, cv2.IMREAD_COLOR, "color", topic, max_pixels)
@@ -245,11 +247,12 @@ def color_from_compressed(
 
 
 def _stored_compressed(message: Any, topic: str, max_pixels: int) -> np.ndarray:
-    """Depth as image_transport's plugins send it, as it is stored.
+    """Depth as sent by image_transport's plugins, as stored.
 
-    The payload of ``compressedDepth`` is a 12-byte header (format, quantisation A and B) and a 16-bit PNG, or a size of
-    twice 4 bytes and RVL. It holds device units for 16UC1 (mono16), and for 32FC1 the quantised inverse depth v, metres
-    = A / (v - B), 0 invalid. The ``compressed`` transport's payload is a 16-bit PNG alone."""
+    The payload of ``compressedDepth`` is a 12-byte header (format, quantisation A and B), followed by a 16-bit PNG or
+    by RVL (width and height of 4 bytes each, then the data). Its values are device units for 16UC1 (mono16), and the
+    quantised inverse depth v for 32FC1: metres = A / (v - B), 0 invalid. The payload of ``compressed`` is just a 16-bit
+    PNG."""
     form = _CompressedFormat.of(message.format)
     known = form.encoding in ("16UC1", "32FC1", "mono16", "")
     if not known or not is_depth(message):
@@ -327,7 +330,7 @@ def _pixels(message: Any, layouts: dict[str, _Layout], kind: str, topic: str, ma
             cause, f"{topic}: step {step} does not fit width {width} in {message.encoding} (at least {row} bytes)"
         )
     data = np.frombuffer(message.data, np.uint8)
-    if data.size < step * (height - 1) + row:  # the last row need not be padded
+    if data.size < step * (height - 1) + row:  # padding of the last row is optional
         raise FrameError(cause, f"{topic}: {data.size} bytes of data are too few for {height} rows of {step} bytes")
     if sample.itemsize > 1:
         sample = sample.newbyteorder(">" if message.is_bigendian else "<")
@@ -342,7 +345,7 @@ def _pixels(message: Any, layouts: dict[str, _Layout], kind: str, topic: str, ma
 
 
 def _decode(data: np.ndarray, flags: int, kind: str, topic: str, max_pixels: int) -> np.ndarray:
-    """Decode a complete PNG or JPEG. OpenCV alone would return the first rows of a truncated one."""
+    """Decode a PNG or JPEG that is complete; OpenCV would decode the first rows of a truncated one without an error."""
     cause = f"bad_{kind}"
     signature = data[:8].tobytes()
     if signature == _PNG_SIGNATURE:
@@ -350,7 +353,7 @@ def _decode(data: np.ndarray, flags: int, kind: str, topic: str, max_pixels: int
         complete = True
     elif signature.startswith(_JPEG_SIGNATURE):
         width, height = _jpeg_size(data)
-        # some cameras fill the message up with zeros
+        # some cameras pad the message with zeros
         complete = b"\xff\xd9" in data[-64:].tobytes() or b"\xff\xd9" in data.tobytes().rstrip(b"\0")[-64:]
     else:
         raise FrameError(cause, f"{topic}: the data are neither JPEG nor PNG")
@@ -368,9 +371,9 @@ def _decode(data: np.ndarray, flags: int, kind: str, topic: str, max_pixels: int
 
 
 def _png_size(data: np.ndarray) -> tuple[int, int]:
-    """Width and height in a PNG's header, (0, 0) unless its chunks lead from there to its end.
+    """Width and height in a PNG's header; (0, 0) if the chain of chunks from there to the end is broken.
 
-    A decoder that believes a damaged chunk length reserves gigabytes."""
+    A decoder that trusts a damaged chunk length allocates gigabytes."""
     position, size = 8, (0, 0)
     while position + 12 <= data.size:
         length, kind = struct.unpack(">I4s", data[position : position + 8].tobytes())

@@ -1,9 +1,9 @@
-"""RVL: the lossless compression of 16-bit depth that the ``compressedDepth`` transport offers beside PNG.
+"""RVL: lossless compression of 16-bit depth, which the ``compressedDepth`` transport offers besides PNG.
 
-Wilson, "Fast Lossless Depth Image Compression" (ISS 2017). The image is a sequence of runs, row after row: how many
-zeros, how many non-zeros, then each non-zero as its difference from the one before, sign in the lowest bit. Every
-number is written three bits at a time, lowest first, in nibbles whose top bit says that more follow; nibbles fill
-32-bit words from the top."""
+Wilson, "Fast Lossless Depth Image Compression" (ISS 2017). The image is a sequence of runs in row-major order: the
+number of zeros, the number of non-zeros, then each non-zero as its difference from the one before, with the sign in the
+lowest bit. Numbers are written three bits at a time, lowest first, in nibbles whose top bit is set if more follow;
+nibbles fill 32-bit words from the top."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 _SHIFTS = np.arange(28, -4, -4, dtype=np.uint32)
 _MOST_NIBBLES = 11
-"""Of a number of 32 bits."""
+"""A 32-bit number has no more."""
 
 
 def decode_rvl(data: np.ndarray, count: int) -> np.ndarray:
@@ -19,13 +19,13 @@ def decode_rvl(data: np.ndarray, count: int) -> np.ndarray:
 
     Args:
         data: uint8, the compressed words.
-        count: how many pixels there are.
+        count: number of pixels.
 
     Returns:
         (count,) uint16.
 
     Raises:
-        ValueError: the data end too early or hold something else.
+        ValueError: the data are truncated or invalid.
     """
     words = data[: data.size // 4 * 4].view("<u4")
     nibbles = ((words[:, None] >> _SHIFTS) & np.uint32(15)).astype(np.uint8).ravel()
@@ -47,7 +47,7 @@ def decode_rvl(data: np.ndarray, count: int) -> np.ndarray:
 
 
 def _runs(numbers: np.ndarray, count: int) -> tuple[list[int], np.ndarray]:
-    """Lengths of the runs, of zeros and of non-zeros in turn, and the numbers between them."""
+    """Lengths of the runs, zeros and non-zeros in turn, and the numbers between them: the coded differences."""
     runs: list[int] = []
     heads: list[int] = []
     position = at = 0

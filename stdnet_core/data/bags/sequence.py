@@ -1,8 +1,8 @@
-"""Recorded ROS bags (ROS 2 mcap and sqlite3, ROS 1) as sequences of frames, read without ROS.
+"""ROS bags (ROS 2 mcap and sqlite3, ROS 1) as sequences of frames, read without ROS.
 
 Topics are chosen by :mod:`stdnet_core.data.bags.topics`, or given as in ``bag:/run?color=/cam/rgb&depth=/tof``. Frames
-are paired by nearest header stamp; where a topic's header stamps say nothing, because a driver left them 0, by the
-recorder's times. Opening reads the bag once, for its stamps; images are decoded when asked for."""
+are paired by nearest header stamps, or by times of recording if the header stamps of a topic are all the same because
+its driver did not set them. Opening reads the bag once, for its stamps; images are decoded when requested."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from stdnet_core.depth_units import DepthUnits, check_units
 from stdnet_core.errors import DataError
 
 MAX_DIFFERENCE_S = 0.02
-"""Largest difference between the stamps of a colour and a depth frame that belong together."""
+"""Largest difference between the stamps of a colour and a depth frame that form a pair."""
 _LOOKED_AT = 5
 _LEADING = 10
-"""So many damaged frames at the begin are left out."""
+"""At most this many damaged frames at the start are left out."""
 
 
 @dataclass(frozen=True)
 class _Recorded:
-    """Where a message is in the bag, and its own stamp.
+    """Where a message is in the bag, and its header stamp.
 
     Attributes:
-        logged: the recorder's time in nanoseconds, by which bags are indexed.
-        repeat: how many messages of the topic before it have the same ``logged``.
+        logged: time of recording in nanoseconds, by which bags are indexed.
+        repeat: how many earlier messages of the topic have the same ``logged``.
         stamp: of the header, in nanoseconds.
     """
 
@@ -49,27 +49,27 @@ class _Recorded:
 
 
 class BagSequence:
-    """The colour and depth frames of a bag that belong together.
+    """The pairs of colour and depth frames of a bag.
 
-    Depth smaller than colour but of its proportions becomes ``depth_lr``, and ``depth`` is then all invalid.
+    Depth that is smaller than colour, with the same aspect ratio, becomes ``depth_lr``; ``depth`` is then all invalid.
 
     Args:
         path: folder of a ROS 2 bag, or an .mcap, .db3 or (ROS 1) .bag file.
-        color_topic, depth_topic: looked for when not given.
-        max_difference: of the stamps of a pair, in seconds.
+        color_topic, depth_topic: chosen automatically if not given.
+        max_difference: largest difference between the stamps of a pair, in seconds.
         units: how stored depth becomes metres.
-        registered: depth lies on the colour image, whatever its frame says.
-        by_record: pair by the recorder's times, whatever the header stamps say.
+        registered: treat depth as registered to colour, whatever its frame_id.
+        by_record: pair by times of recording instead of header stamps.
 
     Attributes:
-        color_topic, depth_topic: what is read.
-        lr_scale: ratio of the sizes if depth is of lower resolution, else None.
+        color_topic, depth_topic: the topics that are read.
+        lr_scale: ratio of the sizes if depth has a lower resolution, else None.
         unpaired: numbers of (colour, depth) frames without a partner.
-        notes: what its user should know, one sentence each.
+        notes: what the user should know, one sentence each.
 
     Raises:
-        DataError: the bag is damaged, or has no colour and depth that belong together, or several cameras, or depth of
-            another unit than it is taken for.
+        DataError: the bag is damaged, has no pairs of colour and depth or several cameras, or its depth is in another
+            unit than assumed.
         StdnetError: the packages that read bags are not installed.
     """
 
@@ -131,7 +131,7 @@ class BagSequence:
         return RgbdClip(rgb, depth, depth > 0, intrinsics=self.intrinsics, depth_lr=low, stamps=stamps, name=self.name)
 
     def _images(self, pairs: Sequence[tuple[_Recorded, _Recorded, int]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Colour and depth images of the pairs, of whatever size."""
+        """Colour and depth images of the pairs; their sizes are not checked."""
 
         def images(topic: str, recorded: list[_Recorded]) -> list[np.ndarray]:
             return [self._image(topic, message) for message in self._read(topic, recorded)]
@@ -140,7 +140,7 @@ class BagSequence:
         return colors, images(self.depth_topic, [depth for _, depth, _ in pairs])
 
     def _open(self) -> BagFile:
-        """The bag, opened once in each process (readers seek in an open file)."""
+        """The bag, opened once per process (readers seek in an open file)."""
         if self._bag is None or self._process != os.getpid():
             self._bag, self._process = BagFile(self.path), os.getpid()
         return self._bag
@@ -163,10 +163,10 @@ class BagSequence:
             )
         if not registered and not frames_agree(color_frame, depth_frame):
             raise DataError(
-                f"{self.path}: depth on {self.depth_topic} is seen from {printable(depth_frame)}, colour on "
-                f"{self.color_topic} from {printable(color_frame)}: not registered to each other; choose a registered "
+                f"{self.path}: depth on {self.depth_topic} is in frame {printable(depth_frame)}, colour on "
+                f"{self.color_topic} in {printable(color_frame)}: not registered to each other; choose a registered "
                 f"depth topic with {self.path}?depth=TOPIC (the bag holds {self._open().contents()}), or add "
-                "registered=yes if only the frame's name differs"
+                "registered=yes if only the names of the frames differ"
             )
 
     def _pair(self, bag: BagFile, max_difference: float, by_record: bool) -> list[tuple[_Recorded, _Recorded, int]]:
@@ -179,17 +179,17 @@ class BagSequence:
         ]
         if empty:
             self.notes.append(
-                f"{self.path}: all header stamps of {' and '.join(empty)} are the same; paired by the recorder's times"
+                f"{self.path}: all header stamps of {' and '.join(empty)} are the same; paired by times of recording"
             )
         by_record = by_record or bool(empty)
         stamps = [[f.logged if by_record else f.stamp for f in found] for found in (colors, depths)]
-        origin = min([*stamps[0], *stamps[1]])  # differences in nanoseconds do not fit a float64 of today's time
+        origin = min([*stamps[0], *stamps[1]])  # subtracted first: a float64 cannot hold today's time in nanoseconds
         color_seconds, depth_seconds = ([(s - origin) / 1e9 for s in part] for part in stamps)
         pairs = match_nearest(color_seconds, depth_seconds, max_difference)
         if not pairs:
             nearest = match_nearest(color_seconds, depth_seconds, float("inf"))
             apart = min((abs(stamps[0][i] - stamps[1][j]) for i, j in nearest), default=0) / 1e6
-            remedy = "" if by_record else f"; if their clocks differ: {self.path}?stamps=record, the recorder's times"
+            remedy = "" if by_record else f"; if their clocks differ, pair by recording time: {self.path}?stamps=record"
             raise DataError(
                 f"{self.path}: no frames of {self.color_topic} and {self.depth_topic} within "
                 f"{1e3 * max_difference:g} ms; the nearest are {apart:.0f} ms apart{remedy}"
@@ -203,7 +203,7 @@ class BagSequence:
         return [(colors[i], depths[j], stamps[0][i]) for i, j in pairs]
 
     def _leave_out_damaged_begin(self) -> None:
-        """Later damage is an error where it is read; that of the first frames would make the whole bag unreadable."""
+        """Leave out damaged first frames, which would make the whole bag unreadable; later ones raise when read."""
         for count in range(min(_LEADING, len(self) - 1)):
             try:
                 self._images(self._pairs[:1])
@@ -221,7 +221,7 @@ class BagSequence:
         return found
 
     def _read(self, topic: str, wanted: Sequence[_Recorded]) -> list[Any]:
-        """The messages asked for, in their order."""
+        """The requested messages, in the order requested."""
         bag = self._open()
         missing = {(w.logged, w.repeat): None for w in wanted}
         start, stop = min(w.logged for w in wanted), max(w.logged for w in wanted) + 1
@@ -233,7 +233,7 @@ class BagSequence:
                 missing[raw.logged, repeat] = bag.decode(raw)
         messages = [missing[w.logged, w.repeat] for w in wanted]
         if any(message is None for message in messages):
-            raise DataError(f"{self.path}: the bag has changed since it was opened; messages of {topic} are gone")
+            raise DataError(f"{self.path}: the bag has changed since it was opened; messages of {topic} are missing")
         return messages
 
     def _camera(self, bag: BagFile, topic: str | None) -> Tensor | None:

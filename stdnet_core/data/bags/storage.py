@@ -1,6 +1,7 @@
-"""The formats that a recording is stored in: mcap, sqlite3 (both of ROS 2) and the bag of ROS 1, behind one interface.
+"""The storage formats of recordings behind one interface: mcap and sqlite3 (ROS 2), and ROS 1 bags.
 
-What a file is is told by its first bytes. Messages come as bytes; :mod:`stdnet_core.data.bags.bag_file` reads them."""
+A file's format is detected by its first bytes. Messages are returned as bytes; :mod:`stdnet_core.data.bags.bag_file`
+decodes them."""
 
 from __future__ import annotations
 
@@ -25,10 +26,10 @@ class Raw:
 
     Attributes:
         topic: its topic.
-        kind: its type, ``sensor_msgs/msg/Image`` for instance.
-        logged: the recorder's time, nanoseconds.
-        data: its bytes.
-        ros1: whether they are in ROS 1's serialisation; CDR otherwise.
+        kind: its type, such as ``sensor_msgs/msg/Image``.
+        logged: time of recording in nanoseconds.
+        data: the serialised message.
+        ros1: whether it is in ROS 1's serialisation; CDR otherwise.
     """
 
     topic: str
@@ -40,13 +41,13 @@ class Raw:
 
 @dataclass(frozen=True)
 class RecordedTopic:
-    """A topic as its file lists it.
+    """A topic as listed in its file.
 
     Attributes:
-        name, kind: of the topic and its type.
-        encoding: serialisation: ``cdr``, ``ros1``, or one that is not read, such as ``json``.
-        count: messages.
-        definition: of the type, in ROS 2's message format; empty where the file has none of that form.
+        name, kind: name and type of the topic.
+        encoding: serialisation: ``cdr``, ``ros1``, or one that cannot be read, such as ``json``.
+        count: number of messages.
+        definition: of the type, in ROS 2's message format; empty if the file has none in that format.
     """
 
     name: str
@@ -57,7 +58,7 @@ class RecordedTopic:
 
 
 class Storage(Protocol):
-    """One file; ``span`` is the recorder's time of its first and last message, None without any."""
+    """One file; ``span`` holds the recording times of its first and last message, None without messages."""
 
     topics: list[RecordedTopic]
     span: tuple[int, int] | None
@@ -69,7 +70,7 @@ class Storage(Protocol):
 
 
 class _McapStorage:
-    """An mcap file, of any profile; one that was cut off is read from its begin as far as it goes."""
+    """An mcap file, of any profile; a truncated one is read from the start as far as possible."""
 
     def __init__(self, path: Path) -> None:
         reader = require("mcap.reader", extra="bags")
@@ -85,7 +86,7 @@ class _McapStorage:
                 summary = self._reader.get_summary()
             except (self._errors.McapError, OSError, struct.error):
                 summary = None
-                self.notes.append(f"{path.name} was cut off; read as far as it goes ('mcap recover' mends the file)")
+                self.notes.append(f"{path.name} is truncated; read as far as possible ('mcap recover' repairs it)")
             if summary is None or summary.statistics is None or not summary.channels:
                 self._scan()
             else:
@@ -127,9 +128,9 @@ class _McapStorage:
         self._file.close()
 
     def _scan(self) -> None:
-        """List what is in a file without an index, and where its messages are."""
+        """List the contents of a file without an index, and where its messages are."""
         self._indexed = False
-        self._places: list[tuple[int, int, int]] = []  # offset, time of the first and last message there
+        self._places: list[tuple[int, int, int]] = []  # offset, times of the first and last message there
         schemas: dict[int, Any] = {}
         channels: dict[int, Any] = {}
         counts: dict[int, int] = {}
@@ -152,7 +153,8 @@ class _McapStorage:
         self.span = (min(firsts), max(lasts)) if firsts else None
 
     def _records_at(self, at: int) -> list[Any] | None:
-        """The record at an offset of the file, those inside it if it is a chunk; None behind the last whole one."""
+        """The record at an offset of the file, or the records inside it if it is a chunk; None after the last complete
+        one."""
         self._file.seek(at)
         try:
             record = next(self._stream.StreamReader(self._file, skip_magic=True, emit_chunks=True).records)
@@ -204,7 +206,7 @@ class _SqliteStorage:
 
     @staticmethod
     def _connect(path: Path) -> sqlite3.Connection:
-        """As it is, with what a killed recorder left in its log; where that cannot be (read-only media), without."""
+        """Open the file with what a killed recorder left in its write-ahead log; without it on read-only media."""
         for option in ("mode=ro", "immutable=1"):
             base = sqlite3.connect(f"{path.resolve().as_uri()}?{option}", uri=True, check_same_thread=False)
             try:
@@ -260,25 +262,25 @@ _FIRST_BYTES = {_MCAP_MAGIC: ".mcap", b"SQLite format 3\0": ".db3", b"#ROSBAG": 
 
 
 def kind_of(file: Path) -> str:
-    """What a file is by its first bytes, whatever it is called; by its name where they say nothing."""
+    """The format of a file, by its first bytes whatever its name; by its suffix if these are not known."""
     with file.open("rb") as opened:
         head = opened.read(64)
     if head.startswith(b"version https://git-lfs"):
-        raise DataError(f"{file}: not the recording but a pointer to it; 'git lfs pull' fetches it")
+        raise DataError(f"{file}: a Git LFS pointer, not the recording; fetch it with 'git lfs pull'")
     return next((kind for magic, kind in _FIRST_BYTES.items() if head.startswith(magic)), file.suffix)
 
 
 def _type_name(name: str) -> str:
-    """``sensor_msgs/Image``, as ROS 1 and some converters write it, is ``sensor_msgs/msg/Image``."""
+    """The type's name in ROS 2: ``sensor_msgs/Image`` (ROS 1, some converters) becomes ``sensor_msgs/msg/Image``."""
     return name.replace("/", "/msg/") if name.count("/") == 1 else name
 
 
 def why_unreadable(error: Exception) -> str:
     text = str(error)
     if "magic" in text:
-        return "no readable ROS bag: by its first bytes this is no mcap file (ROS 2) and no .bag file (ROS 1)"
+        return "no readable ROS bag: by its first bytes this is neither an mcap file (ROS 2) nor a .bag file (ROS 1)"
     if "malformed" in text or "not a database" in text:
         return f"the sqlite3 file is damaged ({text}); recover it with 'sqlite3 FILE .recover' and 'ros2 bag reindex'"
     if "index" in text or "unindexed" in text:
-        return f"the ROS bag has no index ({text}); make one with 'rosbag reindex'"
-    return f"no readable ROS bag ({type(error).__name__}: {text}); if it was cut off: 'rosbag reindex', 'mcap recover'"
+        return f"the ROS bag has no index ({text}); create one with 'rosbag reindex'"
+    return f"no readable ROS bag ({type(error).__name__}: {text}); if truncated: 'rosbag reindex' or 'mcap recover'"

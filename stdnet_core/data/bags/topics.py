@@ -1,10 +1,10 @@
-"""Which topics of a recording are colour, depth and their camera_infos: one choice for all tools.
+"""Chooses the topics of a recording that are colour, depth and their camera_infos; all tools use the same choice.
 
-Colour and depth are chosen together, for they have to be of one camera. What decides, in this order: names that say
-"not that" (infra, confidence); the same frame, since depth registered to colour is in colour's; that depth covers
-colour at one scale; that its values are depths; names that say "that" (depth, aligned, rgb) and, of colour, do not say
-depth, as pictures of depth do; names that begin alike; raw before compressed. Where two cameras remain that
-nothing tells apart, the user is asked."""
+Colour and depth are chosen together, because they must be of one camera. The criteria, in this order: no name that
+rules a topic out (infra, confidence); the same frame_id, since registered depth is in colour's frame; depth covers
+colour at one scale; its values are plausible depths; names that suit (depth, aligned, rgb), without "depth" in the
+colour topic, which may be a rendering of depth; names that begin alike; raw before compressed. If two cameras remain
+equally likely, the user has to choose."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from stdnet_core.errors import DataError
 
 _VIDEO_PACKETS = ("/FFMPEGPacket", "/CompressedVideo", "theora_image_transport/msg/Packet")
 _TRIED = 10
-"""So many messages of a topic are tried until one can be read: the first ones may be damaged."""
+"""This many messages of a topic are tried until one can be read; the first ones may be damaged."""
 _PREFERRED = {"color": ("color", "colour", "rgb"), "depth": ("aligned", "registered", "rect", "depth_to_")}
 _AVOIDED = (
     *(
@@ -54,14 +54,14 @@ _AVOIDED = (
 
 @dataclass(frozen=True)
 class FirstImage:
-    """An image topic's first message that can be read.
+    """The first message of an image topic that can be read.
 
     Attributes:
-        topic: its name.
-        position: how many messages of the topic come before it.
-        message: decoded.
-        image: colour (h, w, 3) uint8, or depth (h, w) as it is stored.
-        plausible: whether the values of depth can be depths.
+        topic: name of the topic.
+        position: how many messages of the topic precede it.
+        message: the decoded message.
+        image: colour (h, w, 3) uint8, or depth (h, w) as stored.
+        plausible: whether the values of a depth image are plausible depths.
     """
 
     topic: str
@@ -78,19 +78,19 @@ class FirstImage:
 
     @property
     def frame(self) -> str:
-        """The frame that the image is seen from."""
+        """The image's frame_id."""
         return self.message.header.frame_id
 
 
 @dataclass(frozen=True)
 class BagTopics:
-    """The topics that are read; None for what the bag does not have.
+    """The topics that are read; None for those that the bag does not have.
 
     Attributes:
-        color, depth: images of both kinds, raw or compressed.
+        color, depth: image topics, raw or compressed.
         color_info, depth_info: their camera_infos.
-        reference: depth at the colour image's size to compare with; None when ``depth`` itself is the truth.
-        first: the images of colour and depth that they were chosen by, so that nobody has to decode those again.
+        reference: depth at colour's size to compare with; None if ``depth`` itself is the ground truth.
+        first: the first colour and depth images, kept so that they need not be decoded again.
     """
 
     color: str
@@ -101,23 +101,23 @@ class BagTopics:
     first: tuple[FirstImage, FirstImage] = field(repr=False, compare=False, kw_only=True)
 
     def named(self) -> dict[str, str]:
-        """Those that are there, by what they are."""
+        """The topics that are not None, by the names of the attributes."""
         names = [f.name for f in fields(self) if f.name != "first"]
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 def find_topics(bag: BagFile, wanted: Mapping[str, str | None], units: DepthUnits | None = None) -> BagTopics:
-    """Find the topics, keeping those that are given.
+    """Choose the topics that are not given.
 
     Args:
         bag: open.
-        wanted: topics by the names of :class:`BagTopics`; None or missing ones are looked for, except
-            ``reference``: a second depth topic need not be truth.
+        wanted: given topics by the names of :class:`BagTopics`. Missing ones and None are chosen, except
+            ``reference``: a second depth topic is not necessarily ground truth.
         units: how depth is stored.
 
     Raises:
-        DataError: one that was given is not there, there is no colour or no depth, or several cameras are as likely;
-            says what the bag holds.
+        DataError: a given topic does not exist, there is no colour or no depth, or several cameras are equally likely;
+            the error lists the bag's topics.
     """
     for role, topic in wanted.items():
         if topic is not None and topic not in bag.topics:
@@ -142,8 +142,8 @@ def find_topics(bag: BagFile, wanted: Mapping[str, str | None], units: DepthUnit
 
 
 def first_stored_depths(bag: BagFile, first: FirstImage, count: int) -> Iterator[np.ndarray]:
-    """Depth images (h, w) of a topic that can be read, as they are stored: the first one, and those that follow it
-    among the first ``count`` messages."""
+    """Readable depth images (h, w) of a topic, as stored: the first one, and those that follow it among the first
+    ``count`` messages."""
     yield first.image
     for raw in islice(bag.messages([first.topic]), first.position + 1, count):
         try:
@@ -153,10 +153,10 @@ def first_stored_depths(bag: BagFile, first: FirstImage, count: int) -> Iterator
 
 
 def _first_readable(bag: BagFile, topic: str, read: Callable[[Any], tuple[np.ndarray, bool]]) -> FirstImage:
-    """The first message of a topic that can be read, with the image and its plausibility that ``read`` made of it.
+    """The first readable message of a topic, with the image and its plausibility as ``read`` returns them.
 
     Raises:
-        DataError: none of the first ones can; says what is wrong with the very first.
+        DataError: none of the first messages can be read; the error is that of the very first.
     """
     wrong: Exception | None = None
     for position, raw in enumerate(islice(bag.messages([topic]), _TRIED)):
@@ -174,7 +174,7 @@ def _first_readable(bag: BagFile, topic: str, read: Callable[[Any], tuple[np.nda
 def _look(
     bag: BagFile, wanted: Mapping[str, str | None], units: DepthUnits
 ) -> tuple[list[FirstImage], dict[str, DataError]]:
-    """The image topics that can be read, and what is wrong with the others."""
+    """The first images of the readable image topics, and the errors of the others."""
     seen: list[FirstImage] = []
     unread: dict[str, DataError] = {}
     for topic, kind in bag.topics.items():
@@ -204,7 +204,7 @@ def _given(
     candidates: list[FirstImage],
     unread: Mapping[str, DataError],
 ) -> list[FirstImage]:
-    """The candidates for a role: the topic that was given alone, if one was."""
+    """The candidates for a role: only the given topic, if there is one."""
     topic = wanted.get(role)
     kind = "colour" if role == "color" else "depth"
     if topic is not None:
@@ -236,15 +236,15 @@ def _best(bag: BagFile, colors: list[FirstImage], depths: list[FirstImage]) -> t
     for other_color, other_depth in equal:
         if _other_camera(color, other_color) and _other_camera(depth, other_depth):
             raise DataError(
-                f"{bag.path}: several cameras, and nothing says which is meant: colour {color.topic} with depth "
-                f"{depth.topic}, or colour {other_color.topic} with depth {other_depth.topic}; say which: "
-                f"--color TOPIC --depth TOPIC, in a source {bag.path}?color=TOPIC&depth=TOPIC"
+                f"{bag.path}: several cameras are equally likely: colour {color.topic} with depth "
+                f"{depth.topic}, or colour {other_color.topic} with depth {other_depth.topic}; choose one: "
+                f"--color TOPIC --depth TOPIC, or as a source {bag.path}?color=TOPIC&depth=TOPIC"
             )
     return color, depth
 
 
 def _rank(color: FirstImage, depth: FirstImage) -> tuple[Any, ...]:
-    """The lower the likelier."""
+    """Sort key of a pair: the lower, the more likely."""
     names = {"color": color.topic.lower(), "depth": depth.topic.lower()}
     avoided = sum(any(word in name for word in _AVOIDED) for name in names.values())
     same_frame = frames_agree(color.frame, depth.frame)
@@ -270,20 +270,20 @@ def _rank(color: FirstImage, depth: FirstImage) -> tuple[Any, ...]:
 
 
 def _alike(first: str, second: str) -> int:
-    """How many parts two topics' names have in common at their begin."""
+    """How many parts at the start of two topics' names are the same."""
     parts = [a == b for a, b in zip(first.split("/"), second.split("/"), strict=False)]
     return parts.index(False) if False in parts else len(parts)
 
 
 def _other_camera(first: FirstImage, second: FirstImage) -> bool:
-    """Whether two topics are of different cameras: of different frames, or, where those are the same, differently named
-    from the first part on."""
+    """Whether two topics are of different cameras: their frame_ids differ, or their names do from the first part on."""
     return not frames_agree(first.frame, second.frame) or _alike(first.topic, second.topic) <= 1
 
 
 def _sibling(topic: str, infos: list[str]) -> str | None:
-    """The camera_info beside an image topic: for ``/cam/image_raw/compressed`` ``/cam/camera_info``, for librealsense's
-    ``/device_0/sensor_1/Color_0/image/data`` ``/device_0/sensor_1/Color_0/info/camera_info``."""
+    """The camera_info that belongs to an image topic: ``/cam/camera_info`` for ``/cam/image_raw/compressed``; as
+    librealsense records, ``/device_0/sensor_1/Color_0/info/camera_info`` for ``/device_0/sensor_1/Color_0/image/data``.
+    """
     parts = topic.split("/")
     for end in range(len(parts) - 1, 0, -1):
         for name in (["camera_info"], ["info", "camera_info"]):

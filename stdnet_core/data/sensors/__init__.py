@@ -1,13 +1,14 @@
-"""Simulated depth cameras: true depth and colour in, what a camera would have measured out.
+"""Simulated depth cameras: what a depth camera would measure, given ground-truth depth and colour.
 
 >>> import torch
 >>> depth, rgb = torch.full((2, 1, 48, 64), 2.0), torch.rand(2, 3, 48, 64)
 >>> simulate(sensor("realsense_d435"), depth, rgb, ratio=2).shape
 torch.Size([2, 1, 24, 32])
 
-One module a family (:mod:`.stereo`, :mod:`.phase_tof`, :mod:`.dtof`, :mod:`.phone_lidar`, :mod:`.reduction`), one for
-what lies between depth and colour (:mod:`.alignment`), two for faults of any sensor (:mod:`.holes`, :mod:`.faults`),
-and the cameras by name (:mod:`.presets`). Noise is new in every frame, errors of calibration stay for the clip."""
+There is one module for each family (:mod:`.stereo`, :mod:`.phase_tof`, :mod:`.dtof`, :mod:`.phone_lidar`,
+:mod:`.reduction`), one for the alignment of depth and colour (:mod:`.alignment`), two for faults of any sensor
+(:mod:`.holes`, :mod:`.faults`), and one with cameras by name (:mod:`.presets`). Noise is drawn anew for every frame,
+calibration errors once per clip."""
 
 from stdnet_core.data.sensors.camera import DepthCamera, Sensor, delivered_size, simulate
 from stdnet_core.data.sensors.presets import PRESETS, Preset, preset, sensor

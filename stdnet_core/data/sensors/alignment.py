@@ -1,5 +1,4 @@
-"""What lies between a depth camera and the colour camera: a calibration that is a little off, and shutters that do not
-open at the same time."""
+"""Misalignment of a depth camera and the colour camera: small calibration errors and a delay between the exposures."""
 
 from __future__ import annotations
 
@@ -19,14 +18,15 @@ _SAME_SURFACE = 0.02  # relative depth difference up to which neighbours are int
 
 @dataclass(frozen=True)
 class Alignment:
-    """How depth lies on colour. Each is drawn once for a clip, uniform in plus and minus what is given.
+    """Alignment errors of depth relative to colour. Each is drawn once per clip, uniformly between plus and minus its
+    limit.
 
     Attributes:
         shift_px: largest shift on each axis in colour pixels.
         scale: largest change of size, as a fraction.
         rotation_deg: largest rotation about the image's centre in degrees.
-        delay: largest time in frames by which depth is older than colour (uniform from 0). What moves is displaced by
-            as much of its motion, which is taken from colour by optical flow.
+        delay: largest time in frames by which depth is older than colour (uniform from 0). Moving objects are displaced
+            by that fraction of their motion, which is estimated from colour by optical flow.
 
     Raises:
         ConfigError: a value is out of range.
@@ -48,10 +48,10 @@ class Alignment:
             )
 
     def apply(self, depth: Tensor, rgb: Tensor | None, draws: Draws, memory: Memory) -> Tensor:
-        """Depth (T, H, W) as it comes to lie on colour (T, 3, H, W).
+        """Misalign depth (T, H, W) relative to colour (T, 3, H, W).
 
         Raises:
-            InputError: a delay without colour to see motion in.
+            InputError: a delay without colour, from which motion is estimated.
         """
         if not any((self.shift_px, self.scale, self.rotation_deg, self.delay)):
             return depth
@@ -67,7 +67,7 @@ class Alignment:
         if self.delay == 0:
             return sample_depth(depth, column.expand(depth.shape), row.expand(depth.shape))
         if rgb is None:
-            raise InputError("a delay between depth and colour needs colour frames, to see what moves")
+            raise InputError("a delay between depth and colour needs colour frames, to estimate motion")
         flow = delay * self.delay * self._backward_flow(rgb, memory)
         return sample_depth(depth, column - flow[:, 0], row - flow[:, 1])
 
@@ -83,14 +83,14 @@ class Alignment:
 
 
 def sample_depth(depth: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Depth read at other places, fractions of a pixel included.
+    """Sample depth at other positions, including fractions of a pixel.
 
-    Interpolates within a surface; across an edge or beside a hole the nearest pixel is taken, so that no
-    depth appears that nothing has.
+    It is interpolated within a surface. Across an edge or beside a hole, the nearest pixel is used, so that no depth
+    between two surfaces appears.
 
     Args:
         depth: (T, H, W) metres, 0 invalid.
-        x, y: (T, H', W') places in pixels, centres at integers; beyond the border it is replicated.
+        x, y: (T, H', W') positions in pixels, centres at integers; the border is replicated.
 
     Returns:
         (T, H', W') metres, 0 invalid.

@@ -1,4 +1,4 @@
-"""Which depth camera a command simulates, on its command line."""
+"""Command-line arguments that choose the depth camera to simulate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stdnet_core.errors import ConfigError
 
 
 def add_sensor_arguments(parser: Any, default: str | None = "dtof_paper", told: str = "%(default)s") -> None:
-    """Add ``--sensor`` and ``--sensor-value`` to a parser or a group of one; ``told`` is the default as help has it."""
+    """Add ``--sensor`` and ``--sensor-value`` to a parser or an argument group; ``told`` is the default in the help."""
     parser.add_argument(
         "--sensor",
         choices=PRESETS,
@@ -31,10 +31,10 @@ def add_sensor_arguments(parser: Any, default: str | None = "dtof_paper", told: 
 
 
 def sensor_from(arguments: argparse.Namespace) -> Sensor:
-    """The sensor that the arguments of :func:`add_sensor_arguments` ask for.
+    """The sensor chosen by the arguments of :func:`add_sensor_arguments`.
 
     Raises:
-        ConfigError: a value does not fit its parameter.
+        ConfigError: a value is not valid for its parameter.
     """
     try:
         return preset(arguments.sensor).sensor.with_values(dict(arguments.sensor_value))
@@ -43,16 +43,16 @@ def sensor_from(arguments: argparse.Namespace) -> Sensor:
 
 
 def describe(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments for a report."""
+    """The arguments as settings in a report."""
     return {"sensor": arguments.sensor} | {f"sensor {name}": value for name, value in arguments.sensor_value}
 
 
 def simulation_sentences(camera: str, ratio: float) -> str:
-    """What a report says first where its input was simulated: which camera, and that there are others."""
+    """The lead of a report with simulated input: which camera was simulated, and that there are others."""
     others = ", ".join(name for name in PRESETS if name != camera)
     return (
-        f"The input is simulated: a {camera} at x{ratio:g} ({preset(camera).about}) looked at the depth that is the "
-        f"truth. Other cameras give other figures; --sensor offers {others}."
+        f"The input is simulated: a {camera} at x{ratio:g} ({preset(camera).about}) that measures the ground truth. "
+        f"Other cameras give other figures; --sensor offers {others}."
     )
 
 
@@ -76,7 +76,7 @@ def _value(text: str) -> tuple[str, Any]:
 
 
 def ratio_argument(text: str) -> float:
-    """Colour pixels in a depth pixel: a number of 1 or more, a whole one as int."""
+    """Colour pixels per depth pixel on each axis, 1 to 256; returned as int if it is an integer."""
     try:
         ratio = float(text)
     except ValueError:
@@ -87,7 +87,7 @@ def ratio_argument(text: str) -> float:
 
 
 def scales_argument(text: str) -> list[float]:
-    """Ratios, separated by commas."""
+    """Different ratios, separated by commas."""
     scales = [ratio_argument(part) for part in text.split(",")]
     if len(set(scales)) < len(scales):
         raise argparse.ArgumentTypeError(f"{text!r}: scales must differ")

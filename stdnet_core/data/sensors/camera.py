@@ -1,4 +1,4 @@
-"""A simulated depth camera: how it measures, how its depth lies on colour, and what faults it has."""
+"""A simulated depth camera: how it measures, how its depth is aligned with colour, and its faults."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FAMILIES: dict[str, type] = {
     "phase_tof": PhaseTof,
     "phone_lidar": PhoneLidar,
 }
-"""Ways to measure, by the name that configurations use."""
+"""Measurement principles by their names in configurations."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Sensor:
 
     Attributes:
         measurement: one of :data:`FAMILIES`.
-        alignment: between its depth and colour.
-        holes: patterns of missing readings beside those of the measurement itself.
+        alignment: of its depth with colour.
+        holes: patterns of missing readings in addition to those of the measurement itself.
         faults: of single readings.
     """
 
@@ -51,19 +51,19 @@ class Sensor:
 
     @property
     def family(self) -> str:
-        """Name of the way it measures."""
+        """Name of its measurement principle."""
         return next(name for name, kind in FAMILIES.items() if type(self.measurement) is kind)
 
     @property
     def max_m(self) -> float:
-        """Depth in metres beyond which it measures nothing; infinite if it says none."""
+        """Depth in metres beyond which it measures nothing; infinite without a limit."""
         limits = [getattr(self.measurement, name, None) for name in ("max_m", "range_m", "ambiguity_m")]
         if isinstance(self.measurement, Dtof) and self.measurement.clip_beyond_range:
             limits = []
         return min((limit for limit in limits if limit is not None), default=float("inf"))
 
     def describe(self) -> str:
-        """How it measures, and every parameter that is not the default."""
+        """Its measurement principle, and every parameter that differs from the default."""
         parts: dict[str, Any] = {self.family: self.measurement, "alignment": self.alignment, "faults": self.faults}
         if self.holes is not None:
             parts["holes"] = self.holes
@@ -82,8 +82,8 @@ class Sensor:
         return "; ".join(words)
 
     def with_values(self, values: Mapping[str, Any]) -> Sensor:
-        """The sensor with some values changed, named ``part.field``: a family (ignored unless the sensor is of it),
-        ``alignment``, ``faults``, or ``holes`` for a preset of :class:`Holes`.
+        """The sensor with some values changed. Their names are ``part.field``, where the part is a family (ignored if
+        the sensor is of another), ``alignment`` or ``faults``; ``holes`` takes the name of a preset of :class:`Holes`.
 
         Raises:
             ConfigError: a name or value is unknown or out of range.
@@ -108,7 +108,7 @@ def check_value_name(name: str) -> None:
     """Check a name for :meth:`Sensor.with_values`.
 
     Raises:
-        ConfigError: there is no such part, or it has no such value.
+        ConfigError: there is no such part, or it has no such field.
     """
     parts = {**FAMILIES, "alignment": Alignment, "faults": Faults}
     part, _, attribute = name.partition(".")
@@ -122,7 +122,7 @@ def check_value_name(name: str) -> None:
 def delivered_size(frame_size: tuple[int, int], ratio: float) -> tuple[int, int]:
     """(h, w) of the depth of a camera whose pixels are ``ratio`` colour pixels wide.
 
-    Rounded up for whole ratios, where the last cell of an axis may be cut off; else to the nearest."""
+    It is rounded up for integer ratios, so the last cell of an axis may be partial; else to the nearest integer."""
     if ratio == int(ratio):
         rows, columns = (-(-length // int(ratio)) for length in frame_size)
     else:
@@ -131,18 +131,18 @@ def delivered_size(frame_size: tuple[int, int], ratio: float) -> tuple[int, int]
 
 
 class DepthCamera:
-    """Measures a clip frame by frame, or several frames at a time: what comes out is the same.
+    """Measures a clip, frame by frame or several frames at a time, with the same result.
 
     Args:
-        sensor: what it is.
+        sensor: the simulated sensor.
         frame_size: (H, W) of colour.
-        ratio: colour pixels in a delivered depth pixel, on each axis; 1 or more, whole or not.
-        focal_px: focal length of colour in pixels; None: 0.8 of its width.
-        seed: of all that is random.
+        ratio: colour pixels per delivered depth pixel on each axis; 1 or more, integer or not.
+        focal_px: focal length of colour in pixels; None: 0.8 times its width.
+        seed: of all random numbers.
         device: of the frames.
 
     Attributes:
-        size: (h, w) of what it delivers, see :func:`delivered_size`.
+        size: (h, w) of the delivered depth, see :func:`delivered_size`.
 
     Raises:
         InputError: a ratio below 1.
@@ -174,14 +174,14 @@ class DepthCamera:
         """Measure the next frames of the clip.
 
         Args:
-            depth: (T, 1, H, W) true depth in metres; 0, NaN and infinite are unknown, and are not measured.
-            rgb: (T, 3, H, W), 0..1; None: nothing depends on texture and reflectance.
+            depth: (T, 1, H, W) ground truth in metres; 0, NaN and infinite are unknown and give no measurement.
+            rgb: (T, 3, H, W), 0..1; None: texture and reflectance have no effect.
 
         Returns:
             (T, 1, h, w) metres, 0 invalid.
 
         Raises:
-            InputError: a shape does not fit.
+            InputError: the shapes do not match.
         """
         if depth.ndim != 4 or depth.shape[1:] != (1, *self.frame_size):
             raise InputError(f"depth to measure has shape {tuple(depth.shape)}, expected (T, 1, *{self.frame_size})")
@@ -200,7 +200,7 @@ class DepthCamera:
         return low[:, None]
 
     def _padded(self, image: Tensor) -> Tensor:
-        """Extended on the right and below by replication, where the last cells are cut off."""
+        """The image, extended on the right and below by replication if the last cells are partial."""
         below, right = self._padding
         if not below and not right:
             return image

@@ -1,7 +1,7 @@
 """Random numbers of a simulated camera, each a pure function of the camera's seed, the frame's number and a purpose.
 
-So a frame comes out the same whether its clip is simulated at once or a few frames at a time, noise is new in every
-frame, and what is drawn for the clip (calibration errors, dead pixels) stays for the clip."""
+A frame is therefore the same whether its clip is simulated at once or a few frames at a time. Noise is drawn anew for
+every frame; calibration errors and dead pixels are drawn once per clip."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Draws:
 
     Args:
         seed: of the camera.
-        device: where the numbers are wanted, and drawn.
+        device: on which the numbers are drawn.
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
@@ -28,7 +28,7 @@ class Draws:
         self.device = torch.device(device)
 
     def normal(self, purpose: str, first: int, count: int, *shape: int) -> Tensor:
-        """Standard normal numbers (count, *shape), new for each of the frames from ``first`` on."""
+        """Standard normal numbers (count, *shape), drawn anew for each of the frames from ``first`` on."""
         return torch.stack([self._draw(torch.randn, purpose, first + i, shape) for i in range(count)])
 
     def uniform(self, purpose: str, first: int, count: int, *shape: int) -> Tensor:

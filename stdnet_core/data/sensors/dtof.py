@@ -1,6 +1,6 @@
-"""Direct time of flight: a histogram of arrival times for each zone, of which the fullest bin is reported.
+"""Direct time of flight: each zone has a histogram of arrival times and reports its fullest bin.
 
-What the paper's data uses (section 4.1; DVSR eq. 1), SPAD arrays of phones and 8x8 zone sensors."""
+Models the paper's data (section 4.1; DVSR eq. 1), SPAD arrays of phones and 8x8 zone sensors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from stdnet_core.data.sensors.reduction import cell_samples, samples_per_cell
 from stdnet_core.data.sensors.view import Memory, View
 from stdnet_core.errors import ConfigError
 
-_GROUP = 32  # bins reduced at a time when the fullest one is looked for
-_HISTOGRAM_BYTES = {"cpu": 1 << 20, "cuda": 256 << 20}  # at a time: what fits into the CPU's cache
-_CROSSTALK_WIDTH = 3.0  # zones whose light leaks into one, on each axis
+_GROUP = 32  # bins that are reduced together in the search for the fullest one
+_HISTOGRAM_BYTES = {"cpu": 1 << 20, "cuda": 256 << 20}  # processed at a time; the CPU's value fits into its cache
+_CROSSTALK_WIDTH = 3.0  # zones, on each axis, whose light leaks into one
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Dtof:
     """A direct time-of-flight array.
 
     Attributes:
-        range_m: depth of the last bin; None takes the largest depth of the first frames that are measured.
+        range_m: depth of the last bin; None: the largest depth in the first frames that are measured together.
         bins: of the histogram; a reading is a multiple of ``range_m / (bins - 1)``.
-        clip_beyond_range: light from beyond the range counts as the last bin (as in data whose depth is clipped)
+        clip_beyond_range: light from beyond the range counts in the last bin (as in data whose depth is clipped)
             instead of being lost (as in a real sensor).
-        jitter_bins: readings move by a whole number of bins, uniform in +-``jitter_bins``.
-        zone: width of a zone in its pitch; above 1 neighbouring zones overlap.
-        crosstalk: share of the light of the 3x3 zones around that leaks into each.
-        photons: mean number in a zone; fewer make another peak win now and then. None: no shot noise.
+        jitter_bins: readings are shifted by an integer number of bins, uniform in +-``jitter_bins``.
+        zone: width of a zone relative to the pitch; above 1, neighbouring zones overlap.
+        crosstalk: share of the light of the surrounding 3x3 zones that leaks into each zone.
+        photons: mean number per zone; with fewer, another peak wins more often. None: no shot noise.
 
     Raises:
         ConfigError: a value is out of range.
@@ -103,21 +103,21 @@ class Dtof:
 def fullest_bins(depth: Tensor, albedo: Tensor, bins: int = 1024, clip_beyond_range: bool = False) -> Tensor:
     """Fullest histogram bin of each zone (DVSR eq. 1).
 
-    A pixel of depth d (0..1 of the range) and albedo a adds a / (1e-3 + d^2) to bin round((bins - 1) d). The
-    lowest of equally full bins wins; a zone that returns no light reports 0.
+    A pixel of depth d (0..1 of the range) and albedo a adds a / (1e-3 + d^2) to bin round((bins - 1) d). Of equally
+    full bins, the lowest wins; a zone that returns no light reports 0.
 
     Args:
         depth: (..., samples) as a fraction of the range, 0 invalid.
-        albedo: (..., samples) of any unit.
+        albedo: (..., samples) in any unit.
         bins: number of bins.
-        clip_beyond_range: count depth beyond the last bin there instead of not at all.
+        clip_beyond_range: count depth beyond the range in the last bin instead of not at all.
 
     Returns:
         (...) int64, 0 to bins - 1.
     """
     samples = depth.shape[-1]
     zones, lights = depth.reshape(-1, samples), albedo.reshape(-1, samples)
-    # One slot more than bins takes what lies beyond; then whole groups, for the search of the maximum.
+    # At least one slot more than bins, for depth beyond the range; whole groups, for the search for the maximum.
     slots = (bins // _GROUP + 1) * _GROUP
     budget = _HISTOGRAM_BYTES.get(depth.device.type, _HISTOGRAM_BYTES["cpu"])
     step = max(1, budget // (4 * slots))
@@ -125,7 +125,7 @@ def fullest_bins(depth: Tensor, albedo: Tensor, bins: int = 1024, clip_beyond_ra
     fullest = []
     for start in range(0, len(zones), step):
         part = zones[start : start + step]
-        # No light comes from where there is no depth.
+        # Pixels without depth return no light.
         light = part.sign() * lights[start : start + step] / torch.addcmul(part.new_tensor(1e-3), part, part)
         slot = (part * (bins - 1)).round_().clamp_(max=bins - 1 if clip_beyond_range else bins).long()
         histogram = part.new_zeros(len(part) * slots)
@@ -135,9 +135,9 @@ def fullest_bins(depth: Tensor, albedo: Tensor, bins: int = 1024, clip_beyond_ra
 
 
 def _fullest(histogram: Tensor, bins: int) -> Tensor:
-    """Index of the first largest value in each row (N, slots), slots from ``bins`` on ignored.
+    """Index of the first largest value in each row (N, slots); slots from ``bins`` on are ignored.
 
-    In two steps, since a maximum over many values is much faster than its index."""
+    Takes two steps, because the maximum of many values is much faster to find than its index."""
     histogram[:, bins:] = 0
     groups = histogram.view(histogram.shape[0], -1, _GROUP)
     group = groups.amax(2).argmax(1, keepdim=True)

@@ -19,8 +19,7 @@ from stdnet_core.errors import ConfigError
 
 
 def block_loop(depth: np.ndarray, albedo: np.ndarray, scale: int, bins: int = 1024) -> np.ndarray:
-    """The dToF histogram written as plainly as possible: the loops that :func:`.dtof.fullest_bins`
-    replaces.
+    """The dToF histogram in its simplest form: the loops that :func:`.dtof.fullest_bins` replaces.
 
     Args:
         depth: (H, W) float32, fraction of the range, 0 invalid.
@@ -62,7 +61,7 @@ def benchmark(height: int, width: int, scale: int, device: str = "cpu", repeats:
     start = time.perf_counter()
     _numpy_block_loop(plain_depth, albedo, scale)
     numpy_loop = time.perf_counter() - start
-    vectorised = min(times[2:])  # the least disturbed by what else runs
+    vectorised = min(times[2:])  # least disturbed by other programs
     return {
         "height": height,
         "width": width,

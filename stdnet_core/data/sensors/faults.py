@@ -1,4 +1,4 @@
-"""Faults that any sensor may have: noise, wrong and lost readings, dead pixels, a coarse unit."""
+"""Faults that any sensor may have: noise, wrong and lost readings, dead pixels, coarse depth steps."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from stdnet_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Faults:
-    """What happens to single readings.
+    """Faults of single readings.
 
     Attributes:
-        noise_m: deviation of additive Gaussian noise in metres.
-        noise_relative: deviation of Gaussian noise as a fraction of the depth.
-        outliers: probability of a reading being replaced by any depth up to the largest of its frame.
-        dropout: probability of a reading being lost, drawn for each frame.
-        dead_pixels: probability of a pixel being dead for the whole clip.
-        unit_m: readings are multiples of it, such as 0.001 or 1/256; 0: as they are.
+        noise_m: standard deviation of additive Gaussian noise in metres.
+        noise_relative: standard deviation of Gaussian noise as a fraction of the depth.
+        outliers: probability that a reading is replaced by a random depth up to the largest in its frame.
+        dropout: probability that a reading is lost, drawn for each frame.
+        dead_pixels: probability that a pixel is dead for the whole clip.
+        unit_m: readings are rounded to multiples of this, such as 0.001 or 1/256; 0: not rounded.
 
     Raises:
         ConfigError: a value is out of range.
@@ -43,7 +43,7 @@ class Faults:
                 raise ConfigError(f"faults {name} is {getattr(self, name)}; it must be 0 or more")
 
     def apply(self, depth: Tensor, draws: Draws, first: int) -> Tensor:
-        """Disturb readings (T, h, w) in metres, 0 invalid; ``first`` is the number of the first frame."""
+        """Add the faults to readings (T, h, w) in metres, 0 invalid; ``first`` is the number of the first frame."""
         count, *size = depth.shape
         if self.noise_m > 0 or self.noise_relative > 0:
             deviation = (self.noise_m**2 + (self.noise_relative * depth).square()).sqrt()

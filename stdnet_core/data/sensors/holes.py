@@ -1,8 +1,7 @@
-"""Patterns of missing readings that real depth sensors show and that depend on the scene.
+"""Patterns of missing readings in real depth sensors, which depend on the scene.
 
-They come on top of independent dropout, which no network finds hard: what matters on a robot are holes that
-sit where the depth is most wanted, at edges, in the shadow beside a foreground object and on dark
-surfaces."""
+They add to independent dropout, which is easy for every network. The important holes for a robot are where depth is
+needed most: at edges, in the occlusion shadow beside a foreground object and on dark surfaces."""
 
 from __future__ import annotations
 
@@ -18,20 +17,20 @@ from stdnet_core.data.sensors.view import smooth_field
 from stdnet_core.errors import ConfigError
 
 _KNOT_FRAMES = 8
-_EDGE_STEP = 0.05  # relative step of inverse depth that makes an edge
+_EDGE_STEP = 0.05  # smallest relative step of inverse depth that is an edge
 
 
 @dataclass(frozen=True)
 class Holes:
-    """Which patterns of holes a sensor has.
+    """The patterns of holes of a sensor.
 
     Attributes:
         edges: probability of losing a reading beside a depth edge.
-        shadow: strength of the shadow beside near objects, in low-resolution pixels times metres (focal
-            length in low-resolution pixels times the baseline): stereo and structured light miss what one of
-            their two views does not see. 0 for none.
-        dark: mean colour (0..1) below which a surface reflects too little.
-        blobs: share of the frame covered by smooth holes that drift slowly (reflections, sunlight).
+        shadow: strength of the occlusion shadow beside near objects, in low-resolution pixels times metres (focal
+            length in low-resolution pixels times the baseline): stereo and structured light cannot measure what one
+            of their two views does not see. 0: none.
+        dark: mean colour (0..1) below which a surface reflects too little light.
+        blobs: share of the frame covered by smooth, slowly drifting holes (reflections, sunlight).
         row_step, column_step: only every n-th row and column measures (scan lines, projected dots).
         min_m, max_m: readings outside are lost.
 
@@ -100,7 +99,7 @@ def punch_holes(
 
     Args:
         depth: (T, h, w) metres, 0 invalid.
-        true_depth: (T, h, w) metres, 0 unknown; without the errors of measurement, to find edges and shadows in.
+        true_depth: (T, h, w) metres, 0 unknown; without measurement errors, used to find edges and shadows.
         albedo: (T, h, w) mean colour, 0..1, or None.
         holes: which patterns.
         draws: source of random numbers.
@@ -129,9 +128,9 @@ def punch_holes(
 
 
 def beside_edge(depth: Tensor) -> Tensor:
-    """Where the depth (..., h, w) steps to a neighbour in the row or column; beside holes there is no edge.
+    """Pixels with a step of depth (..., h, w) to a neighbour in the row or column; holes make no edge.
 
-    A plane, however steep, is no edge: inverse depth is linear on it, so its second difference tells them apart."""
+    A plane is no edge, however steep: inverse depth is linear on it, so the second difference distinguishes them."""
     inverse = torch.where(depth > 0, 1 / depth, depth.new_tensor(torch.nan))
     edge = torch.zeros_like(depth, dtype=torch.bool)
     for axis in (-2, -1):
@@ -147,8 +146,8 @@ def beside_edge(depth: Tensor) -> Tensor:
 def in_shadow(depth: Tensor, strength: float) -> Tensor:
     """Where a second view from the left of the sensor is blocked by a nearer surface.
 
-    In that view a point at column x and depth z appears at x + strength / z. It is hidden when a point
-    further left and nearer appears at its place or beyond.
+    In that view, a point at column x and depth z appears at x + strength / z. It is hidden if a nearer point further
+    left appears at the same position or beyond.
 
     Args:
         depth: (..., h, w) metres, 0 invalid.
@@ -164,7 +163,7 @@ def in_shadow(depth: Tensor, strength: float) -> Tensor:
 
 
 def _drifting_field(first: int, count: int, size: tuple[int, int], draws: Draws) -> Tensor:
-    """Smooth random values (T, h, w) that change slowly with time: new ones every few frames, and mixed between."""
+    """Smooth random values (T, h, w) that change slowly over time: drawn every few frames and interpolated between."""
     knots = {
         number: draws.clip_normal(f"holes blobs {number}", 2 + size[0] // 8, 2 + size[1] // 8)
         for number in range(first // _KNOT_FRAMES, (first + count - 1) // _KNOT_FRAMES + 2)

@@ -1,9 +1,9 @@
 """Cameras that measure the phase of modulated light: Kinect v2, Azure Kinect, Orbbec, PMD.
 
-A pixel adds up the light of all that it sees, as complex numbers: between two surfaces the phase of the sum belongs to
-neither (flying pixels). Noise grows as less light comes back, and too little gives no reading. Light that takes a
-detour in a corner makes it look farther. Depth is that of another camera than colour's: brought onto the colour image
-it has pixels that no measurement falls on, and shadows beside near surfaces."""
+A pixel sums the light of everything it sees as complex numbers; if it sees two surfaces, the phase of the sum matches
+neither (flying pixels). Noise grows as less light returns, and too little gives no reading. Multipath light makes
+corners look farther away. Depth is from another camera than colour: registered to the colour image, it has pixels
+without a measurement, and occlusion shadows beside near surfaces."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from stdnet_core.data.sensors.reduction import reduce_image
 from stdnet_core.data.sensors.view import Memory, View, smooth_field
 from stdnet_core.errors import ConfigError
 
-_DETOUR = 0.1  # share of the image's width within which surfaces light each other
-_COARSE = 8  # pixels of a cell in which surroundings are looked at
+_DETOUR = 0.1  # share of the image's width within which surfaces illuminate each other
+_COARSE = 8  # pixels of a cell of the grid on which surroundings are averaged
 _ONE_SURFACE = 0.15  # of the depth, by which a corner may lie behind its surroundings
-_RAGGED = 0.1  # deviation of the logarithm of the amplitude where it is compared with the least one
-_WIGGLE_M = 0.6  # period of the error that grows and falls with depth
+_RAGGED = 0.1  # standard deviation of the logarithm of the light that is compared with ``dark``
+_WIGGLE_M = 0.6  # period of the error that oscillates with depth
 _WIGGLE_KNOTS = 6
 
 
@@ -34,16 +34,16 @@ class PhaseTof:
     """A continuous-wave time-of-flight camera.
 
     Attributes:
-        ambiguity_m: depth at which the phase has gone round, after the camera has resolved what it can.
-        pitch: colour pixels in a depth pixel, on each axis, where depth is delivered on the colour image: only every
+        ambiguity_m: depth at which the phase wraps around, after the camera's own unwrapping.
+        pitch: colour pixels per depth pixel, on each axis, if depth is delivered registered to colour: only every
             pitch^2-th colour pixel then has a measurement. A delivered image of fewer pixels is the sensor's own.
-        blur: deviation of the optics' blur in depth pixels.
-        noise_m: deviation at 1 m from a white surface that faces the camera; it grows with the distance and with the
-            root of the light that is missing.
-        floor_m: deviation that remains in full light.
-        dark: least light that gives a reading, that of a white surface at 1 m being 1.
+        blur: standard deviation of the optics' blur in depth pixels.
+        noise_m: standard deviation at 1 m from a white surface that faces the camera; it is proportional to the
+            distance and to 1 / sqrt(reflectance).
+        floor_m: standard deviation that remains in full light.
+        dark: least light that gives a reading, relative to that from a white surface at 1 m.
         multipath_m: largest error in a corner.
-        wiggle_m: largest error that stays for the clip: of a pixel, and of a depth.
+        wiggle_m: largest error that is constant over the clip: as a function of the pixel and of depth.
         baseline_m: distance to the colour camera; negative: the depth camera is on its right. 0: no shadows.
         min_m, max_m: readings outside are lost.
 
@@ -75,7 +75,7 @@ class PhaseTof:
             raise ConfigError(f"phase_tof min_m {self.min_m} must be 0 or more and below max_m {self.max_m}")
 
     def deviation_m(self, depth: float, albedo: float = 1.0) -> float:
-        """Deviation in metres on a surface that faces the camera."""
+        """Standard deviation in metres on a surface that faces the camera."""
         return math.hypot(self.floor_m, self.noise_m * depth / math.sqrt(albedo))
 
     def measure(self, view: View, size: tuple[int, int], draws: Draws, memory: Memory) -> Tensor:
@@ -111,9 +111,9 @@ class PhaseTof:
         return _onto(depth, frame, draws.clip_uniform("tof grid", 2).tolist())
 
     def _mixed(self, view: View, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Depth of the added-up light of each pixel of the grid (T, h, w), 0 where there is none, and how much light.
+        """Depth of the summed light in each pixel of the grid (T, h, w), 0 without light, and the amount of light.
 
-        Light falls with the square of the distance."""
+        Light decreases with the square of the distance."""
         depth = view.depth
         lit = (depth > 0) & (depth < self.ambiguity_m)
         light = torch.where(lit, view.albedo.clamp_min(0.02) / depth.clamp_min(0.05).square(), depth.new_zeros(()))
@@ -127,8 +127,8 @@ class PhaseTof:
         return torch.where(enough, turned * self.ambiguity_m, depth.new_zeros(())), total
 
     def _detours(self, depth: Tensor, known: Tensor) -> Tensor:
-        """Too much depth in a corner: as much as its surroundings are nearer on average, up to the limit."""
-        # On a coarse grid, since the surroundings are wide.
+        """Error in corners: half of what the surroundings are nearer on average, up to the limit."""
+        # On a coarse grid, because the surroundings are wide.
         rows, columns = (max(1, -(-length // _COARSE)) for length in depth.shape[-2:])
         radius = max(1, round(_DETOUR * columns))
         weight, total = (
@@ -141,12 +141,12 @@ class PhaseTof:
             :, 0
         ]
         farther = depth - around
-        corner = known & (farther < _ONE_SURFACE * depth)  # beyond, it is a nearer object in front of another surface
+        corner = known & (farther < _ONE_SURFACE * depth)  # otherwise, a nearer object in front of another surface
         return (0.5 * farther).clamp(0, self.multipath_m) * corner
 
 
 def _facing(depth: Tensor, focal_px: float) -> Tensor:
-    """Cosine of the angle under which a surface is seen (T, h, w); an edge is no slope."""
+    """Cosine of the angle between a surface's normal and the view (T, h, w); edges do not count as slopes."""
     total = torch.ones_like(depth)
     for axis in (-2, -1):
         if depth.shape[axis] < 2:
@@ -160,7 +160,7 @@ def _facing(depth: Tensor, focal_px: float) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Blur (T, C, H, W); below 0.2 pixels there is none."""
+    """Blur (T, C, H, W); nothing is done below 0.2 pixels."""
     if sigma < 0.2:
         return images
     radius = max(1, math.ceil(2.5 * sigma))
@@ -172,7 +172,7 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def _onto(depth: Tensor, size: Sequence[int], phase: list[float]) -> Tensor:
-    """Put each measurement (T, h, w) on the one pixel of a larger image that its centre falls on; (T, H, W)."""
+    """Put each measurement (T, h, w) on the one pixel of a larger image (T, H, W) that its centre falls on."""
     target = []
     for cells, length, shift in zip(depth.shape[-2:], size, phase, strict=True):
         centre = (torch.arange(cells, dtype=torch.float64) + shift) * (length / cells)

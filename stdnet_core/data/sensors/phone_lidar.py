@@ -1,7 +1,6 @@
-"""Depth of phones with a lidar: a few hundred laser dots, made into 256x192 by a network that smooths it.
+"""Depth of phones with a lidar: a network turns a few hundred laser dots into a smooth 256x192 depth image.
 
-What comes out has no holes, soft edges, errors that are smooth in the image, and it lags behind what moves. A
-confidence map beside it is low at edges."""
+It has no holes, soft edges and spatially smooth errors, and lags behind motion. Its confidence map is low at edges."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from stdnet_core.data.sensors.reduction import reduce_depth
 from stdnet_core.data.sensors.view import Memory, View, smooth_field
 from stdnet_core.errors import ConfigError
 
-_UNSURE = 0.05  # of the depth: a 3x3 of cells that differs by more has a low confidence
+_UNSURE = 0.05  # of the depth; a larger difference within 3x3 cells means low confidence
 
 
 @dataclass(frozen=True)
@@ -26,13 +25,13 @@ class PhoneLidar:
     """A phone's lidar with the processing of its operating system.
 
     Attributes:
-        blur: deviation of the smoothing over space in cells, across edges.
-        lag: share of the frame before in what is delivered, 0 to below 1.
-        noise: deviation of errors as a share of the depth.
+        blur: standard deviation of the spatial smoothing in cells; it also crosses edges.
+        lag: weight of the frame delivered before, 0 to below 1.
+        noise: standard deviation of errors as a share of the depth.
         noise_cells: cells over which these errors are smooth.
-        bias: deviation of the error of scale that stays for the clip.
-        max_m: what is farther is lost.
-        confident_only: leave out what has a low confidence: cells at edges.
+        bias: standard deviation of the scale error that is constant over the clip.
+        max_m: readings beyond this are lost.
+        confident_only: drop readings with a low confidence, which are those at edges.
 
     Raises:
         ConfigError: a value is out of range.
@@ -78,7 +77,7 @@ class PhoneLidar:
         return depth * ((depth <= self.max_m) & (known > 0))
 
     def _lagging(self, depth: Tensor, memory: Memory) -> Tensor:
-        """Each frame mixed with what was delivered before, where both have depth."""
+        """Each frame mixed with the one delivered before, where both have depth."""
         frames = []
         last = memory.get("lidar last")
         for frame in depth:

@@ -1,7 +1,7 @@
-"""Depth in fewer pixels: by one sample of each cell, its mean, median or minimum, or by an image resize.
+"""Downsampling of depth: by one sample of each cell, its mean, median or minimum, or by an image resize.
 
-Drivers, filters and recordings do all of these to a depth image. At any ratio, whole or not, the cells divide the
-image evenly. Measurements alone count; a cell without any is invalid."""
+Drivers, filters and recordings do all of these to depth images. At any ratio, integer or not, the cells divide the
+image evenly. Only measured pixels count; a cell without any is invalid."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from stdnet_core.data.sensors.view import Memory, View
 from stdnet_core.errors import ConfigError
 
 METHODS = ("nearest", "area", "median", "min", "bilinear", "bicubic", "decimation")
-_DECIMATED_BY_MEAN = 3.5  # ratio from which librealsense's decimation filter takes the mean
+_DECIMATED_BY_MEAN = 3.5  # ratio from which on librealsense's decimation filter computes the mean
 _HALF = 0.5  # share of valid weight from which an interpolated cell is valid
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """True depth, reduced; also what is done to the measurements of other cameras.
+    """Downsampled ground truth; also applied to the measurements of other cameras.
 
     Attributes:
         method: ``nearest`` (one pixel of each cell), ``area`` (mean), ``median`` (the lower one), ``min``, ``bilinear``
-            (an image resize without low-pass filter, which invents depths between two surfaces), ``bicubic`` (one
-            with), or ``decimation`` (librealsense's: the median below x4, from there on the mean).
-        phase: where in the cell ``nearest`` takes its pixel, on both axes: 0 the corner (every k-th pixel), 0.5 the
-            centre. None: anywhere, drawn for each clip and axis.
+            (an image resize without low-pass filter, which creates depths between two surfaces), ``bicubic`` (with
+            low-pass filter), or ``decimation`` (librealsense's: the median below x4, otherwise the mean).
+        phase: position in the cell of the pixel that ``nearest`` uses, on both axes: 0 the corner (every k-th pixel),
+            0.5 the centre. None: drawn for each clip and axis.
 
     Raises:
         ConfigError: a value is unknown or out of range.
@@ -67,10 +67,10 @@ def reduce_depth(depth: Tensor, size: tuple[int, int], method: str, phase: float
         depth: (T, H, W) metres, 0 invalid.
         size: (h, w), at most (H, W).
         method: see :class:`Reduction`.
-        phase: of ``nearest``; a pair is that of rows and of columns.
+        phase: for ``nearest``; a pair is for rows and columns.
 
     Returns:
-        (T, h, w) metres, 0 invalid; ``depth`` itself where the size is the same.
+        (T, h, w) metres, 0 invalid; ``depth`` itself if the size is the same.
     """
     if depth.shape[-2:] == torch.Size(size):
         return depth
@@ -99,14 +99,14 @@ def reduce_depth(depth: Tensor, size: tuple[int, int], method: str, phase: float
 
 
 def cell_samples(length: int, cells: int, samples: int, phase: float = 0.5, width: float = 1.0) -> Tensor:
-    """Pixels of an axis that samples of each cell fall on.
+    """The pixels of an axis on which the samples of each cell fall.
 
     Args:
-        length: pixels.
-        cells: that divide the axis evenly.
-        samples: of each cell, evenly spread over it.
-        phase: where in its share of the cell a sample lies, 0 to below 1.
-        width: of a cell's window in cells; above 1 the windows overlap.
+        length: number of pixels.
+        cells: number of cells, which divide the axis evenly.
+        samples: per cell, evenly spread over it.
+        phase: position of a sample in its share of the cell, 0 to below 1.
+        width: of a cell's window in cells; above 1, windows overlap.
 
     Returns:
         (cells, samples) int64.
@@ -117,7 +117,7 @@ def cell_samples(length: int, cells: int, samples: int, phase: float = 0.5, widt
 
 
 def samples_per_cell(length: int, cells: int, width: float = 1.0) -> int:
-    """How many samples see every pixel of a cell's window once, or nearly so where pixels do not divide evenly."""
+    """Number of samples that cover every pixel of a cell's window once, or nearly so if pixels do not divide evenly."""
     return max(1, math.ceil(length / cells * width - 1e-6))
 
 
@@ -142,7 +142,7 @@ def reduce_image(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _resample(image: Tensor, size: tuple[int, int], weights: Callable[[int, int], Tensor]) -> Tensor:
-    """(T, H, W) by a matrix for each axis to (T, h, w)."""
+    """Resample (T, H, W) to (T, h, w) with one matrix per axis."""
     rows, columns = (weights(length, cells).to(image) for length, cells in zip(image.shape[-2:], size, strict=True))
     return rows @ image @ columns.T
 

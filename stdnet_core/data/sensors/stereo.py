@@ -1,9 +1,9 @@
 """Stereo cameras, passive or with a projector: RealSense D4xx, OAK-D, ZED.
 
-Depth is z = f B / d for a disparity d, so an error of d becomes one of z^2 / (f B) times it. The error is that of
-block matching: the same over a matching window, mostly the same from frame to frame while nothing moves, in steps of a
-fraction of a pixel. A window that holds the edge of a near surface is matched by it, which fattens the foreground by
-half a window. What one of the two views does not see, or sees without contrast, has no depth."""
+Depth is z = f B / d for a disparity d, so an error of d is multiplied by z^2 / (f B). The error is that of block
+matching: correlated over a matching window, nearly constant from frame to frame while nothing moves, and in steps of a
+fraction of a pixel. A window that contains the edge of a near surface matches that surface, which fattens the
+foreground by half a window. Areas that one of the two views does not see, or sees without contrast, have no depth."""
 
 from __future__ import annotations
 
@@ -21,41 +21,42 @@ from stdnet_core.data.sensors.view import Memory, View, follow, smooth_field, sm
 from stdnet_core.errors import ConfigError
 
 _EDGE_PX = 1.0  # step of disparity that a matching window does not bridge
-_BIAS_KNOTS = 4  # a clip's constant error bends so many times over the image
-_RAGGED = 0.3  # deviation of the logarithm of contrast: how ragged and unsteady the borders of holes are
+_BIAS_KNOTS = 4  # knots, per axis, of the smooth error that is constant over a clip
+_RAGGED = 0.3  # standard deviation of the logarithm of contrast; makes the borders of holes ragged and unsteady
 _LOST_GLOSS = 0.7  # share of the saturated pixels that have no depth
 
 
 @dataclass(frozen=True)
 class Stereo:
-    """A stereo camera whose depth lies on the colour image.
+    """A stereo camera whose depth is registered to colour.
 
     Attributes:
         focal_px: focal length of the depth image in its own pixels.
-        baseline_m: distance of the two views.
-        subpixel: deviation of the disparity of a well textured surface, pixels of the depth image.
+        baseline_m: distance between the two views.
+        subpixel: standard deviation of the disparity on a well textured surface, in pixels of the depth image.
         step: disparities are multiples of it.
-        window: side of the matching window, pixels of the depth image.
-        noise_window: side of the area over which the error is about the same; 0: the matching window. Filters in camera
-            and driver smooth surfaces and leave edges where they are.
-        static: share of the variance of the error that stays for the clip in each pixel: the same texture is matched
+        window: side of the matching window in pixels of the depth image.
+        noise_window: side of the area over which the error is correlated; 0: the matching window. Filters in camera
+            and driver smooth surfaces but preserve edges.
+        static: share of the error's variance that is constant over the clip in each pixel: the same texture is matched
             with the same error as long as nothing moves.
-        correlation: of the rest in one frame with that in the frame before, 0 to below 1.
-        bias: deviation of a smooth error of disparity that stays for the clip (calibration), pixels of the depth image.
+        correlation: of the rest from one frame to the next, 0 to below 1.
+        bias: standard deviation of a smooth disparity error that is constant over the clip (calibration), in pixels of
+            the depth image.
         fattening: share of half a window by which the foreground grows.
-        edge_jitter: deviation of the place from which a disparity comes, pixels of the depth image: outlines waver from
-            frame to frame by about so much.
-        shadow: side of near surfaces on which there is no depth: ``left`` where the left view is the reference,
-            ``right``, or ``none``.
-        texture: least contrast (deviation of grey in a window, 0..1) that is matched; 0: all is.
-        projector: contrast that the camera's own light adds on a white surface at 1 m; it falls with the square of the
-            distance and with reflectance. 0: passive.
-        gloss: grey from which a surface is taken for a reflection, which has mostly no depth; 1: none is.
-        edge_loss: share of the pixels within half a window of a depth edge that the checks of the matcher reject.
+        edge_jitter: standard deviation of the position from which a disparity is read, in pixels of the depth image;
+            outlines waver by about this much from frame to frame.
+        shadow: side of near surfaces on which depth is missing: ``left`` if the left view is the reference, ``right``,
+            or ``none``.
+        texture: least contrast (standard deviation of grey in a window, 0..1) that can be matched; 0: no limit.
+        projector: contrast that the camera's own light adds on a white surface at 1 m; it decreases with the square of
+            the distance and with reflectance. 0: passive.
+        gloss: grey value from which on a surface counts as a reflection, which mostly has no depth; 1: none.
+        edge_loss: share of the pixels within half a window of a depth edge that the matcher's checks reject.
         min_m, max_m: readings outside are lost.
-        field_of_view_deg: horizontal, of the depth image. Without depth are what lies outside and, on the side of the
-            shadow, a band as wide as the disparity. None: far larger than the colour image's.
-        reduction: how it becomes a smaller image.
+        field_of_view_deg: horizontal, of the depth image. There is no depth outside it or, on the side of the shadow,
+            in a band as wide as the disparity. None: much larger than that of colour.
+        reduction: how it is downsampled.
 
     Raises:
         ConfigError: a value is out of range.
@@ -102,14 +103,14 @@ class Stereo:
             raise ConfigError(f"stereo field_of_view_deg is {self.field_of_view_deg}; it must be between 0 and 180")
 
     def deviation_m(self, depth: float) -> float:
-        """Deviation in metres at a depth, steps aside: z^2 subpixel / (f B)."""
+        """Standard deviation in metres at a depth, without the effect of ``step``: z^2 subpixel / (f B)."""
         return depth**2 * self.subpixel / (self.focal_px * self.baseline_m)
 
     def measure(self, view: View, size: tuple[int, int], draws: Draws, memory: Memory) -> Tensor:
         """See :class:`stdnet_core.data.sensors.view.Measurement`."""
         true = view.depth
         known = true > 0
-        pixel = view.focal_px / self.focal_px  # pixels of this grid in one of the depth image
+        pixel = view.focal_px / self.focal_px  # pixels of this grid per pixel of the depth image
         window = self.window * pixel
         strength = self.focal_px * self.baseline_m
         true_disparity = torch.where(known, strength / true, true.new_zeros(()))
@@ -151,7 +152,7 @@ class Stereo:
         return self.reduction.apply(depth * seen, size, draws)
 
     def _fattened(self, disparity: Tensor, window: float) -> Tensor:
-        """The nearest surface within half a window wins where the step to it is too large to be a slope."""
+        """Disparity with fattened foreground: the nearest surface within half a window wins if it is beyond an edge."""
         radius = round(self.fattening * (window - 1) / 2)
         if radius < 1:
             return disparity
@@ -162,7 +163,7 @@ class Stereo:
     def _wavering(
         self, disparity: Tensor, deviation: float, window: float, first: int, draws: Draws, memory: Memory
     ) -> Tensor:
-        """Disparity (T, H, W) of places that are off by a deviation in pixels, the same over a matching window."""
+        """Disparity (T, H, W) read at randomly displaced positions; ``deviation`` in pixels, constant over a window."""
         count, height, width = disparity.shape
         moves = []
         for name, length in (("stereo outlines x", width), ("stereo outlines y", height)):
@@ -174,7 +175,7 @@ class Stereo:
 
     @staticmethod
     def _slope(disparity: Tensor) -> Tensor:
-        """Disparity a pixel of the surface that a pixel is on: the smaller of the differences to both sides, summed."""
+        """Change of disparity per pixel within a surface: the smaller difference to either side, summed over axes."""
         total = torch.zeros_like(disparity)
         for axis in (-2, -1):
             step = disparity.diff(dim=axis).abs()
@@ -185,7 +186,7 @@ class Stereo:
         return total
 
     def _contrast(self, view: View, window: float) -> Tensor:
-        """(T, H, W) deviation of grey in a window, with the projector's share; all the same where it plays no role."""
+        """(T, H, W) standard deviation of grey in a window, including the projector's share; 1 if it is not used."""
         if not self.texture or view.rgb is None:
             return torch.ones_like(view.depth)
         side = max(3, 2 * round((window - 1) / 2) + 1)
@@ -202,7 +203,7 @@ class Stereo:
         return variance.sqrt()
 
     def _both_see(self, true: Tensor, focal_px: float) -> Tensor:
-        """Where neither view is blocked by a nearer surface or the border of its image."""
+        """Pixels that both views see: not occluded by a nearer surface, and inside the image."""
         seen = torch.ones_like(true, dtype=torch.bool)
         strength = focal_px * self.baseline_m
         mirrored = self.shadow == "left"

@@ -1,4 +1,4 @@
-"""What a simulated camera looks at, and what all kinds of cameras have in common."""
+"""The input of a simulated camera, and what all families of cameras share."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor
 from stdnet_core.data.sensors.draws import Draws
 
 DEFAULT_FOCAL = 0.8
-"""Focal length in image widths where a source has no intrinsics: a horizontal field of view of 64 degrees."""
+"""Focal length in image widths for sources without intrinsics: a horizontal field of view of 64 degrees."""
 
 Memory = dict[str, Tensor]
-"""What a measurement keeps from the frames before; empty at the start of a clip."""
+"""State that a measurement keeps from earlier frames; empty at the start of a clip."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class View:
     """Frames of a clip, as the depth camera sees them.
 
     Attributes:
-        depth: (T, H, W) true depth in metres, 0 where unknown.
-        rgb: (T, 3, H, W), 0..1, or None: reflectance and texture are then the same everywhere.
-        focal_px: focal length of this pixel grid.
-        first: number of the first of the frames in its clip.
+        depth: (T, H, W) ground truth in metres, 0 where unknown.
+        rgb: (T, 3, H, W), 0..1, or None: reflectance and texture are then uniform.
+        focal_px: focal length in pixels of this grid.
+        first: index in its clip of the first frame.
     """
 
     depth: Tensor
@@ -41,29 +41,29 @@ class View:
 
     @cached_property
     def albedo(self) -> Tensor:
-        """(T, H, W) mean of the colour channels, 0..1: what stands for reflectance; 0.5 without colour."""
+        """(T, H, W) mean of the colour channels, 0..1, used as reflectance; 0.5 without colour."""
         return torch.full_like(self.depth, 0.5) if self.rgb is None else self.rgb.mean(1)
 
 
 class Measurement(Protocol):
-    """How a kind of camera measures depth; the configuration of one is a frozen dataclass."""
+    """How a family of cameras measures depth; each is a frozen dataclass with its configuration."""
 
     def measure(self, view: View, size: tuple[int, int], draws: Draws, memory: Memory) -> Tensor:
         """Measured depth (T, h, w) in metres, 0 invalid.
 
         Args:
             view: the frames.
-            size: (h, w) of what the camera delivers; its pixels divide the frame evenly.
+            size: (h, w) of the delivered depth; its pixels divide the frame evenly.
             draws: source of random numbers.
-            memory: of the same camera; changed.
+            memory: state of the same camera; modified.
         """
 
 
 def smooth_noise(white: Tensor, window: float) -> Tensor:
-    """White noise (T, H, W) averaged over a square window of about ``window`` pixels, its deviation kept.
+    """White noise (T, H, W) averaged over a square window of about ``window`` pixels, at unchanged standard deviation.
 
-    The window is the nearest odd number of pixels; averages of n independent values are multiplied with the root of
-    n."""
+    The window's side is the nearest odd number of pixels; averages of n independent values are multiplied by
+    sqrt(n)."""
     side = 2 * round((window - 1) / 2) + 1
     if side < 2:
         return white
@@ -72,7 +72,7 @@ def smooth_noise(white: Tensor, window: float) -> Tensor:
 
 
 def follow(fresh: Tensor, correlation: float, name: str, memory: Memory) -> Tensor:
-    """Noise (T, ...) of the same deviation as ``fresh``, a frame's correlated with that of the frame before."""
+    """Noise (T, ...) with the standard deviation of ``fresh``, correlated from frame to frame."""
     if correlation == 0:
         return fresh
     share = (1 - correlation**2) ** 0.5
@@ -86,7 +86,7 @@ def follow(fresh: Tensor, correlation: float, name: str, memory: Memory) -> Tens
 
 
 def smooth_field(coarse: Tensor, size: Sequence[int]) -> Tensor:
-    """Random values (..., a, b) as a smooth field (..., h, w)."""
+    """Random values (..., a, b) interpolated to a smooth field (..., h, w)."""
     flat = coarse.reshape(-1, 1, *coarse.shape[-2:])
     field = F.interpolate(flat, size, mode="bicubic", align_corners=True)
     return field.reshape(*coarse.shape[:-2], *size)

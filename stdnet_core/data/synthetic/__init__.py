@@ -2,9 +2,9 @@
 
     clip = render_clip(seed=7, frames=7, height=128, width=128)
 
-A scene is dozens to hundreds of boxes, ellipsoids, cylinders and cones (:mod:`.scene`, arranged by :mod:`.layouts` and
-:mod:`.objects`), cast analytically (:mod:`.intersect`, :mod:`.raycast`), shaded (:mod:`.shading`) and seen through
-an imperfect camera (:mod:`.sensor`). Runs on the CPU and on a GPU, many clips at once."""
+A scene consists of dozens to hundreds of boxes, ellipsoids, cylinders and cones (:mod:`.scene`, arranged by
+:mod:`.layouts` and :mod:`.objects`). They are ray-cast analytically (:mod:`.intersect`, :mod:`.raycast`), shaded
+(:mod:`.shading`) and seen by an imperfect camera (:mod:`.sensor`). It runs on the CPU or a GPU, many clips at once."""
 
 from .config import SyntheticConfig
 from .demo import demo_sequence

@@ -1,4 +1,4 @@
-"""Look at synthetic scenes, or time the generator: ``python -m stdnet_core.data.synthetic --help``."""
+"""Draws synthetic scenes or times the generator: ``python -m stdnet_core.data.synthetic --help``."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stdnet_core.data.synthetic", description=__doc__)
     parser.add_argument("--benchmark", action="store_true", help="time the generator against a straightforward one")
     parser.add_argument("--batch", type=int, default=1, help="clips rendered at once by the benchmark")
-    parser.add_argument("--json", type=Path, help="also write the benchmark's figures here")
+    parser.add_argument("--json", type=Path, help="also write the benchmark's figures to this file")
     parser.add_argument("--sheet", type=Path, help="draw a contact sheet of scenes to this PNG")
     parser.add_argument("--demo", type=Path, help="draw a frame of the demonstration room to this PNG")
     parser.add_argument("--seed", type=int, default=0, help="first seed of the sheet, or frame of the demonstration")
     parser.add_argument("--count", type=int, default=16, help="scenes on the sheet")
     parser.add_argument("--columns", type=int, default=4, help="columns of the sheet")
     parser.add_argument("--size", type=_size, default=(192, 256), help="HEIGHTxWIDTH of each picture")
-    parser.add_argument("--layout", choices=LAYOUTS, help="this kind of scene alone")
+    parser.add_argument("--layout", choices=LAYOUTS, help="only this kind of scene")
     parser.add_argument("--device", default="cpu", help="torch device")
     arguments = parser.parse_args()
     if min(arguments.batch, arguments.count, arguments.columns) < 1:
@@ -84,8 +84,8 @@ def _report(timings: dict[str, Timing], path: Path | None) -> None:
     labels = {
         "plain": f"{PRIMITIVES} primitives, colour + depth + flow",
         "straightforward": "the same, every primitive against every pixel",
-        "full": "with smooth outlines, shadows and sensor",
-        "training": "random training scenes, their making included (mean)",
+        "full": "with antialiasing, shadows and sensor",
+        "training": "random training scenes, with their generation (mean)",
     }
     print(f"{FRAMES} frames of {SIZE}x{SIZE}, {torch.get_num_threads()} threads        wall ms  processor ms")
     for name, label in labels.items():

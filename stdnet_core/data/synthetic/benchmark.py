@@ -1,8 +1,8 @@
-"""How fast clips are made, against the straightforward way of doing it, in the same run.
+"""Benchmark of the generator against a straightforward renderer, in the same run.
 
-The straightforward renderer intersects every primitive with every pixel, one primitive after another, keeps the
-nearest and shades it with the very same functions: same picture, no tiles. Both render the standard load, 7 frames
-of 128x128 of 20 primitives in a room, and the generator also renders what it makes for training."""
+The straightforward renderer intersects every primitive with every pixel, one primitive after another, keeps the nearest
+and shades it with the same functions: the same picture, without tiles. Both render the standard scene, 7 frames of
+128x128 with 20 primitives in a room; the generator also renders random training scenes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def standard_scene(groups: dict[str, tuple[int, ...]]) -> Scene:
 
 
 def cast_straightforwardly(pairs: Pairs, rays: Rays) -> tuple[Tensor, Tensor]:
-    """What :func:`.raycast.cast` returns, by every primitive against every pixel of its view."""
+    """The result of :func:`.raycast.cast`, by intersecting every primitive with every pixel of its view."""
     device = pairs.half.device
     shape = (len(rays.focal), rays.height, rays.width)
     depth, seen = torch.full(shape, math.inf, device=device), torch.full(shape, -1, dtype=torch.int64, device=device)
@@ -75,7 +75,7 @@ def cast_straightforwardly(pairs: Pairs, rays: Rays) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of wall clock, and of processor time over all threads (which other programs disturb less)."""
+    """Milliseconds of wall-clock time and of processor time over all threads (less disturbed by other programs)."""
 
     wall: float
     processor: float
@@ -104,9 +104,9 @@ def benchmark(device: torch.device | str = "cpu", repeats: int = 9, batch: int =
         batch: random scenes rendered at once.
 
     Returns:
-        ``plain`` the standard scene, colour, depth and flow, best of ``repeats``; ``straightforward`` the same
-        without tiles; ``full`` the standard scene with smooth outlines, shadows and sensor; ``training`` the mean
-        over random training scenes, their making included.
+        ``plain``: the standard scene, colour, depth and flow, best of ``repeats``; ``straightforward``: the same
+        without tiles; ``full``: the standard scene with antialiasing, shadows and sensor; ``training``: the mean over
+        random training scenes, including their generation.
     """
     device, config = torch.device(device), SyntheticConfig()
     bank = bank_for(config, device)

@@ -1,4 +1,4 @@
-"""What a synthetic scene may be: the ranges that the procedural generator draws from."""
+"""Options of synthetic scenes: the ranges from which the procedural generator draws."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class SyntheticConfig:
 
     Attributes:
         table, room, hall, outdoor, abstract: relative frequency of each kind of scene (table-top 0.3 to 2 m, furnished
-            room 1 to 10 m, hall 3 to 40 m, open air 2 to 60 m, primitives floating at all depths).
+            room 1 to 10 m, hall 3 to 40 m, outdoors 2 to 60 m, primitives floating at all depths).
         zoom: largest ratio between the width of the virtual full frame and the rendered width. 1 renders whole
             frames; 5 also renders crops, with an off-centre principal point, of frames up to five times as wide.
-        still_camera: share of clips with a camera that does not move.
+        still_camera: share of clips with a static camera.
         camera_speed: factor on the camera's motion.
         object_speed: factor on the motion of objects.
-        sky_valid: share of open-air clips whose sky has a depth (that of a far wall); in the others it is invalid.
-        antialias: render colour at object outlines with 2x2 samples a pixel (depth stays exact at pixel centres).
+        sky_valid: share of outdoor clips whose sky has a depth (that of a far wall); in the others it is invalid.
+        antialias: render colour at object outlines with 2x2 samples per pixel (depth stays exact at pixel centres).
         shadows: cast shadows.
         sensor: imperfections of a camera (noise, blur, exposure drift, vignetting, motion blur, 8 bits).
-        textures: number of textures in the bank that surfaces draw from.
+        textures: number of textures in the bank from which surfaces choose.
         texture_seed: seed of that bank.
     """
 

@@ -1,4 +1,4 @@
-"""The demonstration scene: a furnished room of 1 to 6 m with somebody walking through it."""
+"""The demonstration scene: a furnished room, 1 to 6 m away, in which a person walks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RATE = 30.0
 
 
 def _walk(times: Array, points: Array, seconds: float) -> Array:
-    """Poses (N, 4, 4) of somebody who goes round a closed path through ``points`` (K, 2) in ``seconds``."""
+    """Poses (N, 4, 4) of a person who walks round a closed path through ``points`` (K, 2) in ``seconds``."""
     waves = np.fft.rfft(points, axis=0) / len(points)
     turns = 2 * np.pi * times / seconds
 
@@ -120,11 +120,11 @@ def demo_sequence(
 ) -> SceneSequence:
     """The demonstration room as a lazily rendered sequence, the same on every call.
 
-    A papered wall with a picture, furniture, thin legs and rods, somebody walking and a ball rolling, 1 to 6 m away,
-    seen by a camera that sways, at 30 frames a second.
+    It shows a papered wall with a picture, furniture, thin legs and rods, a walking person and a rolling ball, 1 to 6 m
+    away, seen by a swaying camera at 30 frames per second.
 
     Args:
-        frames: length; the motion goes on for as long as is asked for.
+        frames: length; the motion continues for any number of frames.
         height, width: pixels.
         device: where to render.
     """

@@ -1,4 +1,4 @@
-"""Clips from seeds, for training, and whole sequences that are rendered as they are read."""
+"""Renders clips from seeds, for training, and whole sequences lazily as they are read."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def render_clips(
     Args:
         seeds: one scene each; the same seed gives the same clip on the same device, in a batch or alone.
         frames, height, width: size of each clip.
-        config: what scenes may be.
-        device: where to render and where the clips lie.
+        config: options of the scenes.
+        device: on which the clips are rendered and returned.
 
     Returns:
         Clips with rgb, exact depth at pixel centres, valid, flow and intrinsics.
@@ -107,7 +107,7 @@ class SyntheticSequence(SceneSequence):
         seed: the scene; differs from :func:`render_clip`'s of the same seed unless ``frames`` is the same.
         frames: length of the sequence.
         size: (H, W) in pixels.
-        config: what scenes may be.
+        config: options of the scenes.
         device: where to render.
     """
 

@@ -2,8 +2,8 @@
 
 Every primitive is canonical in its own scaled coordinates: the cube [-1, 1]^3, the unit sphere, the cylinder and the
 cone about z between z = -1 and 1. Rays are o + t d with d scaled such that t is the planar depth in the camera. All
-tensors broadcast; the result is the smallest t > 0, inf for a miss. From inside a primitive the ray meets its far side,
-so a room is a cube seen from within."""
+tensors broadcast; the result is the smallest t > 0, inf for a miss. From inside a primitive, the ray hits its far side,
+so a room is a cube seen from inside."""
 
 from __future__ import annotations
 

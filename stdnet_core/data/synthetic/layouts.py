@@ -1,4 +1,4 @@
-"""Whole scenes: table tops, furnished rooms, halls, open air, and primitives afloat."""
+"""Whole scenes: table tops, furnished rooms, halls, outdoors, and floating primitives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .scene import Array, Light, Material, Scene, SceneBuilder, Sensor, on_groun
 
 @dataclass
 class _Stage:
-    """What every layout works with."""
+    """The common input of all layouts."""
 
     rng: np.random.Generator
     config: SyntheticConfig
@@ -46,14 +46,14 @@ class _Stage:
 
 
 class _Floor:
-    """Finds free places on the ground for things that must not meet the camera or one another."""
+    """Finds free places on the ground for objects that must not collide with the camera or one another."""
 
     def __init__(self, rng: np.random.Generator, camera: Array) -> None:
         self.rng = rng
         self.taken = [(*position[:2], 0.45) for position in camera[:: max(1, len(camera) // 4), :3, 3]]
 
     def claim(self, place: Iterable[float], radius: float) -> bool:
-        """Take a disc about a place (x, y) if it is free."""
+        """Occupy a disc around (x, y) if it is free; returns whether it was."""
         x, y = place
         if any(math.hypot(x - a, y - b) < radius + r for a, b, r in self.taken):
             return False

@@ -47,7 +47,7 @@ def look_at(position: Array, target: Array, roll: Array | float = 0.0) -> Array:
 
 
 def handheld(rng: np.random.Generator, times: Array, start: Array, target: Array, travel: float, turn: float) -> Array:
-    """Camera poses (N, 4, 4) of somebody who looks at ``target`` from ``start`` while moving.
+    """Poses (N, 4, 4) of a hand-held camera that looks at ``target`` from ``start`` while moving.
 
     Args:
         times: (N,) seconds.

@@ -242,7 +242,7 @@ def desk_lamp(b: SceneBuilder, paint: Paint, rng: np.random.Generator, at: Array
 
 
 def cable(b: SceneBuilder, paint: Paint, rng: np.random.Generator, at: Array, node: int = 0) -> None:
-    """A wire lying about."""
+    """A wire on the ground."""
     points = np.cumsum(rng.normal(0, 0.08, (rng.integers(4, 9), 3)) * (1, 1, 0.25), 0)
     points[:, 2] = np.abs(points[:, 2]) + 0.003
     material = b.paint(paint.plain((0.02, 0.5)))
@@ -349,9 +349,9 @@ def car(b: SceneBuilder, paint: Paint, rng: np.random.Generator, at: Array, node
 
 
 def _joint(b: SceneBuilder, at: Array, node: int, pivot: Array, angles: Array) -> tuple[Array, int]:
-    """Where a limb hangs that swings about y at ``pivot``: a pose and its node.
+    """Pose and node of a limb that swings about y at ``pivot``.
 
-    ``angles`` (N,) radians; on the still world the first one holds."""
+    ``angles`` (N,) radians; in the static world, the first one is used."""
     hinge = at @ pose(*pivot)
     if node == 0:
         return hinge @ pose(pitch=angles[0]), 0
@@ -367,7 +367,7 @@ def _gait(b: SceneBuilder, rng: np.random.Generator, rate: float) -> Array:
 
 
 def person(b: SceneBuilder, paint: Paint, rng: np.random.Generator, at: Array, node: int = 0) -> None:
-    """Somebody from ellipsoids and rods, facing x; on a node that moves, arms and legs swing."""
+    """A person of ellipsoids and rods, facing x; on a moving node, arms and legs swing."""
     tall, phase, stride = rng.uniform(1.5, 1.9), _gait(b, rng, 0.9), rng.uniform(0.1, 0.55)
     coat, trousers, hair = b.paint(paint.cloth()), b.paint(paint.cloth()), b.paint(paint.plain((0.01, 0.3)))
     skin = b.paint(paint.mix((0.25, 0.13, 0.08), (0.6, 0.4, 0.3), ("cloud",), (0.2, 0.5)))
@@ -391,7 +391,7 @@ def person(b: SceneBuilder, paint: Paint, rng: np.random.Generator, at: Array, n
 
 
 def animal(b: SceneBuilder, paint: Paint, rng: np.random.Generator, at: Array, node: int = 0) -> None:
-    """A four-legged animal, facing x; on a node that moves, its legs swing."""
+    """A four-legged animal, facing x; on a moving node, its legs swing."""
     size, phase = rng.uniform(0.25, 0.9), _gait(b, rng, 1.5)
     dark, light = paint.colour((0.03, 0.6), (0, 0.6)), paint.colour((0.1, 0.8), (0, 0.5))
     coat = paint.mix(dark, light, ("noise", "cells"), (0.3, 1)) if rng.random() < 0.5 else paint.cloth()

@@ -1,7 +1,8 @@
-"""Which surface each pixel sees, and how far away it is: tiles of pixels against the primitives that reach into them.
+"""Finds the surface that each pixel sees, and its depth, by testing tiles of pixels against overlapping primitives.
 
-A *pair* is one primitive in one view. Each pair's oriented bounding box is projected; the tiles that it touches get an
-entry; the entries of a tile are reduced to the nearest hit. No randomness and no atomics, so results repeat exactly."""
+A *pair* is one primitive in one view. The oriented bounding box of each pair is projected, and every tile that it
+touches gets an entry; the entries of a tile are reduced to the nearest hit. Without randomness or atomics, results are
+exactly reproducible."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ class Pairs:
         kind: (P,) int64 kind of the primitive (:mod:`.intersect`).
         view: (P,) int64 the view.
         camera_from_object: (P, 3, 4) rigid pose of the primitive in the camera, metres.
-        half: (P, 3) half sizes, metres: the canonical primitive is scaled by them.
+        half: (P, 3) half sizes in metres, by which the canonical primitive is scaled.
         direction: (P, 3, 3) camera ray -> ray in canonical coordinates.
         origin: (P, 3) camera centre in canonical coordinates.
     """
@@ -175,7 +176,7 @@ def cast_among(pairs: Pairs, rays: Rays, candidates: Tensor, x: Tensor, y: Tenso
     """Cast rays through arbitrary image points against a few candidate pairs each.
 
     Args:
-        candidates: (N, K) int64 pairs, all of one view a row; -1 for none.
+        candidates: (N, K) int64 pairs, those of a row all of one view; -1 for none.
         x, y: (N, S) image points in pixels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Scenes to clips: colour, depth, validity and flow, for many scenes and frames at once."""
+"""Renders scenes to clips: colour, depth, validity and flow, for many scenes and frames at once."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class _Assembly:
         return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self.device)
 
     def tables(self, frames: Sequence[int]) -> ShadingTables:
-        """Everything that shading looks up."""
+        """The tables that shading uses."""
         first = np.cumsum([0] + [len(scene.materials) for scene in self.scenes[:-1]])
         material = np.concatenate([scene.material for scene in self.scenes]) + first[self.owner]
         faces = np.concatenate([scene.faces for scene in self.scenes])
@@ -121,7 +121,7 @@ class _Assembly:
         )
 
     def shadows(self, size: int) -> ShadowMaps:
-        """What the lights see: a map per scene of what never moves, and one per view of what does."""
+        """Shadow maps of the lights: one per scene for static objects, and one per view for moving ones."""
         number, length = len(self.scenes), self.length
         spread = np.array([scene.light.spread for scene in self.scenes])
         focal = self.floats(np.repeat(size / 2 / np.tan(spread)[:, None], 2, 1))
@@ -143,13 +143,13 @@ class _Assembly:
         return ShadowMaps(torch.cat(depths), rays, layer.repeat_interleave(length), layer_moving)
 
     def motion_in_list(self) -> Tensor:
-        """(12, pairs) pose that takes a point seen on a pair to the camera of the following frame of the list."""
+        """(12, pairs) pose that maps a point seen on a pair to the camera of the following frame in the list."""
         return self._motion(np.concatenate((self.camera_from_object[:, 1:], self.camera_from_object[:, -1:]), 1))
 
     def motion_to_next_frame(self) -> Tensor:
-        """(12, pairs) pose that takes a point seen on a pair to the camera of the scene's next frame.
+        """(12, pairs) pose that maps a point seen on a pair to the camera of the scene's next frame.
 
-        A scene's last frame goes on as the one before: its pose relative to that one, again."""
+        After a scene's last frame, the motion from the frame before continues unchanged."""
         ahead = [min(frame + 1, len(self.scenes[0].camera) - 1) for frame in self.frames]
         following = self._camera_from_object(ahead)
         last = np.array([frame == after for frame, after in zip(self.frames, ahead, strict=True)])
@@ -164,7 +164,7 @@ class _Assembly:
 
 
 def _flow(pairs: Pairs, rays: Rays, motion: Tensor, depth: Tensor, pair: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Displacement (2, N) in pixels of the points seen at (x, y) (N,), when pairs move by ``motion`` (12, pairs)."""
+    """Displacement (2, N) in pixels of the points seen at (x, y) (N,) if pairs move by ``motion`` (12, pairs)."""
     view = pairs.view.index_select(0, pair)
     u, v = rays.normalised(view, x, y)
     pose = motion.index_select(1, pair)
@@ -175,7 +175,7 @@ def _flow(pairs: Pairs, rays: Rays, motion: Tensor, depth: Tensor, pair: Tensor,
 
 
 def _outline(pair: Tensor) -> Tensor:
-    """Pixels (V, H, W) with a 4-neighbour that shows another primitive."""
+    """Pixels (V, H, W) with a 4-neighbour that shows a different primitive."""
     edge = torch.zeros_like(pair, dtype=torch.bool)
     across, down = pair[:, :, 1:] != pair[:, :, :-1], pair[:, 1:] != pair[:, :-1]
     edge[:, :, 1:] |= across
@@ -198,11 +198,11 @@ def render(
     """Render the same frames of several scenes.
 
     Args:
-        frames: numbers of the frames, rising; flow goes from each to the next in this list.
-        height, width: pixels; the scenes' intrinsics hold for this size.
-        bank: textures; the work runs on their device.
+        frames: increasing frame numbers; flow is from each to the next in this list.
+        height, width: pixels; the scenes' intrinsics refer to this size.
+        bank: textures; rendering runs on their device.
         names: the clips' names.
-        caster: finds what the pixels see; :func:`.raycast.cast` or something to compare it with.
+        caster: finds the surface that each pixel sees; :func:`.raycast.cast`, or another one for comparison.
 
     Raises:
         InputError: an empty size or no frames.
@@ -229,8 +229,8 @@ def render(
         return torch.cat([shade(tables, assembly.pairs, rays, bank, shadows, *part) for part in parts], 1)
 
     light = colour(seen, columns, rows, distance).view(3, *pair.shape) * hit
-    # Blur follows the motion to the scene's next frame, whichever frames are asked for, so that a frame looks the
-    # same however it is read.
+    # Blur follows the motion to the scene's next frame, whichever frames are requested, so that a frame always looks
+    # the same.
     to_next = _flow(assembly.pairs, rays, assembly.motion_to_next_frame(), distance, seen, columns, rows)
     if list(frames) == list(range(frames[0], frames[0] + length)):
         flow = to_next

@@ -31,7 +31,7 @@ def pose(x: float = 0, y: float = 0, z: float = 0, yaw: float = 0, pitch: float 
 
 
 def on_ground(place: Iterable[float], yaw: float = 0) -> Array:
-    """Pose of what stands upright at (x, y)."""
+    """Pose of an upright object at (x, y)."""
     x, y = place
     return pose(x, y, 0, yaw)
 
@@ -58,11 +58,11 @@ class Material:
         low, high: RGB where the first texture is 0 and 1.
         accent: RGB change per unit of the second texture about its mean.
         texture, detail: numbers in the bank.
-        period, detail_period: metres per repetition of each.
+        period, detail_period: length of one repetition of each in metres.
         angle: rotation of the textures in radians.
         shift: offset of the textures in repetitions.
         gloss: strength of the highlight.
-        glow: light given off, 0 or 1: 1 shows the colours unlit (sky, lamps, screens).
+        glow: emitted light, 0 or 1; 1 shows the colours without shading (sky, lamps, screens).
     """
 
     low: tuple[float, float, float]
@@ -95,11 +95,11 @@ class Light:
 
     Attributes:
         position: metres, world.
-        target: what its shadow map looks at, world.
+        target: point at which its shadow map looks, world.
         spread: half angle of the shadow map in radians.
-        reach: distance at which it has half of its strength, metres; inf for the sun.
+        reach: distance in metres at which it has half of its strength; inf for the sun.
         colour: RGB.
-        ambient: RGB of the light from everywhere.
+        ambient: RGB of the ambient light.
     """
 
     position: tuple[float, float, float]
@@ -112,7 +112,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Sensor:
-    """The camera's imperfections; arrays have one entry a frame.
+    """The camera's imperfections; arrays have one entry per frame.
 
     Attributes:
         exposure: (N,) factor on linear light.
@@ -144,7 +144,7 @@ class Scene:
         faces: (P,) bool, a box with six materials, for -x, +x, -y, +y, -z, +z.
         half: (P, 3) half sizes in metres.
         local: (P, 4, 4) pose of the primitive in its node.
-        nodes: (K, N, 4, 4) pose of each node in the world in each of N frames; node 0 is the still world.
+        nodes: (K, N, 4, 4) pose of each node in the world in each of N frames; node 0 is the static world.
         materials: (M, MATERIAL_COLUMNS).
         camera: (N, 4, 4) pose of the camera in the world.
         focal, centre: pixels, for the size that the scene was built for.
@@ -170,7 +170,7 @@ class Scene:
 
 @dataclass
 class SceneBuilder:
-    """Collects primitives, nodes and materials; node 0 is the still world.
+    """Collects primitives, nodes and materials; node 0 is the static world.
 
     ``frames`` is the length of all motion, ``frame_time`` the seconds from one to the next."""
 

@@ -1,4 +1,4 @@
-"""From light to a camera's picture: motion blur, optics, exposure, tone curve, noise, 8 bits."""
+"""Converts light to a camera's picture: motion blur, optics, exposure, tone curve, noise, 8 bits."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def motion_blur(light: Tensor, flow: Tensor, shutter: Tensor) -> Tensor:
 
     Args:
         light: (N, 3, H, W).
-        flow: (N, 2, H, W) pixels a frame.
-        shutter: (N,) open share of the frame time.
+        flow: (N, 2, H, W) pixels per frame.
+        shutter: (N,) share of the frame time during which the shutter is open.
     """
     height, width = light.shape[-2:]
     y, x = torch.meshgrid(
@@ -49,19 +49,19 @@ def gaussian_blur(picture: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _per_frame(scenes: Sequence[Scene], frames: Sequence[int], name: str, like: Tensor) -> Tensor:
-    """A number of each scene's sensor for each of its frames, (B * T,)."""
+    """A parameter of each scene's sensor, repeated for each of its frames, (B * T,)."""
     values = [np.repeat(getattr(scene.sensor, name), len(frames)) for scene in scenes]
     return torch.as_tensor(np.concatenate(values), dtype=torch.float32, device=like.device)
 
 
 def expose(light: Tensor, flow: Tensor, scenes: Sequence[Scene], frames: Sequence[int], sensor: bool) -> Tensor:
-    """Pictures that the scenes' cameras take.
+    """The pictures that the scenes' cameras take.
 
     Args:
         light: (B, T, 3, H, W) linear light.
-        flow: (B, T, 2, H, W) pixels a frame, for motion blur.
-        frames: T numbers of frames.
-        sensor: False leaves only exposure and tone curve.
+        flow: (B, T, 2, H, W) pixels per frame, for motion blur.
+        frames: the T frame numbers.
+        sensor: False applies only exposure and tone curve.
 
     Returns:
         (B, T, 3, H, W) float32 0..1.

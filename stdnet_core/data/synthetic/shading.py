@@ -16,12 +16,13 @@ _SHADOW_BIAS = 0.02
 
 @dataclass(frozen=True)
 class ShadowMaps:
-    """What the lights see.
+    """Shadow maps: depth as seen from the lights.
 
     Attributes:
         depth: (L, S, S) planar depth from a light to the nearest surface, inf for none.
         rays: of the light of each of V camera views.
-        still: (V,) int64 map of what never moves, for each camera view; moving: (V,) int64 map of what moves.
+        still: (V,) int64 index of the map of static objects for each camera view.
+        moving: (V,) int64 index of the map of moving objects.
     """
 
     depth: Tensor
@@ -53,7 +54,7 @@ class ShadowMaps:
 
 @dataclass(frozen=True)
 class ShadingTables:
-    """Numbers that shading needs, one column a pair, material or view.
+    """Numbers that shading needs, one column per pair, material or view.
 
     Attributes:
         geometry: (18, P) rows: canonical direction matrix 9, origin 3, half sizes 3, kind, first material, faces.
@@ -79,7 +80,7 @@ def _dot(a: Vector, b: Vector) -> Tensor:
 
 
 def _largest(vector: Vector) -> Tensor:
-    """The axis (N,) along which a vector is longest; many times as fast as argmax over a stack."""
+    """The axis (N,) of a vector's largest component; many times as fast as argmax over a stack."""
     x, y, z = (component.abs() for component in vector)
     return torch.where((z > x) & (z > y), 2, (y > x).long())
 
@@ -93,7 +94,7 @@ def shade(
     tables: ShadingTables, pairs: Pairs, rays: Rays, bank: TextureBank, shadows: ShadowMaps | None,
     pair: Tensor, x: Tensor, y: Tensor, depth: Tensor,
 ) -> Tensor:  # fmt: skip
-    """Colour in linear light (3, N) of what pair (N,) shows at image points x, y (N,), at depth (N,) metres."""
+    """Colour in linear light (3, N) of pair (N,) at image points x, y (N,) and depth (N,) in metres."""
     view = pairs.view.index_select(0, pair)
     u, v = rays.normalised(view, x, y)
     geometry = tables.geometry.index_select(1, pair)

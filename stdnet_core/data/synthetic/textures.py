@@ -1,7 +1,7 @@
-"""A bank of tileable grey textures with mipmaps, from which materials of synthetic surfaces are mixed.
+"""A bank of tileable grey textures with mipmaps, from which the materials of synthetic surfaces are mixed.
 
-A material looks two textures of the bank up at its own scales, rotation and offsets and maps them to its own colours
-(:mod:`.shading`), so a few dozen textures give an unlimited variety of surfaces at the price of eight reads a pixel."""
+A material samples two textures of the bank at its own scales, rotation and offsets and maps them to its own colours
+(:mod:`.shading`). A few dozen textures thus give an unlimited variety of surfaces for eight reads per pixel."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class TextureBank:
     groups: dict[str, tuple[int, ...]]
 
     def sample(self, index: Tensor, u: Tensor, v: Tensor, footprint: Tensor) -> Tensor:
-        """Look textures up, bilinear on the nearest mipmap level.
+        """Sample textures, bilinearly on the nearest mipmap level.
 
         Args:
             index: (N,) int64 number of the texture.
             u, v: (N,) coordinates; the texture repeats with period 1.
-            footprint: (N,) width of a pixel in the same unit, chooses the level.
+            footprint: (N,) width of a pixel in the same unit, which determines the level.
 
         Returns:
             (N,) values 0..1.
@@ -212,7 +212,7 @@ _MAKERS: dict[str, Callable[[torch.Generator], Tensor]] = {
 
 
 def group_indices(count: int) -> dict[str, tuple[int, ...]]:
-    """Which of ``count`` textures belong to which group: the groups in turn, by their share."""
+    """The indices of each group's textures among ``count``: groups take turns according to their share."""
     turn = [name for name, _ in GROUPS] + [name for name, share in GROUPS for _ in range(share - 1)]
     groups: dict[str, list[int]] = {name: [] for name, _ in GROUPS}
     for index in range(count):
@@ -222,7 +222,7 @@ def group_indices(count: int) -> dict[str, tuple[int, ...]]:
 
 @lru_cache(maxsize=4)
 def texture_bank(seed: int, count: int, device: torch.device) -> TextureBank:
-    """The bank of ``count`` textures for a seed; made on the CPU, so the same on every device."""
+    """The bank of ``count`` textures for a seed; generated on the CPU, so that it is the same on every device."""
     groups = group_indices(count)
     owner = {index: name for name, indices in groups.items() for index in indices}
     generator = torch.Generator().manual_seed(seed)

@@ -173,7 +173,7 @@ def test_an_mcap_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     (sequence,) = open_source(path)
     assert 8 < len(sequence) < 20
-    assert "was cut off" in sequence.notes[0]
+    assert "is truncated" in sequence.notes[0]
     last = len(sequence) - 1
     np.testing.assert_array_equal(
         sequence.clip(last, 1).depth[0, 0].numpy(), depth_image(last).astype(np.float32) / np.float32(1000)
@@ -475,7 +475,7 @@ def test_an_empty_last_part_is_left_out(tmp_path):
     next(folder.glob("*.mcap")).rename(folder / "run_0.mcap")
     (folder / "run_1.mcap").write_bytes(b"")
     sequence = check(folder)
-    assert "run_1.mcap is empty and left out" in sequence.notes
+    assert "run_1.mcap is empty and ignored" in sequence.notes
     (folder / "run_0.mcap").write_bytes(b"")
     with pytest.raises(DataError, match="is empty"):
         BagFile(folder)

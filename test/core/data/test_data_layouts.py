@@ -439,7 +439,7 @@ def test_files_named_by_stamps_of_their_own_are_paired_as_tum_s(tmp_path):
     for kind, delay in (("rgb", 0), ("depth", 4_000_000)):
         for t, path in enumerate(sorted((tmp_path / "a" / kind).iterdir())):
             path.rename(path.with_name(f"{1_700_000_000_000_000_000 + t * 33_000_000 + delay}.png"))
-    with pytest.raises(DataError, match=f"nearest stamp .*as tum:{tmp_path / 'a'}"):
+    with pytest.raises(DataError, match=f"nearest stamp with tum:{tmp_path / 'a'}"):
         open_source(tmp_path / "a")
     (sequence,) = open_source(f"tum:{tmp_path / 'a'}", depth_unit=0.001)
     np.testing.assert_allclose(sequence.clip(2, 1).depth[0, 0].numpy(), depth_image(2), atol=6e-4)
@@ -719,7 +719,7 @@ def test_intrinsics_of_a_picture_of_another_size_are_said(tmp_path):
     (tmp_path / "a/intrinsics.txt").write_text("1060 1060 960 540")
     (note,) = open_source(tmp_path / "a").notes
     assert "principal point (960, 540), outside the frames" in note
-    with pytest.raises(DataError, match="distances along rays cannot become depth"):
+    with pytest.raises(DataError, match="distances along rays cannot be converted to depth"):
         open_source(f"{tmp_path / 'a'}?distance=ray")
 
 

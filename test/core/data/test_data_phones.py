@@ -91,7 +91,7 @@ def test_frames_of_a_video_by_index(tmp_path):
     for index in [100, 3, 3, 149, 0, *range(60, 70), 148, 1, 140]:
         np.testing.assert_array_equal(video.read(index), expected[index])
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(video)).read(120), expected[120])
-    with pytest.raises(DataError, match=r"it ends after 150 frames, and there is depth for frame 150; copy"):
+    with pytest.raises(DataError, match=r"it ends after 150 frames, but there is depth for frame 150; copy"):
         video.read(150)
     np.testing.assert_array_equal(video.read(149), expected[149])
 
@@ -250,7 +250,7 @@ def test_stray_scanner(tmp_path, arrays):
             assert clip.stamps[i] == pytest.approx(100 + t / 30, abs=1e-6)
     assert not clip.valid.any()
     assert clip.intrinsics.tolist() == [[60.5, 0, 31.5], [0, 61, 23.5], [0, 0, 1]]
-    assert "confidence below 1 is taken as no measurement; ?min_confidence=0" in found.notes[0]
+    assert "confidence below 1 counts as invalid; ?min_confidence=0" in found.notes[0]
     copy = pickle.loads(pickle.dumps(sequence))
     assert torch.equal(copy.clip(4, 2).rgb, sequence.clip(4, 2).rgb)
 
@@ -289,14 +289,16 @@ def test_recording_without_stamps_or_confidence(tmp_path):
 
 def test_video_shorter_or_longer_than_its_depth(tmp_path):
     write_stray(tmp_path / "run", frames=6, video=4)
-    with pytest.raises(DataError, match=r"rgb\.mp4: it has 4 frames, and depth goes on to frame 5; copy .*--skip-bad"):
+    with pytest.raises(
+        DataError, match=r"rgb\.mp4: it has 4 frames, but depth continues to frame 5; copy .*--skip-bad"
+    ):
         open_source(tmp_path)
     (sequence,) = found = open_source(tmp_path, skip_bad=True)
     assert (len(sequence), len(found.left_out)) == (4, 1)
     write_stray(tmp_path / "run", frames=6, video=9)
     (sequence,) = found = open_source(tmp_path)
     assert len(sequence) == 6
-    assert "run: rgb.mp4 has 9 frames; 6 with depth are taken" in found.notes
+    assert "run: rgb.mp4 has 9 frames; only the 6 with depth are used" in found.notes
     (tmp_path / "run/depth/000002.png").unlink()
     (tmp_path / "run/confidence/000002.png").unlink()
     clip = open_source(tmp_path)[0].clip(2, 1)
@@ -437,7 +439,7 @@ def test_wrong_metadata_of_record3d_are_named(tmp_path, changes, message):
 
 def test_intrinsics_of_a_picture_of_other_proportions_are_refused(tmp_path):
     write_record3d(tmp_path / "a", w=HEIGHT, h=WIDTH)
-    with pytest.raises(DataError, match="its intrinsics are for 48x64 pixels, which are no version of frames of 64x48"):
+    with pytest.raises(DataError, match="intrinsics are for 48x64 pixels, another aspect ratio than the frames' 64x48"):
         open_source(tmp_path)
 
 
@@ -551,7 +553,7 @@ def test_arkitscenes_with_truth_of_some_frames(tmp_path, color):
         np.testing.assert_allclose(clip.depth[t, 0].numpy(), truth, rtol=1e-6)
         assert clip.depth_lr[t].any()
     assert clip.valid.flatten(1).any(1).tolist() == [True, False, True]
-    assert f"41069021: 2 of 3 frames of {color}/ have truth in highres_depth/" in found.notes
+    assert f"41069021: 2 of 3 frames of {color}/ have ground truth in highres_depth/" in found.notes
     assert any("are 2.2 s apart, too far for a video; ?color=vga_wide" in note for note in found.notes)
     (sequence,) = open_source(f"{folder}?color=vga_wide")
     assert (sequence.frame_size, sequence.lr_scale) == ((24, 32), 2)

@@ -419,7 +419,7 @@ def test_range_normaliser_and_clipping_are_apart(dydtof, tmp_path, capsys):
     assert (range_m, clip_m, normaliser) == (40, 40, 40)
     text = capsys.readouterr().out
     assert "simulated (a dtof_paper, range 40 m)" in text
-    assert "true depth is clipped to 40 m" in text
+    assert "ground truth is clipped to 40 m" in text
     assert settings("--range-m", 20)[:3] == (20, 40, 40)
     assert settings("--depth-range", 25) == (40, 40, 25, rmse)
     assert settings("--clip-truth", 10)[:3] == (40, 10, 40)
@@ -558,7 +558,7 @@ def test_contradictions_are_refused(tartanair, tmp_path):
 def test_sequence_without_truth_is_refused():
     clip = moving_box(frames=2)
     empty = RgbdClip(clip.rgb, clip.depth * 0, clip.valid & False, depth_lr=clip.depth[..., ::8, ::8], name="sensor")
-    with pytest.raises(DataError, match="sensor: it has no true depth"):
+    with pytest.raises(DataError, match="sensor: it has no ground-truth depth"):
         evaluate_sequence(
             Recording(empty), {"nearest": Runner.classical("nearest", "cpu")}, LowResolution(8, simulated=False)
         )

@@ -105,7 +105,7 @@ def test_pixels_without_depth_count_as_nothing_seen(data, tmp_path):
         figures = report["mean"]["theirs"]
         assert figures["coverage"] == pytest.approx(0.75)
         assert figures["mae_cm"] == pytest.approx(100 * depth[:, :, :16].sum() / depth.size, abs=0.05)
-        assert report["notices"] == ["theirs: 25 % of its pixels hold no depth; those with a truth count as 0 m"]
+        assert report["notices"] == ["theirs: 25 % of its pixels have no depth; those with ground truth count as 0 m"]
 
 
 def test_what_predict_wrote_is_what_the_method_says(data, tmp_path):
@@ -133,7 +133,7 @@ def test_a_report_is_about_the_predictions(data, tmp_path):
     html = (page / "report.html").read_text()
     assert "RMSE of theirs" in html
     assert "predictions: theirs" in html
-    assert "of its pixels hold no depth; those with a truth count as 0 m" in html
+    assert "of its pixels have no depth; those with ground truth count as 0 m" in html
     assert "time per frame" not in html
     assert "nan ms" not in html
 
@@ -152,19 +152,19 @@ def test_misfits_are_named(data, tmp_path, capsys):
     assert "frame3.npy" in refused("few", *one)
     store(tmp_path / "gap", depth)
     (tmp_path / "gap" / "frame2.npy").unlink()
-    assert f"none follows {tmp_path / 'gap' / 'frame1.npy'} at once" in refused("gap", *one)
+    assert f"the number after {tmp_path / 'gap' / 'frame1.npy'} is missing" in refused("gap", *one)
     store(tmp_path / "small", depth)
     np.save(tmp_path / "small" / "frame3.npy", depth[3, :40])
-    assert "frame3.npy: a prediction of 64x40 pixels, expected 64x48" in refused("small", *one)
+    assert "frame3.npy: the prediction has 64x40 pixels, expected 64x48" in refused("small", *one)
     store(tmp_path / "eight", depth, kind="png")
     cv2.imwrite(str(tmp_path / "eight" / "000001.png"), np.ones((48, 64), np.uint8))
     assert "000001.png: expected a 16-bit single-channel image" in refused("eight", *one)
     np.save(tmp_path / "eight" / "000001.npy", depth[1])
     (tmp_path / "eight" / "000001.png").unlink()
-    assert "predictions in .npy and .png; keep one kind" in refused("eight", *one)
+    assert "the predictions are .npy and .png files; keep only one kind" in refused("eight", *one)
     store(tmp_path / "part" / NAMES[0], depth)
     missing = refused("part")
-    assert f"part: no predictions of {NAMES[1]}" in missing
+    assert f"part: no predictions for {NAMES[1]}" in missing
     assert "nowhere: no predictions" in refused("nowhere", *one)
     capsys.readouterr()
     report = run(tmp_path, data, "--predictions", f"theirs={tmp_path / 'part'}", "--skip-bad")

@@ -104,7 +104,7 @@ def test_the_best_quality_that_fits_is_taken():
     best = animated_webp(pictures, 10, 10**9)
     less = animated_webp(pictures, 10, len(best) - 1)
     assert len(less) < len(best)
-    with pytest.raises(OutputError, match="3 frames of 96x64 take .* give fewer frames"):
+    with pytest.raises(OutputError, match="3 frames of 96x64 take .* use fewer frames"):
         animated_webp(pictures, 10, 1000)
 
 

@@ -309,8 +309,8 @@ def damage(kind: str, bag: Path, folder: Path) -> Path:
     [
         ("nothing", "no such file or folder; expected a ROS bag"),
         ("empty folder", "no ROS bag in this folder; expected metadata.yaml"),
-        ("garbage", "by its first bytes this is no mcap file"),
-        ("truncated", "holds no messages; bad.mcap was cut off|holds no messages; .* was cut off"),
+        ("garbage", "by its first bytes this is neither an mcap file"),
+        ("truncated", "holds no messages; bad.mcap is truncated|holds no messages; .* is truncated"),
     ],
 )
 def test_bad_bags_say_what_was_found_and_what_to_do(kind, words, bag, tmp_path):
