@@ -41,7 +41,9 @@ SAMPLED = {field.name for field in dataclasses.fields(DataConfig)}
 UNCHECKED = {
     **dict.fromkeys(("cd", "mkdir", "ln", "touch", ".", "unset", "export"), "the shell's own"),
     **dict.fromkeys(("apt", "sudo"), "the system's own"),
-    **dict.fromkeys(("colcon", "jupyter", "mypy", "rosdep", "tensorboard", "trtexec", "pre-commit"), "another project's"),
+    **dict.fromkeys(
+        ("colcon", "jupyter", "mypy", "rosdep", "tensorboard", "trtexec", "pre-commit"), "another project's"
+    ),
 }
 """Programs whose arguments nobody here can judge -> whose they are."""
 UNCHECKED_ROS2 = {"topic", "lifecycle", "param", "pkg"}
