@@ -174,6 +174,7 @@ def _evaluate_one(
         if args.pictures and index == middle:
             _draw(args.pictures / f"{file_name(name, low.scale)}.png", frame, scored.predictions)
         if animation is not None:
+            assert scored.upsampled is not None  # always set by evaluate_sequence
             panels = {"bilinear": scored.upsampled, _caption(shown, methods[shown]): scored.predictions[shown]}
             animation.add(_bytes(frame.rgb), nan_where_invalid(frame.depth_lr), panels, frame.target)
         if page is not None:
@@ -201,7 +202,7 @@ def _input_of(args: argparse.Namespace, low: LowResolution) -> str:
 
 def _caption(name: str, method: Method) -> str:
     """A method's name in a picture, for readers who have not seen the command: the network gets its own name."""
-    if name == "model" and isinstance(method, Runner):
+    if name == "model" and isinstance(method, Runner) and method.upsampler.info is not None:
         return f"the network, {method.upsampler.info.name}"
     return name.replace("_", " ")
 

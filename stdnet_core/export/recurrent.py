@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,7 +34,7 @@ from stdnet_core.streaming.stream import model_fingerprint
 
 TOLERANCES = {"depth": 1e-3, "error_scale": 1e-2}
 """Largest difference to PyTorch, as a share of the value, that an export may show."""
-_STATE = ("depth", "rgb", "hidden")
+_STATE = ("depth", "mean", "rgb", "evidence", "hidden")
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class RecurrentExportSize:
     def ratio(self) -> tuple[float, float]:
         """Pixels of a cell of depth (rows, columns)."""
         geometry = self.geometry
-        return tuple(pixels / cells for pixels, cells in zip(geometry.covered, geometry.grid, strict=True))
+        (height, width), (rows, columns) = geometry.covered, geometry.grid
+        return height / rows, width / columns
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -86,7 +88,8 @@ class RecurrentExportSize:
     @property
     def flow(self) -> tuple[int, int, int, int]:
         """Shape of flow."""
-        return 1, 2, *(n // STRIDE for n in self.padded)
+        height, width = self.padded
+        return 1, 2, height // STRIDE, width // STRIDE
 
 
 class _StepGraph(nn.Module):
@@ -102,7 +105,7 @@ class _StepGraph(nn.Module):
         return output.depth, output.log_scale.exp(), *(getattr(following, name) for name in _STATE)
 
 
-def _copysign(size: Tensor, sign: Tensor) -> Tensor:
+def _copysign(size: Any, sign: Any) -> Any:
     """``torch.copysign`` in ONNX, for a size that is 0 where the sign is that of 0, as the network's is."""
     from onnxscript import opset18
 

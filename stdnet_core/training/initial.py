@@ -1,9 +1,11 @@
-"""Weights to start a run from: those of a checkpoint, of the same network or of one with other passes."""
+"""Weights to start a run from: those of a checkpoint, of the same network or of one with fewer passes or channels."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, STDNet
 
 _PASS = re.compile(r"^(stages\.\d+\.temporal\.)(\d+)\.")
 _MERGE = re.compile(r"^stages\.\d+\.reconstruction\.0\.weight$")
+_WIDTHS = ("channels", "channels_8", "channels_16")  # of a recurrent network
 
 
 def initialize(model: STDNet | RecurrentNet, checkpoint: str) -> None:
@@ -21,8 +24,8 @@ def initialize(model: STDNet | RecurrentNet, checkpoint: str) -> None:
 
     The networks may differ in their passes, so that a causal network can be the start of a bidirectional one: pass i
     takes the weights of the checkpoint's pass i, or of its last one, and the merging convolution does not yet look at
-    passes that the checkpoint did not have. All else about the two networks must be equal; recurrent networks have no
-    passes.
+    passes that the checkpoint did not have. A recurrent network may be wider than the checkpoint's: it computes what
+    that one does, and its further channels learn from there. All else about the two networks must be equal.
 
     Args:
         model: changed in place.
@@ -30,7 +33,7 @@ def initialize(model: STDNet | RecurrentNet, checkpoint: str) -> None:
 
     Raises:
         CheckpointError: it cannot be read.
-        ConfigError: its network differs in more than its passes.
+        ConfigError: its network differs in more than that.
     """
     source, info = checkpoints.load(checkpoint)
     if info.recurrent != isinstance(model.config, RecurrentConfig):
@@ -41,6 +44,8 @@ def initialize(model: STDNet | RecurrentNet, checkpoint: str) -> None:
         )
     theirs, ours = dataclasses.asdict(info.config), dataclasses.asdict(model.config)
     differing = [name for name in ours if name != "passes" and ours[name] != theirs[name]]
+    if info.recurrent:
+        differing = [name for name in differing if name not in _WIDTHS or ours[name] < theirs[name]]
     if differing:
         there = ", ".join(f"{name}: {theirs[name]}" for name in differing)
         here = ", ".join(f"{name}: {ours[name]}" for name in differing)
@@ -49,7 +54,11 @@ def initialize(model: STDNet | RecurrentNet, checkpoint: str) -> None:
             "'model' as in the checkpoint, or choose a checkpoint of the same preset"
         )
     state = source.state_dict()
-    model.load_state_dict(state if info.recurrent else _adapt(state, info.config, model))
+    if isinstance(model, RecurrentNet) and isinstance(info.config, RecurrentConfig):
+        state = _widened(state, info.config, model)
+    elif isinstance(model, STDNet) and isinstance(info.config, ModelConfig):
+        state = _adapt(state, info.config, model)
+    model.load_state_dict(state)
 
 
 def _adapt(state: dict[str, Tensor], config: ModelConfig, model: STDNet) -> dict[str, Tensor]:
@@ -67,3 +76,98 @@ def _adapt(state: dict[str, Tensor], config: ModelConfig, model: STDNet) -> dict
             own = state[name]
         adapted[name] = own
     return adapted
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """How a layer of a recurrent network grows.
+
+    What flows through the network (the streams at H/4, H/8 and H/16) gets channels that are 0 until something is
+    learned, though layers after them look at them already; what is inside a block or a head (after a ReLU, which has no
+    gradient at 0) gets channels that have values already, though nothing looks at them.
+
+    Attributes:
+        input: how many groups of which channels come in, before those that never grow; None: no such group. The streams
+            are called ``4``, ``8`` and ``16``, what is inside ``inner 4`` and so on.
+        output: the same of what goes out.
+        weight, bias: factors, as powers of the growth of the streams at H/4, H/8, H/16: channels that are 0 make those
+            of a normalised image larger by the root of the growth.
+    """
+
+    input: tuple[int, str] | None
+    output: tuple[int, str] | None
+    weight: tuple[float, float, float] = (0, 0, 0)
+    bias: tuple[float, float, float] = (0, 0, 0)
+
+
+def _blocks(stream: str, divided: tuple[float, float, float]) -> tuple[_Layer, _Layer]:
+    return (
+        _Layer((1, stream), (1, f"inner {stream}"), divided),
+        _Layer((1, f"inner {stream}"), (1, stream)),
+    )
+
+
+_BLOCK4, _BLOCK8, _BLOCK16 = _blocks("4", (-1, 0, 0)), _blocks("8", (0, -1, 0)), _blocks("16", (0, 0, -1))
+_GROWING = {
+    r"stem": _Layer(None, (2, "inner 4")),
+    r"stem2": _Layer((2, "inner 4"), (1, "4")),
+    r"(en|de)code4\.conv1": _BLOCK4[0],
+    r"(en|de)code4\.conv2": _BLOCK4[1],
+    r"down8": _Layer((1, "4"), (1, "8"), (0, 1, 0), (0, 1, 0)),  # compared with the state, which is normalised
+    r"merge8": _Layer((4, "8"), (1, "8"), (0, -1, 0)),
+    r"encode8\.\d+\.conv1": _BLOCK8[0],
+    r"encode8\.\d+\.conv2": _BLOCK8[1],
+    r"down16": _Layer((1, "8"), (1, "16"), (0, -1, 0)),
+    r"encode16\.\d+\.conv1": _BLOCK16[0],
+    r"encode16\.\d+\.conv2": _BLOCK16[1],
+    r"context": _Layer((1, "16"), (1, "16"), bias=(0, 0, 1)),
+    r"up8": _Layer((1, "16"), (1, "8"), (0, 1, -1), (0, 1, 0)),
+    r"decode8\.conv1": _BLOCK8[0],
+    r"decode8\.conv2": dataclasses.replace(_BLOCK8[1], weight=(0, 1, 0), bias=(0, 1, 0)),
+    r"gate": _Layer((2, "8"), (1, "8"), (0, -1, 0)),
+    r"up4": _Layer((1, "8"), (1, "4"), (0, -1, 0)),
+    r"coarse_head": _Layer((1, "4"), None),
+    r"refine": _Layer((1, "4"), (2, "inner 4")),
+    r"(fine|colour|range)_head": _Layer((2, "inner 4"), None),
+}
+
+
+def _widened(state: dict[str, Tensor], config: RecurrentConfig, model: RecurrentNet) -> dict[str, Tensor]:
+    old, new = ({"4": c.channels, "8": c.channels_8, "16": c.channels_16} for c in (config, model.config))
+    growth = [math.sqrt(new[stream] / old[stream]) for stream in new]
+
+    def places(group: tuple[int, str] | None) -> tuple[Tensor, bool]:
+        """Where the checkpoint's channels of some groups lie in the network's, and whether these are a stream."""
+        if group is None:
+            return torch.arange(0), False
+        stream = group[1].removeprefix("inner ")
+        first = torch.arange(group[0]) * new[stream]
+        return (first[:, None] + torch.arange(old[stream])).flatten(), stream == group[1]
+
+    widened = {}
+    for name, own in model.state_dict().items():
+        layer_name, kind = name.rsplit(".", 1)
+        layer = next(layer for pattern, layer in _GROWING.items() if re.fullmatch(pattern, layer_name))
+        given, grown = state[name], own.clone()
+        rows, is_stream = places(layer.output) if layer.output else (torch.arange(len(given)), False)
+        if is_stream:
+            grown[_others(rows, len(own))] = 0
+        factor = math.prod(one**power for one, power in zip(growth, getattr(layer, kind), strict=True))
+        if kind == "bias":
+            grown[rows] = given * factor
+        else:
+            columns, is_stream = places(layer.input)
+            fixed = given.shape[1] - len(columns)
+            columns = torch.cat((columns, torch.arange(own.shape[1] - fixed, own.shape[1])))
+            if not is_stream:
+                grown[:, _others(columns, own.shape[1])] = 0
+            grown[rows[:, None], columns] = given * factor
+        widened[name] = grown
+    return widened
+
+
+def _others(places: Tensor, count: int) -> Tensor:
+    """(count,) bool: all but some places."""
+    others = torch.ones(count, dtype=torch.bool)
+    others[places] = False
+    return others

@@ -313,7 +313,7 @@ def test_help(module, monkeypatch, capsys):
     if not doc_checks.options_of(module):
         return  # stdnet_core.data.sensors, which is run below
     run(module, ["--help"], monkeypatch)
-    shown = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", capsys.readouterr().out))
+    shown = set(re.findall(r"(?<![\w-])--[a-z][\w-]*[a-z0-9]\b(?!-\n)", capsys.readouterr().out))
     assert shown
     known = [doc_checks.options_of(other) for other in MODULES]  # a help names options of other programs, too
     assert shown <= set(doc_checks.FOREIGN_OPTIONS).union(*known)

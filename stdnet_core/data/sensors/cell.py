@@ -63,6 +63,7 @@ def _cells(*texts: str) -> tuple[Cell, ...]:
 
 JUDGED = _cells(
     "exact@1",
+    "noisy@1",
     "realsense_d435@1",
     "oakd@1",
     "kinect_azure@1",
@@ -97,7 +98,9 @@ JUDGED = _cells(
 )
 """What is judged unless something else is asked for."""
 
-STANDING = _cells("realsense_d435@1", "kinect_azure@1", "realsense_d435@4", "kinect_azure@4", "dtof_jitter@8")
+STANDING = _cells(
+    "noisy@1", "realsense_d435@1", "kinect_azure@1", "realsense_d435@4", "kinect_azure@4", "dtof_jitter@8"
+)
 """Cameras with noise of their own in each frame, for what a camera that stands still gains from time."""
 
 

@@ -44,7 +44,7 @@ _D400 = (
 )
 
 
-def _active_stereo(**values: float) -> Stereo:
+def _active_stereo(baseline_m: float, min_m: float, max_m: float, field_of_view_deg: float | None = None) -> Stereo:
     """A RealSense D4xx at 848x480."""
     return Stereo(
         focal_px=424.0,
@@ -58,12 +58,21 @@ def _active_stereo(**values: float) -> Stereo:
         projector=0.15,
         gloss=0.97,
         edge_loss=0.3,
-        **values,
+        baseline_m=baseline_m,
+        min_m=min_m,
+        max_m=max_m,
+        field_of_view_deg=field_of_view_deg,
     )
 
 
 PRESETS: dict[str, Preset] = {
     "exact": Preset(Sensor(Reduction("nearest")), 1, "faultless depth, one pixel of each cell", _OWN),
+    "noisy": Preset(
+        Sensor(Reduction("nearest"), faults=Faults(noise_relative=0.01)),
+        1,
+        "faultless but for noise of each reading alone, 1 % of the depth",
+        _OWN,
+    ),
     "nearest_corner": Preset(Sensor(Reduction("nearest", 0.0)), 8, "every k-th pixel", _OWN),
     "nearest_any": Preset(Sensor(Reduction("nearest", None)), 8, "one pixel of each cell, anywhere in it", _OWN),
     "area": Preset(Sensor(Reduction("area")), 8, "mean of each cell", _OWN),

@@ -16,13 +16,19 @@ import torch
 from torch import Tensor
 
 from stdnet_core.data.sensors.camera import Sensor
+from stdnet_core.data.sensors.phase_tof import PhaseTof
+from stdnet_core.data.sensors.phone_lidar import PhoneLidar
+from stdnet_core.data.sensors.stereo import Stereo
 
 _UNIT_M = 0.001
 _ROUNDED = 0.5  # share of faultless reductions that come in whole millimetres
 _SMOOTH = 0.5  # share of stereo cameras whose noise is smoother than the matching window makes it
 _WAVERING = 0.5  # share of stereo cameras whose outlines waver,
 _JITTER_PX = 4.0  # by up to so much
-_FAULTY = 0.15  # share with noise, and share with dropouts
+_NOISY = 0.35  # share of reductions and direct time of flight with noise of each reading alone
+_NOISE = (0.0005, 0.04)  # of the depth
+_FAULTY = 0.15  # share of them with dropouts
+_WRONG = 0.1  # share with readings that are any depth
 
 
 def varied(sensor: Sensor, rng: np.random.Generator) -> Sensor:
@@ -34,14 +40,17 @@ def varied(sensor: Sensor, rng: np.random.Generator) -> Sensor:
 
     values: dict[str, Any] = {}
     preset = sensor.measurement
-    if sensor.family == "reduction":
+    if sensor.family in ("reduction", "dtof"):
         if rng.random() < _ROUNDED:
             values["faults.unit_m"] = _UNIT_M
-        if rng.random() < _FAULTY:
-            values["faults.noise_relative"] = factor(0.0005, 0.01)
+        always = sensor.family == "reduction" and sensor.faults.noise_relative > 0
+        if always or rng.random() < _NOISY:
+            values["faults.noise_relative"] = factor(*_NOISE)
         if rng.random() < _FAULTY:
             values["faults.dropout"] = float(rng.uniform(0, 0.1))
-    elif sensor.family == "stereo":
+        if rng.random() < _WRONG:
+            values["faults.outliers"] = factor(0.0005, 0.01)
+    if isinstance(preset, Stereo):
         values["stereo.subpixel"] = preset.subpixel * factor(0.15, 1.3)
         values["stereo.step"] = preset.step * factor(0.5, 4.0)
         values["stereo.window"] = factor(5, 32)
@@ -53,12 +62,12 @@ def varied(sensor: Sensor, rng: np.random.Generator) -> Sensor:
             values["stereo.correlation"] = float(rng.uniform(0, 0.8))
         if rng.random() < _WAVERING:
             values["stereo.edge_jitter"] = float(rng.uniform(0, _JITTER_PX))
-    elif sensor.family == "phase_tof":
+    elif isinstance(preset, PhaseTof):
         noise = factor(0.15, 1.5)
         values["phase_tof.noise_m"] = preset.noise_m * noise
         values["phase_tof.floor_m"] = preset.floor_m * noise
         values["phase_tof.multipath_m"] = preset.multipath_m * float(rng.uniform(0, 1.2))
-    elif sensor.family == "phone_lidar":
+    elif isinstance(preset, PhoneLidar):
         values["phone_lidar.noise"] = preset.noise * factor(0.3, 1.5)
         values["phone_lidar.lag"] = float(rng.uniform(0.2, 0.7))
     return sensor.with_values(values)

@@ -23,9 +23,9 @@ class RecurrentConfig:
         temporal_difference: False leaves the difference to the state before out (ablation).
     """
 
-    channels: int = 24
-    channels_8: int = 48
-    channels_16: int = 64
+    channels: int = 32
+    channels_8: int = 64
+    channels_16: int = 96
     blocks: int = 2
     temporal_difference: bool = True
 

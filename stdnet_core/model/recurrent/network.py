@@ -7,6 +7,7 @@ before, so that it cannot leave what was measured around a pixel by more than a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stdnet_core.errors import InputError
-from stdnet_core.model.blocks import ResidualBlock, conv3x3
+from stdnet_core.model.blocks import ModuleListOf, ResidualBlock, conv3x3, zero_bias
 from stdnet_core.model.recurrent.config import RecurrentConfig
 from stdnet_core.model.recurrent.geometry import (
     INVALID,
@@ -32,15 +33,21 @@ MULTIPLE = 16
 """Height and width that the network takes are multiples of it."""
 _CELL = 4.0  # pixels of a cell from which the coarse estimate weighs depth's own cells
 _COARSE = 15  # candidates of the coarse estimate
-_FINE = 16  # of each pixel
-_FINE_PRIORS = (1.0, -4.0, -4.0, -4.0, -4.0, 0.0, -1.0)  # of the own measurement, those beside, interpolated, before
+_FINE = 17  # of each pixel
+_SEEN = 5  # what the fine estimate sees of the coarse one
+_FINE_PRIORS = (0.3, -4.0, -4.0, -4.0, -4.0, 0.0, -1.0, 0.3)  # own measurement, beside, interpolated, before, mean
+_AGING = 2  # the last of them, whose weight grows with the evidence
 _BESIDE = ((0, 0), (0, -1), (-1, 0), (1, 0), (0, 1))  # cells whose measurements are candidates of a pixel
 _LEAST = 1e-3  # metres
+_RESET = 0.1  # share of the depth by which a measurement differs from the mean of those before to replace it
+_KEPT = 3.0  # logit of the share of the evidence that goes on to the next frame
+_MOST_EVIDENCE = 15.0  # so that a frame always counts a little
 _ROUGH = 0.01  # second difference of inverse depth, in its own units, that counts as strong noise
 _BAND = 19200  # pixels of the working grid made finer at a time: 640x480 whole; bounds the memory of larger images
 _LEAST_LOGIT = -40.0  # below the highest; smaller weights would be denormal numbers, which are slow
 _PRIOR_SIGMA = 0.6  # of the spatial part of joint bilateral upsampling, in cells
 _COLOUR_STRENGTH = 50.0  # of its colour part: 1 / (2 * 0.1^2)
+_RANGE_STRENGTH = 8.0  # of the part that compares with the pixel's own measurement: 1 / (2 * 0.25^2)
 
 
 def padded_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -55,12 +62,16 @@ class RecurrentState:
 
     Attributes:
         depth: output (N, 1, H, W) in metres; 0 everywhere before the first frame.
+        mean: running mean of what each pixel's cell measured (N, 1, H, W) in metres; 0 where nothing has been.
         rgb: mean colour on the working grid (N, 3, H/4, W/4).
+        evidence: frames whose measurements the depth rests on (N, 1, H/4, W/4), less what is forgotten.
         hidden: features (N, C, H/8, W/8).
     """
 
     depth: Tensor
+    mean: Tensor
     rgb: Tensor
+    evidence: Tensor
     hidden: Tensor
 
     __repr__ = short_repr
@@ -87,6 +98,11 @@ def squash(ratio: Tensor) -> Tensor:
     return torch.copysign((size + (size.square() + 1).sqrt()).log() * 0.33, ratio)  # asinh, which is slow
 
 
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias
+
+
 class RecurrentNet(nn.Module):
     """One step a frame: :meth:`step`."""
 
@@ -101,30 +117,32 @@ class RecurrentNet(nn.Module):
         self.encode4 = ResidualBlock(c4)
         self.down8 = conv3x3(c4, c8, 2)
         self.merge8 = nn.Conv2d(4 * c8, c8, 1)
-        self.encode8 = nn.Sequential(*(ResidualBlock(c8) for _ in range(config.blocks)))
+        self.encode8: ModuleListOf[ResidualBlock] = ModuleListOf(ResidualBlock(c8) for _ in range(config.blocks))
         self.down16 = conv3x3(c8, c16, 2)
-        self.encode16 = nn.Sequential(*(ResidualBlock(c16) for _ in range(config.blocks)))
+        self.encode16: ModuleListOf[ResidualBlock] = ModuleListOf(ResidualBlock(c16) for _ in range(config.blocks))
         self.context = nn.Linear(c16, c16)
         self.up8 = nn.Conv2d(c16, c8, 1)
         self.decode8 = ResidualBlock(c8)
         self.gate = nn.Conv2d(2 * c8, c8, 1)
         self.up4 = nn.Conv2d(c8, c4, 1)
         self.decode4 = ResidualBlock(c4)
-        # coarse: logits of the candidates, strength of colour, residual, two gains of the innovation
-        self.coarse_head = conv3x3(c4, _COARSE + 4)
-        # fine: logits of the candidates and the error's scale for each of 16 pixels, strength of colour
-        self.refine = conv3x3(c4 + 4, 2 * c4)
+        # coarse: logits of the candidates, strength of colour, residual, two gains of the innovation, evidence kept
+        self.coarse_head = conv3x3(c4, _COARSE + 5)
+        # fine: logits of the candidates and the error's scale for each of 16 pixels, strength of colour and of range
+        self.refine = conv3x3(c4 + _SEEN, 2 * c4)
         self.fine_head = nn.Conv2d(2 * c4, 16 * (_FINE + 1), 1)
         self.colour_head = nn.Conv2d(2 * c4, 1, 1)
-        for head in (self.coarse_head, self.fine_head, self.colour_head):
+        self.range_head = nn.Conv2d(2 * c4, 1, 1)
+        for head in (self.coarse_head, self.fine_head, self.colour_head, self.range_head):
             nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+            zero_bias(head)
         with torch.no_grad():
-            self.fine_head.bias[16 * _FINE :] = -3.0
+            _bias(self.fine_head)[16 * _FINE :] = -3.0
 
-    inputs = 48 + 32 + 3 + 4 + 3 + 3 + 16 + 3 + 2
-    """colour, measurements and where they are, spatial differences, far and near, place in the cell and ratio, density,
-    noise and distance, the previous depth, and how it fits."""
+    inputs = 48 + 32 + 3 + 4 + 3 + 3 + 16 + 3 + 2 + 1 + 16 + 1
+    """colour, measurements and where they are, spatial differences, far and near, place in the cell and ratio, density
+    and distance, the previous depth, how it fits, noise, the evidence for it, the mean of what was measured, and noise
+    over the frame once more."""
 
     def start(self, rgb: Tensor) -> RecurrentState:
         """The state before the first frame of (N, 3, H, W)."""
@@ -132,7 +150,9 @@ class RecurrentNet(nn.Module):
         c8 = self.config.channels_8
         return RecurrentState(
             rgb.new_zeros(n, 1, height, width),
+            rgb.new_zeros(n, 1, height, width),
             rgb.new_zeros(n, 3, height // STRIDE, width // STRIDE),
+            rgb.new_zeros(n, 1, height // STRIDE, width // STRIDE),
             rgb.new_zeros(n, c8, height // 8, width // 8),
         )
 
@@ -171,7 +191,8 @@ class RecurrentNet(nn.Module):
             InputError: shapes do not fit each other.
         """
         _check(rgb, depth, flow, ratio)
-        geometry = CellGeometry(tuple(rgb.shape[-2:]), tuple(depth.shape[-2:]), ratio, rgb.device)
+        (height, width), (rows, columns) = rgb.shape[-2:], depth.shape[-2:]
+        geometry = CellGeometry((height, width), (rows, columns), ratio, rgb.device)
         valid = (depth > 0).to(rgb.dtype)
         measured, *native = geometry.take_blocks(depth, _BESIDE)
         is_measured = (measured > 0).to(rgb.dtype)
@@ -193,14 +214,20 @@ class RecurrentNet(nn.Module):
             grey_of_cells = geometry.average(rgb4.mean(1, keepdim=True))
 
         # What was known, where it lies now.
-        warped, known = self._warp(state.depth, flow, STRIDE)
-        warped_blocks = blocks(warped)
-        known = blocks(known) * (warped_blocks > 0)
-        known = known.to(rgb.dtype)
-        aligned, _ = self._warp(state.rgb, flow, 1)
+        full = torch.cat((state.depth, state.mean, (state.mean > 0).to(rgb.dtype)), 1)
+        warped, known = self._warp(full, flow, STRIDE)
+        warped_blocks, warped_mean, mean_known = map(blocks, warped.split(1, 1))
+        known = blocks(known)
+        mean_known = known * mean_known
+        known = (known * (warped_blocks > 0)).to(rgb.dtype)
+        aligned, _ = self._warp(torch.cat((state.rgb, state.evidence), 1), flow, 1)
+        aligned, evidence = aligned.split((3, 1), 1)
         hidden, _ = self._warp(state.hidden, F.avg_pool2d(flow, 2), 0.5)
         previous, previous_share = masked_mean(warped_blocks, known)
         previous = torch.where(previous_share > 0, previous, base)
+        evidence = evidence * previous_share
+        mean, kept = _running_mean(measured, is_measured, warped_mean, mean_known, 1 / (1 + evidence))
+        has_mean = (mean > 0).to(rgb.dtype)
         # A frame without any measurement goes on from what was known.
         base = torch.where(share.amax((-2, -1), keepdim=True) > 0, base, previous)
         both = known * is_measured
@@ -211,14 +238,9 @@ class RecurrentNet(nn.Module):
         around = _mean5(innovation * innovation_share) / _mean5(innovation_share).clamp(min=1e-6)
         photometric = (rgb4 - aligned).abs().mean(1, keepdim=True) * (previous_share > 0)
 
-        # The farthest and the nearest around.
-        weight = (share > 0).to(rgb.dtype)
-        far5, near5 = _extremes(base, weight, 5)
-        pooled_far = F.max_pool2d(far5, 4, ceil_mode=True)
-        pooled_near = -F.max_pool2d(-near5, 4, ceil_mode=True)
-        far17 = _upsample(F.max_pool2d(pooled_far, 3, 1, 1), base)
-        near17 = _upsample(-F.max_pool2d(-pooled_near, 3, 1, 1), base)
+        far5, near5, far17, near17 = _extremes(base, (share > 0).to(rgb.dtype))
 
+        noise = self._noise(depth, valid, geometry)
         differences = [log_base - _upsample(F.avg_pool2d(log_base, k, ceil_mode=True), base) for k in (2, 4, 8)]
         extremes = [e.clamp(min=_LEAST).log() - log_base for e in (far5, near5, far17, near17)]
         inputs = torch.cat(
@@ -236,7 +258,10 @@ class RecurrentNet(nn.Module):
                 previous_share,
                 squash(innovation) * innovation_share,
                 photometric * 4,
-                self._noise(depth, valid, geometry),
+                *noise[:2],
+                (1 + evidence).log() * 0.5,
+                squash(mean.clamp(min=_LEAST).log() - log_base) * has_mean,
+                noise[2],
             ),
             1,
         )
@@ -244,8 +269,9 @@ class RecurrentNet(nn.Module):
 
         # The coarse estimate.
         head = self.coarse_head(features4).float()
-        logits, strength, residual, gain, gain_around = head.split((_COARSE, 1, 1, 1, 1), 1)
-        correction = (0.5 + gain).clamp(0, 1) * innovation + gain_around.clamp(-1, 1) * (around - innovation)
+        logits, strength, residual, gain, gain_around, keep = head.split((_COARSE, 1, 1, 1, 1, 1), 1)
+        gain = (gain + 1 / (1 + evidence)).clamp(0, 1)  # of a running mean, and what is learned
+        correction = gain * innovation + gain_around.clamp(-1, 1) * (around - innovation)
         correction = correction.exp()
         cells, prior = self._cells(depth, valid, base, share, geometry, rgb4, strength)
         previous_fits = torch.where(previous_share > 0, 0.0, INVALID)
@@ -260,15 +286,20 @@ class RecurrentNet(nn.Module):
 
         fine, log_scale = self._fine(
             features4, coarse, measured, is_measured, smooth, smooth_weight, native,
-            warped_blocks * correction, known, rgb_blocks, rgb4, geometry.take_blocks(grey_of_cells, _BESIDE),
+            warped_blocks * correction, known, mean, has_mean, evidence, kept, rgb_blocks, rgb4,
+            geometry.take_blocks(grey_of_cells, _BESIDE), coarse_ratio < _CELL,
         )  # fmt: skip
         output = RecurrentOutput(F.pixel_shuffle(fine, STRIDE), F.pixel_shuffle(log_scale, STRIDE))
-        return output, RecurrentState(output.depth, rgb4, features8)
+        evidence = (torch.sigmoid(_KEPT + keep) * evidence + share).clamp(max=_MOST_EVIDENCE)
+        mean = F.pixel_shuffle(mean, STRIDE)
+        return output, RecurrentState(output.depth, mean, rgb4, evidence.to(rgb.dtype), features8)
 
     def _trunk(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         act = F.leaky_relu
-        first = [torch.addmm(self.stem.bias[:, None], self.stem.weight.flatten(1), one) for one in inputs.flatten(2)]
-        first = torch.stack(first) if len(first) > 1 else first[0][None]  # as fast as a convolution that reorders first
+        matrix, bias = self.stem.weight.flatten(1), _bias(self.stem)[:, None]
+        products = [torch.addmm(bias, matrix, one) for one in inputs.flatten(2)]
+        # as fast as a convolution that reorders first
+        first = torch.stack(products) if len(products) > 1 else products[0][None]
         x = act(self.stem2(act(first.unflatten(2, inputs.shape[-2:]), 0.1)), 0.1)
         x4 = _residual(self.encode4, x)
         x8 = act(self.down8(x4), 0.1)
@@ -313,9 +344,10 @@ class RecurrentNet(nn.Module):
         return [row, column, size]
 
     @staticmethod
-    def _noise(depth: Tensor, valid: Tensor, geometry: CellGeometry) -> Tensor:
+    def _noise(depth: Tensor, valid: Tensor, geometry: CellGeometry) -> list[Tensor]:
         """How rough measured depth is, around each pixel and over the frame: logarithms of mean second differences of
-        inverse depth, which are 0 on a plane; (N, 2, H/4, W/4)."""
+        inverse depth, which are 0 on a plane, and over the frame the mean logarithm, which tells strong noise from
+        edges; (N, 1, H/4, W/4) each."""
         inverse = valid / depth.clamp(min=_LEAST)
         rough, known = [], []
         for axis in (-1, -2):
@@ -338,7 +370,11 @@ class RecurrentNet(nn.Module):
         else:
             means = [take(_mean5(image), geometry.working_index) for image in (capped, some)]
         around = means[0] / means[1].clamp(min=1e-3)
-        return torch.cat([(level + 1e-5).log() * 0.35 + 2.5 for level in (around, overall.expand_as(around))], 1)
+        levels = [(level + 1e-5).log() * 0.35 + 2.5 for level in (around, overall.expand_as(around))]
+        rough_here, known_here = least[..., ::2, ::2], some[..., ::2, ::2]
+        logs = ((rough_here + 1e-5).log() * known_here).sum((-2, -1), keepdim=True)
+        mean_log = logs / known_here.sum((-2, -1), keepdim=True).clamp(min=1)
+        return [*levels, (mean_log * 0.35 + 2.5).expand_as(around)]
 
     def _cells(
         self,
@@ -385,22 +421,34 @@ class RecurrentNet(nn.Module):
         native: list[Tensor],
         previous: Tensor,
         known: Tensor,
+        mean: Tensor,
+        has_mean: Tensor,
+        evidence: Tensor,
+        kept: Tensor,
         rgb_blocks: Tensor,
         rgb4: Tensor,
         native_greys: list[Tensor],
+        is_fine: bool,
     ) -> tuple[Tensor, Tensor]:
         """Depth and the error's scale of the 16 pixels of each pixel of the working grid."""
         log_coarse = coarse.log()
-        mean, share = masked_mean((measured.clamp(min=_LEAST).log() - log_coarse).clamp(-1, 1), is_measured)
+        now, share = masked_mean((measured.clamp(min=_LEAST).log() - log_coarse).clamp(-1, 1), is_measured)
         before, _ = masked_mean((previous.clamp(min=_LEAST).log() - log_coarse).clamp(-1, 1), known)
         jump = torch.stack(neighbors(log_coarse), 0)
-        seen = torch.cat((squash(mean) * share, squash(before), squash(jump.amax(0) - log_coarse),
-                          squash(jump.amin(0) - log_coarse)), 1)  # fmt: skip
+        seen = torch.cat((squash(now) * share, squash(before), squash(jump.amax(0) - log_coarse),
+                          squash(jump.amin(0) - log_coarse), (1 + evidence).log() * 0.5), 1)  # fmt: skip
         x = F.leaky_relu(self.refine(torch.cat((features, seen.to(features.dtype)), 1)), 0.1)
         strength = _COLOUR_STRENGTH * torch.exp(self.colour_head(x).float().clamp(-6, 3))
+        # Fine depth: what differs from a pixel's own measurements is on another surface, or they are noise.
+        own = (mean.clamp(min=_LEAST), _RANGE_STRENGTH * torch.exp(self.range_head(x).float().clamp(-6, 6)) * has_mean)
+        # Frames before count for nothing where the measurement contradicts them (a coarse one does not: its cell holds
+        # several surfaces).
+        aging = (evidence.clamp(min=1).log() * (kept if is_fine else 1), (1 + evidence).log() * kept)
         images = _FineImages(
-            x, strength, rgb_blocks, rgb4, neighbors(rgb4), [*neighbors(coarse), measured, *native, smooth, previous],
-            [measured, *native, smooth_weight, known], native_greys,
+            x, strength, own if is_fine else (), rgb_blocks, rgb4, neighbors(rgb4),
+            [*neighbors(coarse), measured, *native, smooth, previous, mean],
+            [measured, *native, smooth_weight, known, has_mean], native_greys,
+            list(aging),
         )  # fmt: skip
         rows = x.shape[-2]
         step = rows if torch.is_grad_enabled() else max(1, _BAND // (len(x) * x.shape[-1]))
@@ -412,7 +460,7 @@ class RecurrentNet(nn.Module):
         """Weighted mean of the candidates, and the logarithm of the error's scale in depths."""
         # as a product of matrices: what is wanted is (candidate, pixel of 16, h, w), each image in one piece
         x = images.features
-        matrix, bias = self.fine_head.weight.flatten(1), self.fine_head.bias[:, None]
+        matrix, bias = self.fine_head.weight.flatten(1), _bias(self.fine_head)[:, None]
         products = [torch.addmm(bias, matrix, one) for one in x.flatten(2).contiguous()]
         head = torch.stack(products).float() if len(products) > 1 else products[0][None].float()
         logits = head.unflatten(2, x.shape[-2:]).unflatten(1, (_FINE + 1, 16)).unbind(1)
@@ -431,10 +479,18 @@ class RecurrentNet(nn.Module):
             scores.append(torch.addcmul(logits[number] - distances[number], images.strength, change, value=-1))
         for number, (usable, prior) in enumerate(zip(images.usable, _FINE_PRIORS, strict=True), start=9):
             score = logits[number] + prior
+            if number >= _FINE - _AGING:
+                score = score + images.evidence[number - _FINE]
             if number - 9 < len(images.native_greys):
                 change = (images.native_greys[number - 9] - grey).square()
                 score = torch.addcmul(score, images.strength, change, value=-3)
             scores.append(torch.where(usable > 0, score, INVALID))
+        if images.own:
+            reference, strength = images.own
+            inverse = 1 / reference
+            for number, value in enumerate(images.values):
+                change = torch.addcmul(-torch.ones_like(inverse), value, inverse)
+                scores[number] = torch.addcmul(scores[number], strength, change.square(), value=-1)
         highest = scores[0]
         for score in scores[1:]:
             highest = torch.maximum(highest, score)
@@ -454,21 +510,25 @@ class _FineImages:
     Attributes:
         features: the head's.
         strength: of the colour distance.
+        own: the mean of each pixel's own measurements and the strength of the distance to it; nothing for coarse depth.
         rgb_blocks, rgb4: colour of the 16 pixels of each, and its mean.
         colours: mean colours of the 3x3 around.
         values: the candidates' depths.
         usable: above 0 where one beyond the first nine can be used.
         native_greys: mean brightness of the cells of the measurements among these, which come first.
+        evidence: logits of the last ones, the previous depth and the mean of measurements.
     """
 
     features: Tensor
     strength: Tensor
+    own: Sequence[Tensor]
     rgb_blocks: Tensor
     rgb4: Tensor
     colours: list[Tensor]
     values: list[Tensor]
     usable: list[Tensor]
     native_greys: list[Tensor]
+    evidence: list[Tensor]
 
     def rows(self, top: int, bottom: int) -> _FineImages:
         """Some rows of all images."""
@@ -476,9 +536,10 @@ class _FineImages:
         def cut(image: Tensor) -> Tensor:
             return image[..., top:bottom, :]
 
-        all_lists = (self.colours, self.values, self.usable, self.native_greys)
+        all_lists = (self.colours, self.values, self.usable, self.native_greys, self.evidence)
         lists = ([cut(image) for image in images] for images in all_lists)
-        return _FineImages(cut(self.features), cut(self.strength), cut(self.rgb_blocks), cut(self.rgb4), *lists)
+        own = [cut(image) for image in self.own]
+        return _FineImages(cut(self.features), cut(self.strength), own, cut(self.rgb_blocks), cut(self.rgb4), *lists)
 
 
 def _check(rgb: Tensor, depth: Tensor, flow: Tensor, ratio: tuple[float, float]) -> None:
@@ -503,11 +564,28 @@ def _block_distances(like: Tensor) -> Tensor:
     return (axis[:, None, :, None] + axis[None, :, None, :]).reshape(9, 16, 1, 1)
 
 
-def _extremes(depth: Tensor, weight: Tensor, window: int) -> tuple[Tensor, Tensor]:
-    """Farthest and nearest of what is measured in a window; ``depth`` itself where nothing is."""
-    far = F.max_pool2d(depth * weight, window, 1, window // 2)
-    near = -F.max_pool2d(-torch.where(weight > 0, depth, torch.full_like(depth, 1e6)), window, 1, window // 2)
-    return torch.where(far > 0, far, depth), torch.where(near < 1e5, near, depth)
+def _extremes(depth: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Farthest and nearest around each pixel, (far, near, far, near): first of what is measured (``weight`` 1) within 2
+    pixels, or ``depth`` itself where nothing is; then of these within about 8, where what holes were filled with counts
+    as well."""
+    both = torch.cat((depth, 1 / depth), 1)
+    close = F.max_pool2d(both * weight, 5, 1, 2)
+    close = torch.where(close > 0, close, both)
+    around = _upsample(F.max_pool2d(F.max_pool2d(close, 4, ceil_mode=True), 3, 1, 1), depth)
+    (far5, near5), (far17, near17) = (image.split(1, 1) for image in (close, around))
+    return far5, 1 / near5, far17, 1 / near17
+
+
+def _running_mean(
+    measured: Tensor, is_measured: Tensor, before: Tensor, known: Tensor, gain: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean of what was measured before and now, which counts by ``gain``; 0 where nothing was ever. ``known``: 1 where
+    all that ``before`` was interpolated from is known. With it: 1 where frames before count in it."""
+    before = before * (known > 0.999)
+    change = measured - before
+    fits = is_measured * (before > 0) * (change.abs() < _RESET * before)
+    replaced = torch.where(is_measured > 0, measured, before)
+    return torch.where(fits > 0, before + gain * change, replaced), fits + (1 - is_measured) * (before > 0)
 
 
 def _mean5(image: Tensor) -> Tensor:

@@ -352,7 +352,7 @@ def test_depth_of_other_methods_stands_beside_the_others(tmp_path):
         run("slices", tmp_path, "--predictions", f"theirs={tmp_path / 'nothing'}")
     with pytest.raises(ConfigError, match="names must differ"):
         run("slices", tmp_path, *given, "--predictions", f"theirs={folder}")
-    with pytest.raises(ConfigError, match="method of that name"):
+    with pytest.raises(ConfigError, match="a method has that name"):
         run("slices", tmp_path, "--predictions", f"live={folder}", "--sequence", "0")
     with pytest.raises(ConfigError, match="leave out --start"):
         run("slices", tmp_path, *given, "--start", "1")

@@ -343,7 +343,7 @@ def test_report_of_one_sequence_has_the_figures_of_the_table(tartanair, tmp_path
     assert "own optical flow" in html
     body = html[html.index("<body>") :]
     said = body.index("The input is simulated: a dtof_paper at x8")
-    assert "--sensor offers exact, nearest_corner" in body[said:]
+    assert "--sensor offers exact, noisy, nearest_corner" in body[said:]
     assert said < body.index('class="verdict')
     assert imageio_ffmpeg.count_frames_and_secs(str(page / "video.mp4"))[0] == 5
     for name in ("frame_worst", "frame_curves", "xt_slices", "error_histograms", "error_by_place"):

@@ -14,7 +14,6 @@ from stdnet_core.inference import DepthUpsampler
 from stdnet_core.inference.devices import Placement
 from stdnet_core.inference.engine import RecurrentTorchEngine
 from stdnet_core.model import RecurrentConfig, RecurrentNet
-from stdnet_core.model.recurrent import RecurrentState
 from stdnet_core.optical_flow import FlowEstimator
 
 onnx = pytest.importorskip("onnx")
@@ -122,13 +121,11 @@ def test_the_state_is_what_the_networks_step_carries(coarse):
         colour = torch.from_numpy(padded / np.float32(255)).permute(2, 0, 1)[None]
         measured = torch.from_numpy(depth)[None, None]
         with torch.no_grad():
-            output, state = model.step(
-                colour, measured, flow, RecurrentState(state.depth, state.rgb, state.hidden), (8, 8)
-            )
+            output, state = model.step(colour, measured, flow, state, (8, 8))
         np.testing.assert_allclose(engine.step(rgb, depth).depth, output.depth[0, 0, :60, :90], rtol=1e-3)
-        for name in ("depth", "rgb", "hidden"):
+        for name in ("depth", "mean", "rgb", "evidence", "hidden"):
             np.testing.assert_allclose(engine._state[f"state_{name}"], getattr(state, name), rtol=1e-3, atol=1e-4)
-    assert engine.state_bytes() == 4 * (64 * 96 + 3 * 16 * 24 + 8 * 8 * 12)
+    assert engine.state_bytes() == 4 * (2 * 64 * 96 + (3 + 1) * 16 * 24 + 8 * 8 * 12)
 
 
 def test_file_says_what_it_is(exported):
@@ -141,10 +138,13 @@ def test_file_says_what_it_is(exported):
         "depth_lr",
         "flow",
         "state_depth",
+        "state_mean",
         "state_rgb",
+        "state_evidence",
         "state_hidden",
     ]
-    assert [o.name for o in graph.graph.output] == ["depth", "error_scale", "next_depth", "next_rgb", "next_hidden"]
+    outputs = ["depth", "error_scale", "next_depth", "next_mean", "next_rgb", "next_evidence", "next_hidden"]
+    assert [o.name for o in graph.graph.output] == outputs
     assert all(d.dim_value > 0 for i in graph.graph.input for d in i.type.tensor_type.shape.dim)
     engine = open_engine(path)
     assert isinstance(engine, RecurrentOnnxEngine)

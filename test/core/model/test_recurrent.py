@@ -17,6 +17,7 @@ from stdnet_core.errors import CheckpointError, ConfigError, InputError
 from stdnet_core.inference import DepthUpsampler, classical
 from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, network_config
 from stdnet_core.model.recurrent.geometry import CellGeometry, fill, masked_mean, take
+from stdnet_core.model.recurrent.network import _extremes, _running_mean
 from stdnet_core.optical_flow import FlowEstimator
 
 SMALL = RecurrentConfig(channels=8, channels_8=8, channels_16=8, blocks=1)
@@ -27,7 +28,7 @@ def network(seed: int = 0) -> RecurrentNet:
     """A small one whose heads say something at random."""
     torch.manual_seed(seed)
     model = RecurrentNet(SMALL).eval()
-    for head in (model.coarse_head, model.fine_head, model.colour_head):
+    for head in (model.coarse_head, model.fine_head, model.colour_head, model.range_head):
         torch.nn.init.normal_(head.weight, std=0.3)
     return model
 
@@ -163,8 +164,8 @@ def test_fine_depth_is_the_weighted_mean_of_a_loop(ratio):
     with torch.no_grad():
         model(rgb, depth, flow, cell)
     images, (fine, _) = kept[-1]
-    head = model.fine_head(images.features)[0].detach().unflatten(0, (17, 16))
-    priors = (1.0, -4.0, -4.0, -4.0, -4.0, 0.0, -1.0)
+    head = model.fine_head(images.features)[0].detach().unflatten(0, (18, 16))
+    priors = (0.3, -4.0, -4.0, -4.0, -4.0, 0.0, -1.0, 0.3)
     rng = np.random.default_rng(0)
     for _ in range(60):
         pixel, row, column = rng.integers(16), rng.integers(8), rng.integers(12)
@@ -178,17 +179,124 @@ def test_fine_depth_is_the_weighted_mean_of_a_loop(ratio):
             strength = float(images.strength[0, 0, row, column])
             scores.append(float(head[k, pixel, row, column]) - strength * change - distance)
             values.append(float(images.values[k][0, 0, row, column]))
-        for k in range(9, 16):
+        for k in range(9, 17):
             if images.usable[k - 9][0, pixel, row, column] > 0:
                 score = float(head[k, pixel, row, column]) + priors[k - 9]
+                if k >= 15:  # the previous depth and the mean of measurements
+                    evidence = images.evidence[k - 15].expand_as(images.usable[0])
+                    score += float(evidence[0, pixel, row, column])
                 if k < 14:  # measurements: their cells have a brightness
                     other = float(images.native_greys[k - 9][0, pixel, row, column])
                     score -= 3 * float(images.strength[0, 0, row, column]) * (other - sum(own) / 3) ** 2
                 scores.append(score)
                 values.append(float(images.values[k][0, pixel, row, column]))
+        assert bool(images.own) == (ratio < 4)
+        if images.own:  # likeness to the pixel's own measurements
+            reference, strength = (float(image[0, pixel, row, column]) for image in images.own)
+            scores = [s - strength * (v / reference - 1) ** 2 for s, v in zip(scores, values, strict=True)]
         weights = np.exp(np.array(scores) - max(scores))
         expected = (weights * values).sum() / weights.sum()
         assert float(fine[0, pixel, row, column]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_stands_still_is_averaged():
+    """In a network that has learned nothing: measurements as a running mean, the previous depth moved by 1 / (n + 1)
+    of what is new, where n frames are the evidence for it."""
+    model = RecurrentNet(SMALL).eval()
+    kept = []
+    weigh = model._weigh
+    model._weigh = lambda images: kept.append(images) or weigh(images)
+    rgb, flow = torch.full((1, 3, 48, 64), 0.5), torch.zeros(1, 2, 12, 16)
+    state = model.start(rgb)
+    evidence, mean = 0.0, 0.0
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for frame in range(24):
+            level = 2.0 + 0.1 * float(torch.rand(1, generator=generator))
+            depth = torch.full((1, 1, 48, 64), level)
+            before = state.depth
+            _, state = model.step(rgb, depth, flow, state, (1.0, 1.0))
+            images = kept[-1]
+            if frame:
+                corrected = torch.exp(before.log() + (math.log(level) - before.log()) / (1 + evidence))
+                found = F.pixel_shuffle(images.values[15], 4)
+                torch.testing.assert_close(found, corrected, rtol=1e-5, atol=1e-5)
+                assert float(images.evidence[0].mean()) == pytest.approx(math.log(max(evidence, 1)), abs=1e-5)
+                assert float(images.evidence[1].mean()) == pytest.approx(math.log(1 + evidence), abs=1e-5)
+            mean += (level - mean) / (1 + evidence)
+            torch.testing.assert_close(state.mean, torch.full((1, 1, 48, 64), mean), rtol=1e-5, atol=1e-5)
+            evidence = min(evidence / (1 + math.exp(-3)) + 1, 15)
+            torch.testing.assert_close(state.evidence, torch.full((1, 1, 12, 16), evidence))
+        _, state = model.step(rgb, torch.zeros(1, 1, 48, 64), flow, state, (1.0, 1.0))
+    torch.testing.assert_close(state.evidence, torch.full((1, 1, 12, 16), evidence / (1 + math.exp(-3))))
+    torch.testing.assert_close(state.mean, torch.full((1, 1, 48, 64), mean), rtol=1e-5, atol=1e-5)
+
+
+def test_a_measurement_that_does_not_fit_replaces_the_mean():
+    before = torch.tensor([2.0, 2.0, 2.0, 2.0, 0.0, 0.0]).expand(1, 16, 1, 6)
+    measured = torch.tensor([2.1, 2.3, 1.7, 0.0, 3.0, 0.0]).expand(1, 16, 1, 6)
+    known = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0]).expand(1, 16, 1, 6)
+    gain = torch.full((1, 1, 1, 6), 0.25)
+    found, kept = _running_mean(measured, (measured > 0).float(), before, known, gain)
+    assert found[0, 5, 0].tolist() == pytest.approx([2.025, 2.3, 1.7, 2.0, 3.0, 0.0])
+    assert kept[0, 5, 0].tolist() == [1, 0, 0, 1, 0, 0]
+    beside_a_hole, kept = _running_mean(measured, (measured > 0).float(), before, 0.9 * known, gain)
+    assert beside_a_hole[0, 5, 0].tolist() == pytest.approx([2.1, 2.3, 1.7, 0.0, 3.0, 0.0])
+    assert not kept.any()
+
+
+def test_farthest_and_nearest_of_measurements_and_of_what_holes_were_filled_with():
+    generator = torch.Generator().manual_seed(0)
+    depth = 2 + torch.rand(1, 1, 32, 88, generator=generator)
+    depth[..., 60:] += 5
+    weight = (torch.rand(1, 1, 32, 88, generator=generator) > 0.3).float()
+    weight[..., 20:70] = 0  # wider than any window
+    filled = torch.where(weight > 0, depth, torch.full_like(depth, 50.0))
+    far5, near5, far17, near17 = (image[0, 0] for image in _extremes(filled, weight))
+    for row in range(32):
+        for column in range(88):
+            rows, columns = slice(max(row - 2, 0), row + 3), slice(max(column - 2, 0), column + 3)
+            around = depth[0, 0, rows, columns][weight[0, 0, rows, columns] > 0]
+            far, near = (float(around.max()), float(around.min())) if len(around) else (50.0, 50.0)
+            assert float(far5[row, column]) == pytest.approx(far, rel=1e-6)
+            assert float(near5[row, column]) == pytest.approx(near, rel=1e-6)
+    # Blocks of 4 and their neighbours, then from their centres by bilinear interpolation.
+    for row in range(2, 30, 9):
+        for column in range(2, 86, 7):
+            for image, close in ((far17, far5), (1 / near17, 1 / near5)):
+                corners, shares = [], []
+                y, x = (row + 0.5) / 4 - 0.5, (column + 0.5) / 4 - 0.5
+                for j in (int(np.floor(y)), int(np.floor(y)) + 1):
+                    for i in (int(np.floor(x)), int(np.floor(x)) + 1):
+                        block_rows = slice(max(4 * j - 4, 0), 4 * j + 8)
+                        block_columns = slice(max(4 * i - 4, 0), 4 * i + 8)
+                        corners.append(float(close[block_rows, block_columns].max()))
+                        shares.append((1 - abs(y - j)) * (1 - abs(x - i)))
+                assert float(image[row, column]) == pytest.approx(np.dot(corners, shares), rel=1e-5)
+    for image in _extremes(filled, torch.zeros_like(weight)):
+        assert float(image.max()) <= 50.001
+        assert float(image.min()) >= 1.999
+
+
+def test_what_a_measurement_contradicts_has_no_weight_of_frames_before():
+    """A thing is gone: where it was, fine measurements contradict the depth before and its mean, and the output follows
+    them at once, whatever the evidence."""
+    model = network()
+    with torch.no_grad():
+        for head in (model.fine_head, model.coarse_head, model.colour_head, model.range_head):
+            head.weight.zero_()
+    rgb, flow = torch.full((1, 1, 3, 32, 32), 0.5), torch.zeros(1, 1, 2, 8, 8)
+    near, far = torch.full((1, 1, 1, 32, 32), 1.0), torch.full((1, 1, 1, 32, 32), 4.0)
+
+    def after(frames: int) -> float:
+        state = model.start(rgb[:, 0])
+        with torch.no_grad():
+            for _ in range(frames):
+                _, state = model.step(rgb[:, 0], near[:, 0], flow[:, 0], state, (1.0, 1.0))
+            output, _ = model.step(rgb[:, 0], far[:, 0], flow[:, 0], state, (1.0, 1.0))
+        return float(output.depth[0, 0, 16, 16])
+
+    assert after(12) == pytest.approx(after(1), abs=0.02)
 
 
 @pytest.mark.parametrize("ratio", [1, 3, 8])
@@ -210,7 +318,7 @@ def test_depth_scales_with_the_scene_where_the_network_does_not_look_at_distance
     """The unit of length enters through one input alone."""
     model = network()
     rgb, depth, flow, cell = scene(2, ratio)
-    column = model.inputs - 16 - 3 - 2 - 1
+    column = model.inputs - 1 - 16 - 1 - 2 - 3 - 16 - 1
     with torch.no_grad():
         model.stem.weight[:, column] = 0
         once, twice = model(rgb, depth, flow, cell).depth, model(rgb, 2 * depth, flow, cell).depth

@@ -82,7 +82,7 @@ def small(*overrides: str) -> TrainConfig:
         ("data.video.crops=[{from_ratio: 4}]", "the first from 1"),
         ("data.video.crops=[{from_ratio: 1, sides: [100]}]", "multiples of 16"),
         ("data.video.size=3", "size"),
-        ("model.preset=tiny_causal", "recurrent networks alone"),
+        ("model.preset=tiny_causal", "only for recurrent networks"),
     ],
 )
 def test_wrong_values_are_named(override: str, part: str) -> None:
@@ -96,7 +96,7 @@ def test_loss_and_model_are_those_of_the_network() -> None:
     assert model_config(config) == RecurrentConfig(channels=4, channels_8=8, channels_16=8, blocks=0)
     with pytest.raises(ConfigError, match="stage_weight"):
         loss_config(small("loss.stage_weight=0.1"))
-    with pytest.raises(ConfigError, match="no number"):
+    with pytest.raises(ConfigError, match="not a number"):
         loss_config(small("loss.mae_weight=much"))
     with pytest.raises(ConfigError, match="hole_share"):
         loss_config(small("loss.hole_share=2"))
@@ -295,8 +295,8 @@ def test_runs_start_from_equal_networks_in_bf16(tmp_path: Path) -> None:
     first, second = (checkpoints.load(tmp_path / name / "last.safetensors")[0] for name in ("first", "second"))
     for name, value in first.state_dict().items():
         torch.testing.assert_close(second.state_dict()[name], value, atol=1e-6, rtol=1e-6)
-    with pytest.raises(ConfigError, match="channels_16: 8.*channels_16: 12"):
-        run(small(start, "model.channels_16=12"), tmp_path / "wider")
+    with pytest.raises(ConfigError, match="channels_16: 8.*channels_16: 4"):
+        run(small(start, "model.channels_16=4"), tmp_path / "narrower")
     model = STDNet(ModelConfig.preset("tiny", channels=4, head_channels=4))
     checkpoints.save(tmp_path / "stdnet.safetensors", model, CheckpointInfo(model.config, (4,), None))
     with pytest.raises(ConfigError, match="STDNet; the run's is recurrent"):
@@ -370,8 +370,7 @@ def test_a_varied_camera_is_of_the_same_kind_and_another_each_time(name):
     rng = np.random.default_rng(0)
     cameras = [varied(sensor(name), rng) for _ in range(40)]
     assert {camera.family for camera in cameras} == {sensor(name).family}
-    different = len({repr(camera) for camera in cameras})
-    assert different == 1 if name == "dtof_paper" else different > 3  # direct time of flight has nothing to vary
+    assert len({repr(camera) for camera in cameras}) > 3
     again = np.random.default_rng(0)
     assert [varied(sensor(name), again) for _ in range(40)] == cameras
 

@@ -30,7 +30,7 @@ from stdnet_core.data.sensors.stereo import Stereo
 from stdnet_core.errors import ConfigError, InputError
 
 NOISY = [name for name, preset in PRESETS.items() if preset.sensor.family in ("stereo", "phase_tof", "phone_lidar")]
-NOISY += ["dtof_jitter", "vl53_8x8"]
+NOISY += ["noisy", "dtof_jitter", "vl53_8x8"]
 
 
 def room(frames: int = 5, height: int = 60, width: int = 80, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
