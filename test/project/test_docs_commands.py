@@ -373,14 +373,11 @@ def test_commands_run(runs, here, monkeypatch, capsys):
         assert yaml.safe_load(out)["data"]["root"] == "CLIPS"
 
 
-def test_the_node_tells_of_itself(monkeypatch, capsys):
-    from stdnet_ros.node import command
-
-    monkeypatch.setattr(sys, "argv", ["stdnet_node", "--help"])
-    with pytest.raises(SystemExit) as end:
-        command.main()
-    assert end.value.code == 0
-    assert "stdnet_node --ros-args" in capsys.readouterr().out
+def test_the_node_tells_of_itself():
+    """In a process of its own: the command takes the signals of its process."""
+    command = [sys.executable, "-m", "stdnet_ros.node.command", "--help"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert "stdnet_node --ros-args" in ended.stdout
 
 
 # The checker itself
