@@ -18,7 +18,6 @@ from stdnet_core.analyses.scenes import (
     Drawn,
     Network,
     Scene,
-    as_bytes,
     open_networks,
     open_scenes,
     root_mean_of,
@@ -29,6 +28,7 @@ from stdnet_core.evaluation.methods import Runner
 from stdnet_core.evaluation.metric_functions import LONG_TAIL
 from stdnet_core.evaluation.sequence import EvaluationFrame
 from stdnet_core.inference.devices import place
+from stdnet_core.inference.engine import as_bytes
 from stdnet_core.inference.fill import fill_invalid, nan_where_invalid
 from stdnet_core.inference.normalization import clip_depth_range
 from stdnet_core.model import ModelConfig, STDNetOutput

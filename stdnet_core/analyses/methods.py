@@ -18,7 +18,6 @@ from stdnet_core.analyses.scenes import (
     Network,
     Part,
     Scene,
-    as_bytes,
     mean_of,
     network_runner,
     open_networks,
@@ -37,6 +36,7 @@ from stdnet_core.evaluation.metric_functions import LONG_TAIL
 from stdnet_core.evaluation.scoring import mean_figures
 from stdnet_core.evaluation.sequence import EvaluationFrame, evaluate_sequence
 from stdnet_core.inference.devices import place
+from stdnet_core.inference.engine import as_bytes
 from stdnet_core.inference.fill import nan_where_invalid
 from stdnet_core.inference.frames import Geometry
 from stdnet_core.model import ModelConfig, RecurrentNet, build

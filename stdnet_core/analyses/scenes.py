@@ -204,11 +204,6 @@ def progress(steps: Iterable[_Step], name: str, total: int) -> Iterable[_Step]:
     return require("tqdm", extra="report").tqdm(steps, total=total, unit="frame", desc=name, leave=False)
 
 
-def as_bytes(rgb: np.ndarray) -> np.ndarray:
-    """Colour of 0..1 as uint8."""
-    return (rgb * 255).round().astype(np.uint8)
-
-
 def mean_of(values: np.ndarray) -> float:
     """Mean of the finite values; NaN if there are none."""
     known = values[np.isfinite(values)]

@@ -32,6 +32,7 @@ from stdnet_core.evaluation.methods import FORGETFUL, Method, Runner
 from stdnet_core.evaluation.scoring import ScoredFrame, mean_figures
 from stdnet_core.evaluation.sequence import EvaluationFrame, SequenceResult, evaluate_sequence
 from stdnet_core.evaluation.stored_predictions import StoredPredictions, open_predictions
+from stdnet_core.inference.engine import as_bytes
 from stdnet_core.inference.fill import nan_where_invalid
 from stdnet_core.report.animation import Animation
 from stdnet_core.report.evaluation_report import EvaluationReport, write_index
@@ -176,7 +177,7 @@ def _evaluate_one(
         if animation is not None:
             assert scored.upsampled is not None  # always set by evaluate_sequence
             panels = {"bilinear": scored.upsampled, _caption(shown, methods[shown]): scored.predictions[shown]}
-            animation.add(_bytes(frame.rgb), nan_where_invalid(frame.depth_lr), panels, frame.target)
+            animation.add(as_bytes(frame.rgb), nan_where_invalid(frame.depth_lr), panels, frame.target)
         if page is not None:
             page.add(index, frame, scored)
 
@@ -218,7 +219,7 @@ def index_page(args: argparse.Namespace, report: dict[str, Any]) -> Path:
 
 
 def _draw(path: Path, frame: EvaluationFrame, depths: Mapping[str, np.ndarray]) -> None:
-    rgb = _bytes(frame.rgb)
+    rgb = as_bytes(frame.rgb)
     tiles = frame_tiles(rgb, nan_where_invalid(frame.depth_lr), dict(depths), nan_where_invalid(frame.target))
     columns = 2 + len(depths)
     tiles.insert(columns + 1, Tile("", np.full_like(rgb, 255)))  # errors stand below their depths
@@ -226,8 +227,3 @@ def _draw(path: Path, frame: EvaluationFrame, depths: Mapping[str, np.ndarray]) 
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
         raise InputError(f"{path} cannot be written")
-
-
-def _bytes(rgb: np.ndarray) -> np.ndarray:
-    """Colour 0..1 as uint8."""
-    return (rgb * 255).round().astype(np.uint8)

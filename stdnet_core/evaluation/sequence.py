@@ -21,6 +21,7 @@ from stdnet_core.data.sensors.dtof import Dtof
 from stdnet_core.errors import DataError
 from stdnet_core.evaluation.methods import Method, Runner, notices_of, run_together
 from stdnet_core.evaluation.scoring import ScoredFrame, VideoScore
+from stdnet_core.inference.engine import as_bytes
 from stdnet_core.inference.fill import measured_here
 from stdnet_core.inference.frames import Geometry
 from stdnet_core.optical_flow import estimate_flow
@@ -109,7 +110,7 @@ def read_frames(
                 if clip.flow is not None:
                     flow = clip.flow[i - 1].numpy()
                 else:
-                    flow = estimate_flow(_bytes(last_rgb), _bytes(rgb))
+                    flow = estimate_flow(as_bytes(last_rgb), as_bytes(rgb))
             yield EvaluationFrame(rgb, depth[i, 0].numpy(), low[i - new, 0].numpy(), flow, clip.flow is not None)
             last_rgb = rgb
 
@@ -118,10 +119,6 @@ def _own_depth(clip: RgbdClip) -> torch.Tensor:
     if clip.depth_lr is None:
         raise DataError(f"{clip.name}: it comes without low-resolution depth; simulate it with --lr simulated")
     return clip.depth_lr
-
-
-def _bytes(rgb: np.ndarray) -> np.ndarray:
-    return (rgb * 255).round().astype(np.uint8)
 
 
 def evaluate_sequence(

@@ -13,6 +13,7 @@ import torch
 from stdnet_core.cli import require
 from stdnet_core.data.sensors.arguments import simulation_sentences
 from stdnet_core.evaluation.scoring import ScoredFrame
+from stdnet_core.inference.engine import as_bytes
 from stdnet_core.inference.fill import nan_where_invalid
 from stdnet_core.report.analysis import Analysis, AnalysisFrame
 from stdnet_core.report.page import Overview, ReportData
@@ -77,7 +78,7 @@ class EvaluationReport:
 
     def add(self, index: int, frame: EvaluationFrame, scored: ScoredFrame) -> None:
         """Add the next frame with what was scored."""
-        rgb = (frame.rgb * 255).round().astype(np.uint8)
+        rgb = as_bytes(frame.rgb)
         truth, low = nan_where_invalid(frame.target), nan_where_invalid(frame.depth_lr)
         self._analysis.add(
             AnalysisFrame(

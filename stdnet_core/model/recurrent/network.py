@@ -7,7 +7,6 @@ before, so that it cannot leave what was measured around a pixel by more than a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -440,15 +439,18 @@ class RecurrentNet(nn.Module):
         x = F.leaky_relu(self.refine(torch.cat((features, seen.to(features.dtype)), 1)), 0.1)
         strength = _COLOUR_STRENGTH * torch.exp(self.colour_head(x).float().clamp(-6, 3))
         # Fine depth: what differs from a pixel's own measurements is on another surface, or they are noise.
-        own = (mean.clamp(min=_LEAST), _RANGE_STRENGTH * torch.exp(self.range_head(x).float().clamp(-6, 6)) * has_mean)
+        own: list[Tensor] = []
+        if is_fine:
+            likeness = _RANGE_STRENGTH * torch.exp(self.range_head(x).float().clamp(-6, 6))
+            own = [mean.clamp(min=_LEAST), likeness * has_mean]
         # Frames before count for nothing where the measurement contradicts them (a coarse one does not: its cell holds
         # several surfaces).
-        aging = (evidence.clamp(min=1).log() * (kept if is_fine else 1), (1 + evidence).log() * kept)
+        aging = [evidence.clamp(min=1).log() * (kept if is_fine else 1), (1 + evidence).log() * kept]
         images = _FineImages(
-            x, strength, own if is_fine else (), rgb_blocks, rgb4, neighbors(rgb4),
+            x, strength, own, rgb_blocks, rgb4, neighbors(rgb4),
             [*neighbors(coarse), measured, *native, smooth, previous, mean],
             [measured, *native, smooth_weight, known, has_mean], native_greys,
-            list(aging),
+            aging,
         )  # fmt: skip
         rows = x.shape[-2]
         step = rows if torch.is_grad_enabled() else max(1, _BAND // (len(x) * x.shape[-1]))
@@ -487,9 +489,9 @@ class RecurrentNet(nn.Module):
             scores.append(torch.where(usable > 0, score, INVALID))
         if images.own:
             reference, strength = images.own
-            inverse = 1 / reference
+            inverse, minus_one = 1 / reference, -torch.ones_like(reference)
             for number, value in enumerate(images.values):
-                change = torch.addcmul(-torch.ones_like(inverse), value, inverse)
+                change = torch.addcmul(minus_one, value, inverse)
                 scores[number] = torch.addcmul(scores[number], strength, change.square(), value=-1)
         highest = scores[0]
         for score in scores[1:]:
@@ -521,7 +523,7 @@ class _FineImages:
 
     features: Tensor
     strength: Tensor
-    own: Sequence[Tensor]
+    own: list[Tensor]
     rgb_blocks: Tensor
     rgb4: Tensor
     colours: list[Tensor]
