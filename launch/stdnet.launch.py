@@ -36,6 +36,9 @@ _PARAMETERS = {
     "autostart": _boolean,
 }
 
+_RESPAWN_DELAY = 2.0
+"""Seconds; without a delay, a node that cannot start (a refused parameter) would use a processor up."""
+
 _FROM_PRESET = "Empty: the topic of the camera preset"
 _FROM_FILE = "Empty: the value in the parameter file"
 
@@ -57,6 +60,11 @@ _ARGUMENTS = {
         "",
         f"true: configure and activate at start; false: a lifecycle manager does this. {_FROM_FILE}",
         ["", "true", "false"],
+    ),
+    "respawn": (
+        "true",
+        "true: start the node again, after 2 seconds, whenever it ends, for example by its watchdog",
+        ["true", "false"],
     ),
     "log_level": ("info", "Log level of the node", ["debug", "info", "warn", "error", "fatal"]),
     "method": (
@@ -114,6 +122,8 @@ def _node(context):
             namespace=value("namespace"),
             output="screen",
             emulate_tty=True,
+            respawn=value("respawn") == "true",
+            respawn_delay=_RESPAWN_DELAY,
             parameters=[value("params_file"), typed],
             remappings=[(name, topic) for name, topic in topics.items() if name != topic],
             arguments=["--ros-args", "--log-level", value("log_level")],

@@ -43,6 +43,7 @@ from stdnet_ros.node import parameters, stopping
 from stdnet_ros.node.diagnostics import NodeStatistics, Throttle, diagnostic_array
 from stdnet_ros.node.help import help_is_wanted, help_text
 from stdnet_ros.node.pipeline import Pipeline, Reporter, Request, UpsampledFrame, make_upsampler
+from stdnet_ros.node.watchdog import DEFAULT_SECONDS, Watchdog
 from stdnet_ros.node.worker import InferenceWorker
 from stdnet_ros.synchronization.synchronizer import COLOR, DEPTH, STREAM_NAMES, make_synchronizer
 
@@ -690,7 +691,10 @@ def main(arguments: list[str] | None = None, *, upsampler_factory=make_upsampler
         rclpy.init(args=arguments)
         started = True
         stopping.in_order()
+        watchdog = Watchdog(lambda: DEFAULT_SECONDS) if stopping.prepared() else None  # creating a node may block, too
         node = StdnetNode(upsampler_factory=upsampler_factory)
+        if watchdog is not None:
+            watchdog.seconds = lambda: node.settings.watchdog_seconds
         node.create_timer(GIVE_BACK_SECONDS, give_back_holes, clock=Clock(clock_type=ClockType.STEADY_TIME))
         executor = SingleThreadedExecutor()
         executor.add_node(node)

@@ -16,6 +16,7 @@ from typing import Any
 from stdnet_core.cli import run_cli
 from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import ConfigError
+from stdnet_ros.node import watchdog
 
 ParameterValue = bool | int | float | str | tuple
 
@@ -247,6 +248,14 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec("points.color", True, "Publish XYZRGB clouds; if false, XYZ.", runtime=True),
     ParameterSpec(
         "points.stride", 1, "The cloud contains every N-th row and column of the image.", range=(1, 64), runtime=True
+    ),
+    ParameterSpec(
+        "watchdog_seconds",
+        watchdog.DEFAULT_SECONDS,
+        "The process ends (SIGALRM), with all stacks on stderr, if no Python code can run for this many seconds and "
+        f"{watchdog.GRACE_SECONDS} more, because a call holds Python's lock. 0: never.",
+        range=(0.0, 3600.0),
+        runtime=True,
     ),
 )
 

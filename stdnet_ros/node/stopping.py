@@ -5,11 +5,10 @@ model, and an exception raised by a handler could surface anywhere. Therefore a 
 At first, a signal ends the process at once; after :func:`in_order`, the process has :data:`GRACE_SECONDS` to shut down
 cleanly. When they are over, a timer of the C library ends the process, since a call to the middleware may hold Python's
 global lock for seconds. If such a call already holds the lock when the signal comes (Fast DDS, after many subscribers
-were killed), the process ends only after that call."""
+were killed), the process ends only after that call, or by :mod:`stdnet_ros.node.watchdog`."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -17,12 +16,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any, NoReturn
 
+from stdnet_ros.node.clib_timer import LibraryTimer
+
 GRACE_SECONDS = 0.6
-_CLOCK_MONOTONIC = 1
-_SIGEV_THREAD = 2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _prepared = False
 _in_order = threading.Event()
@@ -43,6 +41,11 @@ def prepare() -> None:
 def in_order() -> None:
     """From now on a signal starts the grace period; the caller, informed by rclpy's handlers, shuts down cleanly."""
     _in_order.set()
+
+
+def prepared() -> bool:
+    """Whether this is a process of the node's command, where :func:`prepare` was called."""
+    return _prepared
 
 
 def leave(status: int) -> NoReturn:
@@ -68,39 +71,11 @@ def _wait(reader: int, set_timer: Callable[[], object]) -> None:
     os._exit(0)
 
 
-class _Event(ctypes.Structure):
-    """``struct sigevent`` of Linux."""
-
-    _fields_ = (
-        ("value", ctypes.c_void_p),
-        ("number", ctypes.c_int),
-        ("notify", ctypes.c_int),
-        ("function", ctypes.c_void_p),
-        ("attributes", ctypes.c_void_p),
-        ("padding", ctypes.c_char * 32),
-    )
-
-
-class _Interval(ctypes.Structure):
-    """``struct itimerspec``."""
-
-    _fields_ = tuple((name, ctypes.c_long) for name in ("every_s", "every_ns", "first_s", "first_ns"))
-
-
 def _exit_timer() -> Callable[[], object]:
     """A function that starts the timer: the C library then calls ``_exit(0)`` on its own thread after the grace period.
 
     Without such a timer (not Linux), the function does nothing, and the Python thread alone ends the process."""
-    if sys.platform != "linux":
-        return lambda: None
     try:
-        library = ctypes.PyDLL("librt.so.1")  # PyDLL: the call does not release Python's lock
-        function = ctypes.cast(ctypes.CDLL(None)._exit, ctypes.c_void_p)
-        event = _Event(value=0, notify=_SIGEV_THREAD, function=function)
-        timer = ctypes.c_void_p()
-        if library.timer_create(_CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)) != 0:
-            return lambda: None
-    except (OSError, AttributeError):
+        return LibraryTimer("_exit", 0).starter(GRACE_SECONDS)
+    except OSError:
         return lambda: None
-    first = _Interval(first_s=int(GRACE_SECONDS), first_ns=int(GRACE_SECONDS % 1 * 1e9))
-    return partial(library.timer_settime, timer, 0, ctypes.byref(first), None)
