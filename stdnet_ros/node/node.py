@@ -12,8 +12,9 @@ import itertools
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import wait
+from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -120,6 +121,8 @@ class StdnetNode(LifecycleNode):
         self._enabled = True
         self.failure: str | None = None
         """Why the last configuration or activation failed."""
+        self.loading: Callable[[], AbstractContextManager] = nullcontext
+        """Wraps the loading of a model, which may hold Python's lock for long."""
         self._refusals = 0
         self._refusal = ("", "")  # cause and sentence of the last one
         self._qos_problems: dict[str, str] = {}
@@ -234,8 +237,9 @@ class StdnetNode(LifecycleNode):
 
     def _make_pipeline(self) -> Pipeline:
         reporter = Reporter(warn=self._warn, drop=self._statistics.drop, reset=self._statistics.reset)
-        pipeline = Pipeline(self.settings, reporter, self._lookup, self._factory)
-        pipeline.warm_up()
+        with self.loading():
+            pipeline = Pipeline(self.settings, reporter, self._lookup, self._factory)
+            pipeline.warm_up()
         return pipeline
 
     def _make_worker(self) -> InferenceWorker:
@@ -695,6 +699,7 @@ def main(arguments: list[str] | None = None, *, upsampler_factory=make_upsampler
         node = StdnetNode(upsampler_factory=upsampler_factory)
         if watchdog is not None:
             watchdog.seconds = lambda: node.settings.watchdog_seconds
+            node.loading = watchdog.loading
         node.create_timer(GIVE_BACK_SECONDS, give_back_holes, clock=Clock(clock_type=ClockType.STEADY_TIME))
         executor = SingleThreadedExecutor()
         executor.add_node(node)

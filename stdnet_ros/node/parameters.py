@@ -16,7 +16,7 @@ from typing import Any
 from stdnet_core.cli import run_cli
 from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import ConfigError
-from stdnet_ros.node import watchdog
+from stdnet_ros.node.watchdog import DEFAULT_SECONDS, GRACE_SECONDS, LOADING_SECONDS
 
 ParameterValue = bool | int | float | str | tuple
 
@@ -251,9 +251,9 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ),
     ParameterSpec(
         "watchdog_seconds",
-        watchdog.DEFAULT_SECONDS,
+        DEFAULT_SECONDS,
         "The process ends (SIGALRM), with all stacks on stderr, if no Python code can run for this many seconds and "
-        f"{watchdog.GRACE_SECONDS} more, because a call holds Python's lock. 0: never.",
+        f"{GRACE_SECONDS} more, since a call holds Python's lock; {LOADING_SECONDS:.0f} while a model loads. 0: never.",
         range=(0.0, 3600.0),
         runtime=True,
     ),

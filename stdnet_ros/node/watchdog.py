@@ -18,13 +18,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from stdnet_ros.node.clib_timer import LibraryTimer
 
 DEFAULT_SECONDS = 30.0
-"""Loading libraries held the lock for at most 2.3 s, with four processes per core."""
+LOADING_SECONDS = 300.0
+"""Limit while libraries are loaded, which holds the lock: PyTorch took over 6 s with ten processes per core."""
 GRACE_SECONDS = 5
 _PERIOD = 1.0
 
@@ -41,8 +42,11 @@ class Watchdog:
 
     def __init__(self, seconds: Callable[[], float], grace: int = GRACE_SECONDS) -> None:
         self.seconds = seconds
+        self._least = 0.0
+        self._lock = threading.Lock()
+        self._timer: LibraryTimer | None = None
         try:
-            timer = LibraryTimer("alarm", grace)
+            self._timer = LibraryTimer("alarm", grace)
         except OSError:
             return
         # An ignored or blocked signal, which a process inherits from its parent, would not end it.
@@ -50,10 +54,28 @@ class Watchdog:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         with suppress(RuntimeError, AttributeError, OSError):  # stderr is closed or no file
             faulthandler.register(signal.SIGALRM, file=sys.stderr, all_threads=True, chain=True)
-        threading.Thread(target=self._beat, args=(timer,), name="watchdog", daemon=True).start()
+        threading.Thread(target=self._beat, name="watchdog", daemon=True).start()
 
-    def _beat(self, timer: LibraryTimer) -> None:
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Have more patience in this block, at least :data:`LOADING_SECONDS`, unless the watchdog is off."""
+        self._least = LOADING_SECONDS
+        self._begin_anew()
+        try:
+            yield
+        finally:
+            self._least = 0.0
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        if self._timer is None:
+            return
+        with self._lock:  # otherwise, the last thread to set the timer may have read an old limit
+            seconds = self.seconds()
+            self._timer.starter(max(seconds, self._least) if seconds > 0 else 0.0)()
+        signal.alarm(0)
+
+    def _beat(self) -> None:
         while True:
-            timer.starter(self.seconds())()
-            signal.alarm(0)
+            self._begin_anew()
             time.sleep(_PERIOD)

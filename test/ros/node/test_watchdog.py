@@ -43,10 +43,11 @@ def start(body: str, *, seconds: float = 0.5, grace: int = GRACE, before: str = 
     [
         ("hold(60)", ""),
         ("threading.Thread(target=hold, args=[60], daemon=True).start(); threading.Event().wait()", ""),
+        ("with watchdog.loading(): pass\nhold(60)", ""),
         # as a process may inherit it from its parent
         ("hold(60)", "signal.signal(14, signal.SIG_IGN); signal.pthread_sigmask(signal.SIG_BLOCK, {14})"),
     ],
-    ids=["main thread", "another thread", "signal ignored"],
+    ids=["main thread", "another thread", "after loading", "signal ignored"],
 )
 def test_a_process_whose_lock_is_held_ends_with_its_stacks(body: str, before: str) -> None:
     child = start(body, before=before)
@@ -75,8 +76,9 @@ def test_a_process_whose_lock_is_held_ends_with_its_stacks(body: str, before: st
         # a child holds its own lock
         (f"child = os.fork()\nif child == 0: hold({LONG:.0f}); os._exit(0)\nsys.exit(os.waitpid(child, 0)[1])", 0.5),
         (f"hold({LONG:.0f})", 0.0),
+        (f"with watchdog.loading(): hold({LONG:.0f})", 0.5),
     ],
-    ids=["busy", "often held", "child", "off"],
+    ids=["busy", "often held", "child", "off", "loading"],
 )
 def test_any_other_process_goes_on(body: str, seconds: float) -> None:
     child = start(body, seconds=seconds)
