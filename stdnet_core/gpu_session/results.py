@@ -78,7 +78,7 @@ def tables(results: dict[str, Any]) -> str:
     done = results["steps"]
     about = done.get("environment", {}).get("figures", {})
     where = f"{about.get('gpu') or about.get('processor', 'an unknown machine')}, torch {about.get('torch', '?')}"
-    parts = [f"{where}, {results['date']}." + (" Dry run: the figures mean nothing." if results["dry_run"] else "")]
+    parts = [f"{where}, {results['date']}." + (" A dry run: these figures mean nothing." if results["dry_run"] else "")]
     tests = done.get("tests", {}).get("figures", {})
     if tests:
         failed = "".join(f"\n- `{name}`: {text}" for name, text in tests["failures"].items())
