@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# All that a GPU which is there for minutes is to do, on a machine with nothing but Python: see docs/gpu.md.
+# Uses a GPU that is available only for minutes: checks, benchmark and training, on a machine with Python. See docs/gpu.md.
 #   bash scripts/gpu_session.sh --minutes 9 --output OUT     check, measure, train
 #   bash scripts/gpu_session.sh --dry-run                    the same in tiny sizes on the CPU
-#   bash scripts/gpu_session.sh --take-over OUT              what came back: tables into docs/gpu.md, state into runs/gpu
-# PYTHON names the interpreter (default: python3, or .venv's where that is missing torch). What it lacks is installed into
-# .gpu_env, from the folder wheels/ if there is one, else from the package index; what it has is used as it is.
+#   bash scripts/gpu_session.sh --take-over OUT              results: tables into docs/gpu.md, state into runs/gpu
+# PYTHON is the interpreter (default: python3, or .venv's if python3 has no torch). Its packages are used as they are.
+# Missing ones are installed into .gpu_env: from the folder wheels/ if it holds wheels, else from the package index.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 began=$(date +%s.%N)
@@ -14,7 +14,7 @@ if [ -z "${PYTHON:-}" ]; then
     if ! python3 -c 'import torch' 2>/dev/null && [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; fi
 fi
 
-# Prints the packages that the interpreter lacks; torch without CUDA is no torch on a machine with a GPU.
+# Prints the packages that the interpreter lacks. On a machine with a GPU, a torch without CUDA counts as missing.
 missing() {
     "$1" - <<'PYTHON_CODE'
 import importlib.util, pathlib, shutil
@@ -31,14 +31,14 @@ if gpu and "torch" not in lacking:
     if version.get("cuda") is None:
         lacking.append("torch")
 if gpu and "torch" in lacking:
-    lacking.append("torchvision")  # its deformable convolution; alone it would bring another torch
+    lacking.append("torchvision")  # for its deformable convolution; installed alone, it would replace torch
 print("\n".join(lacking))
 PYTHON_CODE
 }
 
 lacking=$(missing "$PYTHON")
 if [ -n "$lacking" ]; then
-    # An environment without pip of its own that sees the packages around it: made in a moment, on any Python.
+    # An environment without its own pip that sees the interpreter's packages: quick to make, with any Python.
     if [ ! -x .gpu_env/bin/python ]; then
         "$PYTHON" -m venv --without-pip .gpu_env
         "$PYTHON" -c 'import sys; print("\n".join(p for p in sys.path if p.endswith(("site-packages", "dist-packages"))))' \
@@ -51,7 +51,8 @@ if [ -n "$lacking" ]; then
         options=(--quiet --disable-pip-version-check --no-compile --no-input)
         if compgen -G 'wheels/*.whl' >/dev/null; then options+=(--no-index --find-links wheels); fi
         mapfile -t names <<<"$lacking"
-        "$PYTHON" -m pip install "${options[@]}" "${names[@]}" || echo "not installed; what needs it will fail, and the rest run"
+        "$PYTHON" -m pip install "${options[@]}" "${names[@]}" ||
+            echo "packages could not be installed; steps that need them will fail, and the others run"
     fi
 fi
 

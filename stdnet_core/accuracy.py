@@ -1,4 +1,4 @@
-"""The figures that back a checkpoint: ``python -m stdnet_core.accuracy --checkpoint tiny_causal`` (``make accuracy``).
+"""The accuracy of a checkpoint: ``python -m stdnet_core.accuracy --checkpoint live`` (``make accuracy``).
 
 Runs the methods of this project on every simulated depth camera, at every ratio that occurs, and compares them with the
 methods that need no network. The data are of three kinds that no shipped network was trained on: procedural scenes with

@@ -148,14 +148,14 @@ def what_is_wrong(path: Path) -> str | None:
         return "is empty"
     if path.suffix == ".png":
         if not head.startswith(b"\x89PNG\r\n\x1a\n"):
-            return "is no PNG"
+            return "is not a PNG image"
         return None if b"IEND" in tail else f"is cut off after {size} bytes"
     if path.suffix in (".jpg", ".jpeg"):
         if not head.startswith(b"\xff\xd8"):
-            return "is no JPEG"
+            return "is not a JPEG image"
         return None if b"\xff\xd9" in tail else f"is cut off after {size} bytes"
     if path.suffix == ".exr":
-        return None if head.startswith(EXR_MAGIC) else "is no OpenEXR image"
+        return None if head.startswith(EXR_MAGIC) else "is not an OpenEXR image"
     return _what_is_wrong_with_array(path, size) if path.suffix == ".npy" else None
 
 
@@ -168,7 +168,7 @@ def _what_is_wrong_with_array(path: Path, size: int) -> str | None:
             shape, _, dtype = read_header(file)
             expected = file.tell() + int(np.prod(shape)) * dtype.itemsize
     except (ValueError, OSError):
-        return "is no NumPy array"
+        return "is not a NumPy array"
     return None if size >= expected else f"is cut off: {size} of {expected} bytes"
 
 

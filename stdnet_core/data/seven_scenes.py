@@ -32,7 +32,7 @@ _PUBLISHED_CAMERA = (585.0, 585.0, 320.0, 240.0)
 _PUBLISHED_SIZE = (480, 640)
 _COLOR_ENDS = tuple(f".color{suffix}" for suffix in COLOR_SUFFIXES)
 _NOTE = (
-    "depth of 7-Scenes is not registered to colour: their edges are some pixels apart, so it is no exact ground truth"
+    "depth of 7-Scenes is not registered to colour: their edges are some pixels apart, so it is not exact ground truth"
 )
 
 

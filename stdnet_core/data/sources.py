@@ -122,8 +122,8 @@ def open_source(
         split: a split of the paper (TartanAir, DyDToF, DynamicReplica) or, for folders, a sub-folder of that name.
         skip_bad: leave damaged and incomplete frames and sequences out instead of raising; each is logged and listed
             in ``left_out``.
-        lr_scale: require low-resolution depth of the source's own for this scale.
-        lr_folder: where that of a published data set is, if not beside it (:mod:`stdnet_core.data.low_resolution`).
+        lr_scale: require that the source itself has low-resolution depth for this scale.
+        lr_folder: where that of a published data set is, if not next to it (:mod:`stdnet_core.data.low_resolution`).
         depth_unit, invalid_above: see :class:`DepthUnits`; for folders of images and bags.
 
     Raises:
@@ -138,7 +138,7 @@ def open_source(
     refused = sorted(set(options) - set(_OPTIONS.get(kind, ())))
     if refused:
         known = ", ".join(_OPTIONS.get(kind, ())) or "none"
-        raise DataError(f"{source}: {', '.join(refused)} is no option of a source of kind {kind!r}; options: {known}")
+        raise DataError(f"{source}: sources of kind {kind!r} have no option {', '.join(refused)}; options: {known}")
     findings = Findings(skip_bad)
     if kind == "synthetic":
         _no_split(kind, split)
@@ -173,9 +173,7 @@ def split_options(source: str) -> tuple[str, dict[str, str]]:
     for option in filter(None, query.split("&")):
         name, _, value = option.partition("=")
         if name not in known or not value:
-            raise DataError(
-                f"{source!r}: {option!r} is no option of a source; use one of {', '.join(known)}, as NAME=VALUE"
-            )
+            raise DataError(f"{source!r}: unknown option {option!r}; use one of {', '.join(known)}, as NAME=VALUE")
         options[name] = value
     return path, options
 
@@ -191,7 +189,7 @@ def parse_source(source: str) -> tuple[str, str]:
     if colon and kind in KINDS:
         return kind, place
     if colon and not Path(source).exists():
-        raise DataError(f"{source!r}: {kind!r} is no kind of source; use one of {', '.join(KINDS)}, or a path")
+        raise DataError(f"{source!r}: unknown kind of source {kind!r}; use one of {', '.join(KINDS)}, or a path")
     return detect_kind(Path(source)), source
 
 

@@ -73,7 +73,7 @@ def open_tartanair(
 ) -> list[RgbdSequence]:
     """The trajectories at or below ``root``.
 
-    A bad trajectory that is in neither of the paper's splits is no error; it is left out with a note.
+    A bad trajectory that is in neither of the paper's splits is not an error; it is left out with a note.
 
     Args:
         root: any folder of the tree.

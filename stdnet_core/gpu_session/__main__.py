@@ -65,12 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=9.0, help="total time (default: %(default)s)")
     parser.add_argument("--groups", default=",".join(GROUPS), help="groups of steps to run (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="run all steps on the CPU in tiny sizes")
-    parser.add_argument("--config", default="live_wide", help="of the training (default: %(default)s)")
+    parser.add_argument("--config", default="live_wide", help="training configuration (default: %(default)s)")
     parser.add_argument("--from", dest="start", type=Path, help="state to resume from (default: runs/gpu)")
-    parser.add_argument("--shards", type=Path, help="folder of shards of clips (default: runs/shards, if any)")
-    parser.add_argument("--slice-minutes", type=float, help="longest time of a slice (default: all remaining time)")
+    parser.add_argument("--shards", type=Path, help="folder of packed clips (default: runs/shards, if it has any)")
+    parser.add_argument("--slice-minutes", type=float, help="time limit of a slice (default: all remaining time)")
     parser.add_argument("--take-over", type=Path, metavar="FOLDER", help="take over a session's results, then exit")
-    parser.add_argument("--runs", type=Path, default=Path("runs/gpu"), help="their destination (default: %(default)s)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/gpu"), help="where they are put (default: %(default)s)")
     parser.add_argument(
         "--page", type=Path, default=REPOSITORY / "docs" / "gpu.md", help="page for the tables (default: docs/gpu.md)"
     )
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     wanted = options.groups.split(",")
     unknown = sorted(set(wanted) - set(GROUPS))
     if unknown:
-        raise ConfigError(f"there are no groups {', '.join(unknown)}; choose among {', '.join(GROUPS)}")
+        raise ConfigError(f"unknown groups of steps: {', '.join(unknown)}; choose from {', '.join(GROUPS)}")
     if not options.minutes > 0:
         raise ConfigError(f"--minutes is {options.minutes}; give a positive number")
     sizes = DRY_RUN if options.dry_run else Sizes()

@@ -24,7 +24,7 @@ def take_over(came_back: Path, runs: Path, page: Path) -> list[str]:
         What was done, in lines.
 
     Raises:
-        ConfigError: there are no results, they are those of a dry run (for docs/gpu.md), the page has no place for the
+        ConfigError: there are no results, they are from a dry run (for docs/gpu.md), the page has no place for the
             tables, or the state is older than the one in ``runs``.
     """
     from stdnet_core.training import compact, shards
@@ -34,7 +34,7 @@ def take_over(came_back: Path, runs: Path, page: Path) -> list[str]:
         raise ConfigError(f"{came_back} holds no {RESULTS}; give the output folder of a session")
     known = read_json(runs / RESULTS)
     if results["dry_run"] and page.resolve() == (REPOSITORY / "docs" / "gpu.md").resolve():
-        raise ConfigError(f"{came_back} is of a dry run, which measures nothing; give --page FILE to try the tables")
+        raise ConfigError(f"{came_back} is from a dry run, which measures nothing; use --page FILE to try the tables")
     if page.is_file() and _BEGIN not in page.read_text(encoding="utf-8"):
         raise ConfigError(f"{page} has no line {_BEGIN}, which marks the place for the tables")
     lines = []
@@ -50,7 +50,7 @@ def take_over(came_back: Path, runs: Path, page: Path) -> list[str]:
                         f"{came_back} ends at step {step}, but {runs} is already at step {before}; move one away"
                     )
                 shutil.rmtree(runs / "compact", ignore_errors=True)
-                lines.append(f"training: step {before} to {step}; state and weights are in {runs}")
+                lines.append(f"training: steps {before} to {step}; state and weights are in {runs}")
             shutil.copytree(place, runs, dirs_exist_ok=True)
             if not (Path(place) / "diverged.txt").is_file():
                 (runs / "diverged.txt").unlink(missing_ok=True)
@@ -113,7 +113,7 @@ def tables(results: dict[str, Any]) -> str:
         parts.append("Matrix products: " + ", ".join(f"{v / 1e3:.1f} TFLOP/s ({k})" for k, v in peaks.items()) + ".")
         parts.append("\n".join(rows))
     if failures:
-        parts.append("What failed:\n" + "\n".join(f"- {line}" for line in failures))
+        parts.append("Failed measurements:\n" + "\n".join(f"- {line}" for line in failures))
     slices = [(name, step) for name, step in done.items() if step["group"] == "training" and step.get("figures")]
     if slices:
         parts.append(_slices_table(slices))

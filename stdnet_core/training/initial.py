@@ -23,9 +23,9 @@ def initialize(model: STDNet | RecurrentNet, checkpoint: str) -> None:
     """Copy a checkpoint's weights into a network.
 
     The networks may differ in their passes, so that a causal network can be the start of a bidirectional one: pass i
-    takes the weights of the checkpoint's pass i, or of its last one, and the merging convolution does not yet look at
-    passes that the checkpoint did not have. A recurrent network may be wider than the checkpoint's: it computes what
-    that one does, and its further channels learn from there. All else about the two networks must be equal.
+    takes the weights of the checkpoint's pass i, or of its last one. Passes that the checkpoint did not have start with
+    weight 0 in the merging convolution. A recurrent network may be wider than the checkpoint's: it starts with the same
+    output, and the additional channels are then trained. Everything else must be equal in both networks.
 
     Args:
         model: changed in place.
@@ -33,7 +33,7 @@ def initialize(model: STDNet | RecurrentNet, checkpoint: str) -> None:
 
     Raises:
         CheckpointError: it cannot be read.
-        ConfigError: its network differs in more than that.
+        ConfigError: its network differs in anything else.
     """
     source, info = checkpoints.load(checkpoint)
     if info.recurrent != isinstance(model.config, RecurrentConfig):
@@ -80,18 +80,18 @@ def _adapt(state: dict[str, Tensor], config: ModelConfig, model: STDNet) -> dict
 
 @dataclass(frozen=True)
 class _Layer:
-    """How a layer of a recurrent network grows.
+    """How a layer of a recurrent network is widened.
 
-    What flows through the network (the streams at H/4, H/8 and H/16) gets channels that are 0 until something is
-    learned, though layers after them look at them already; what is inside a block or a head (after a ReLU, which has no
-    gradient at 0) gets channels that have values already, though nothing looks at them.
+    The streams (the features at H/4, H/8 and H/16) get channels that are 0 at first, and the layers after them have
+    random weights for these channels. Inside a block or a head, where a ReLU has no gradient at 0, it is the other way
+    round: the new channels have values at first, and the layers after them have weights of 0 for them.
 
     Attributes:
-        input: how many groups of which channels come in, before those that never grow; None: no such group. The streams
-            are called ``4``, ``8`` and ``16``, what is inside ``inner 4`` and so on.
-        output: the same of what goes out.
-        weight, bias: factors, as powers of the growth of the streams at H/4, H/8, H/16: channels that are 0 make those
-            of a normalised image larger by the root of the growth.
+        input: number of groups of channels that come in, and their stream, before channels that never grow; None: no
+            such group. The streams are called ``4``, ``8`` and ``16``, channels inside a block ``inner 4`` and so on.
+        output: the same for the output.
+        weight, bias: factors, as powers of the growth of the streams at H/4, H/8 and H/16. They are needed because the
+            normalisation makes the other channels larger, by the root of the growth, if some are 0.
     """
 
     input: tuple[int, str] | None

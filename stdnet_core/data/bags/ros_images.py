@@ -266,7 +266,7 @@ def _stored_compressed(message: Any, topic: str, max_pixels: int) -> np.ndarray:
     if data[:8].tobytes() == _PNG_SIGNATURE:
         return _depth_png(data, topic, max_pixels)
     if data.size <= _COMPRESSED_DEPTH_HEADER.size:
-        raise FrameError("bad_depth", f"{topic}: {data.size} bytes are no compressedDepth image")
+        raise FrameError("bad_depth", f"{topic}: {data.size} bytes are not a compressedDepth image")
     _, quantisation_a, quantisation_b = _COMPRESSED_DEPTH_HEADER.unpack(data[: _COMPRESSED_DEPTH_HEADER.size].tobytes())
     payload = data[_COMPRESSED_DEPTH_HEADER.size :]
     is_png = payload[:8].tobytes() == _PNG_SIGNATURE
@@ -293,7 +293,7 @@ def _depth_png(data: np.ndarray, topic: str, max_pixels: int) -> np.ndarray:
 
 def _depth_rvl(data: np.ndarray, topic: str, max_pixels: int) -> np.ndarray:
     if data.size < _RVL_SIZE.size:
-        raise FrameError("bad_depth", f"{topic}: {data.size} bytes are no RVL image")
+        raise FrameError("bad_depth", f"{topic}: {data.size} bytes are not an RVL image")
     width, height = _RVL_SIZE.unpack(data[: _RVL_SIZE.size].tobytes())
     _check_size(width, height, max_pixels, "bad_depth", topic)
     try:

@@ -184,7 +184,7 @@ class _SqliteStorage:
         try:
             tables = {name for (name,) in self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not {"messages", "topics"} <= tables:
-                raise DataError(f"{path}: a sqlite3 file without messages and topics is no ROS bag")
+                raise DataError(f"{path}: this sqlite3 file has no messages and topics, so it is not a ROS bag")
             counts = dict(self._base.execute("SELECT topic_id, COUNT(*) FROM messages GROUP BY topic_id"))
             definitions = {}
             if "message_definitions" in tables:

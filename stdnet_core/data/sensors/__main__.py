@@ -12,7 +12,7 @@ def main() -> None:
 
 def markdown() -> str:
     """The table of docs/sensors.md."""
-    lines = ["| camera | mostly at | what it is | parameters | source |", "|---|---|---|---|---|"]
+    lines = ["| camera | usual ratio | what it is | parameters | source |", "|---|---|---|---|---|"]
     for name, preset in PRESETS.items():
         cells = (f"`{name}`", f"x{preset.ratio:g}", preset.about, preset.sensor.describe(), preset.source)
         lines.append("| " + " | ".join(cells) + " |")

@@ -59,7 +59,7 @@ def simulation_sentences(camera: str, ratio: float) -> str:
 def _value(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator:
-        raise argparse.ArgumentTypeError(f"{text!r} is no PART.FIELD=VALUE")
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form PART.FIELD=VALUE")
     try:
         if name != "holes":
             check_value_name(name)
@@ -80,7 +80,7 @@ def ratio_argument(text: str) -> float:
     try:
         ratio = float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number such as 8 or 7.5") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 8 or 7.5") from None
     if not 1 <= ratio <= 256:
         raise argparse.ArgumentTypeError(f"{text}: a scale is from 1 to 256")
     return int(ratio) if ratio == int(ratio) else ratio

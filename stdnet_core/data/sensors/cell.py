@@ -1,6 +1,6 @@
-"""The cells of the judge: which depth cameras at which ratios figures are taken for.
+"""The cells of the accuracy matrix: depth cameras at ratios.
 
-The same cells are printed by ``python -m stdnet_core.accuracy`` and measured during training."""
+The same cells are used by ``python -m stdnet_core.accuracy`` and by the validation of a training."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Cell:
 
     @classmethod
     def parse(cls, text: str) -> Cell:
-        """``NAME@RATIO``, or a name alone for the ratio that the camera mostly has.
+        """``NAME@RATIO``, or only a name for the camera's usual ratio.
 
         Raises:
             ConfigError: no such camera, or no such ratio.
@@ -54,7 +54,7 @@ class Cell:
         try:
             return cls(name, float(ratio) if separator else preset(name).ratio)
         except ValueError:
-            raise ConfigError(f"cell {text!r}: {ratio!r} is no ratio; write e.g. {name}@8") from None
+            raise ConfigError(f"cell {text!r}: {ratio!r} is not a ratio; write e.g. {name}@8") from None
 
 
 def _cells(*texts: str) -> tuple[Cell, ...]:
@@ -96,18 +96,18 @@ JUDGED = _cells(
     "bicubic@16",
     "vl53_8x8",
 )
-"""What is judged unless something else is asked for."""
+"""The cells that are measured by default."""
 
 STANDING = _cells(
     "noisy@1", "realsense_d435@1", "kinect_azure@1", "realsense_d435@4", "kinect_azure@4", "dtof_jitter@8"
 )
-"""Cameras with noise of their own in each frame, for what a camera that stands still gains from time."""
+"""Cameras with new noise in every frame, used to measure what a static camera gains from history."""
 
 
 def scene_gain(depth: Tensor, sensor: Sensor) -> float:
-    """Factor that brings a scene into a camera's range: 1, or what makes 95 % of the pixels no farther than it.
+    """Factor that scales a scene into a camera's range: 95 % of the pixels are then within it. At most 1.
 
-    A rendered or procedural scene has no size of its own; a recording has, and is not to be scaled.
+    A rendered or procedural scene has no fixed size. A recording has one, so it must not be scaled.
 
     Args:
         depth: of some frames of the scene, metres, 0 unknown.

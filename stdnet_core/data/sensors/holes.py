@@ -130,7 +130,7 @@ def punch_holes(
 def beside_edge(depth: Tensor) -> Tensor:
     """Pixels with a step of depth (..., h, w) to a neighbour in the row or column; holes make no edge.
 
-    A plane is no edge, however steep: inverse depth is linear on it, so the second difference distinguishes them."""
+    A plane is not an edge, however steep: inverse depth is linear on it, so the second difference tells them apart."""
     inverse = torch.where(depth > 0, 1 / depth, depth.new_tensor(torch.nan))
     edge = torch.zeros_like(depth, dtype=torch.bool)
     for axis in (-2, -1):

@@ -1,7 +1,7 @@
-"""Depth cameras by name, with where their parameters come from, and plain reductions to compare with.
+"""Depth cameras by name, with the sources of their parameters, and simple reductions for comparison.
 
-Parameters are of the camera at its usual settings. What no data sheet says (how ragged holes are, what a surface
-reflects) was chosen so that pictures look like recordings."""
+Parameters are those of the camera at its usual settings. What no data sheet states (how ragged holes are, what a
+surface reflects) was chosen so that simulated images look like recordings."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Preset:
 
     Attributes:
         sensor: what it is.
-        ratio: colour pixels in a depth pixel, as it is mostly used.
+        ratio: usual number of colour pixels in a depth pixel, on each axis.
         about: what it is, in a few words.
-        source: where its parameters come from.
+        source: of its parameters.
     """
 
     sensor: Sensor
@@ -36,11 +36,11 @@ class Preset:
 
 
 _MILLIMETRES = Faults(unit_m=0.001)
-_OWN = "this project's; no camera's"
+_OWN = "this project; not a real camera"
 _PAPER = "STDNet, section 4.1; DVSR eq. 1: 1024 bins over the data set's range"
 _D400 = (
     "Intel RealSense D400 tuning guide and data sheet: 0.08 px, disparities of 1/32 px, census window of 9x9, the left "
-    "imager is the reference; of one unit nine tenths of the noise of a still scene were measured to stay, here half do"
+    "imager is the reference; in one unit, nine tenths of a static scene's noise were constant over time; here half are"
 )
 
 
@@ -70,7 +70,7 @@ PRESETS: dict[str, Preset] = {
     "noisy": Preset(
         Sensor(Reduction("nearest"), faults=Faults(noise_relative=0.01)),
         1,
-        "faultless but for noise of each reading alone, 1 % of the depth",
+        "faultless except for independent noise of every reading, 1 % of the depth",
         _OWN,
     ),
     "nearest_corner": Preset(Sensor(Reduction("nearest", 0.0)), 8, "every k-th pixel", _OWN),
@@ -85,7 +85,7 @@ PRESETS: dict[str, Preset] = {
     "misaligned": Preset(
         Sensor(Reduction("nearest"), Alignment(shift_px=3, scale=0.01, rotation_deg=0.5, delay=1.0)),
         8,
-        "faultless depth that lies badly on colour and is up to a frame late",
+        "faultless depth, misregistered to colour and up to a frame late",
         _OWN,
     ),
     "dtof_paper": Preset(Sensor(Dtof(range_m=None, clip_beyond_range=True)), 8, "the paper's direct ToF", _PAPER),
@@ -172,7 +172,7 @@ PRESETS: dict[str, Preset] = {
         3,
         "phase ToF with a third of colour's resolution",
         "Fankhauser et al., ICAR 2015 (1.3 mm at 1 m, 2.7 mm at 3 m); Corti et al., Robotics and Autonomous Systems "
-        "2016 (wiggling, corners); 512x424 beside 1920x1080, 52 mm apart",
+        "2016 (wiggling, corners); 512x424 with colour of 1920x1080, 52 mm apart",
     ),
     "kinect_azure": Preset(
         Sensor(
@@ -191,9 +191,9 @@ PRESETS: dict[str, Preset] = {
             faults=_MILLIMETRES,
         ),
         1,
-        "phase ToF, put on the colour image point by point: a third of its pixels are empty",
+        "phase ToF, projected into the colour image point by point: a third of its pixels are empty",
         "Azure Kinect DK hardware specification (random error below 17 mm, systematic below 11 mm + 0.1 %, up to "
-        "5.46 m); 640x576 at f 504 px beside 1280x720 at 603 px, 32 mm apart",
+        "5.46 m); 640x576 at f 504 px with colour of 1280x720 at 603 px, 32 mm apart",
     ),
     "iphone_lidar": Preset(
         Sensor(PhoneLidar(blur=0.7, lag=0.5, noise=0.005, noise_cells=10.0, bias=0.005, max_m=5.0)),
@@ -222,7 +222,7 @@ def preset(name: str) -> Preset:
         ConfigError: there is none of this name.
     """
     if name not in PRESETS:
-        raise ConfigError(f"there is no depth camera {name!r}; there are {', '.join(PRESETS)}")
+        raise ConfigError(f"there is no depth camera {name!r}; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
 

@@ -1,10 +1,9 @@
-"""Cameras a little different from their presets: what a network is trained with, so that it does not learn one unit by
-heart.
+"""Variations of the camera presets for training, so that a network does not overfit to one unit.
 
-Errors of real stereo depth hang together over wider areas than block matching alone explains: differences from frame to
-frame of a D435 that stands still are correlated at 0.57 over 8 pixels and at 0.19 over 16, where a window of 9 pixels
-gives 0.06 and 0.01 (post-processing in the camera and by the driver); so noise is made over areas of up to 40 pixels,
-and some images are smoothed once more. The outlines of real stereo depth waver, too, which no preset does."""
+Errors of real stereo depth are correlated over wider areas than block matching explains. Differences between frames of
+a static D435 have a correlation of 0.57 over 8 pixels and of 0.19 over 16. A matching window of 9 pixels gives 0.06 and
+0.01; the rest comes from post-processing in the camera and the driver. Therefore noise is simulated over areas of up to
+40 pixels, and some images are smoothed in addition. Real stereo outlines also waver, which no preset simulates."""
 
 from __future__ import annotations
 
@@ -22,17 +21,17 @@ from stdnet_core.data.sensors.stereo import Stereo
 
 _UNIT_M = 0.001
 _ROUNDED = 0.5  # share of faultless reductions that come in whole millimetres
-_SMOOTH = 0.5  # share of stereo cameras whose noise is smoother than the matching window makes it
-_WAVERING = 0.5  # share of stereo cameras whose outlines waver,
-_JITTER_PX = 4.0  # by up to so much
-_NOISY = 0.35  # share of reductions and direct time of flight with noise of each reading alone
+_SMOOTH = 0.5  # share of stereo cameras whose noise is smoother than the matching window explains
+_WAVERING = 0.5  # share of stereo cameras whose outlines waver
+_JITTER_PX = 4.0  # largest amplitude of the wavering
+_NOISY = 0.35  # share of reductions and direct time of flight with independent noise in every reading
 _NOISE = (0.0005, 0.04)  # of the depth
 _FAULTY = 0.15  # share of them with dropouts
-_WRONG = 0.1  # share with readings that are any depth
+_WRONG = 0.1  # share of them with outliers, readings of a random depth
 
 
 def varied(sensor: Sensor, rng: np.random.Generator) -> Sensor:
-    """A camera like ``sensor`` with parameters of its own: noise between a seventh and one and a half of the preset's,
+    """A camera like ``sensor`` with random parameters: noise between a seventh and one and a half of the preset's,
     another matching window, other steps."""
 
     def factor(low: float, high: float) -> float:
@@ -74,7 +73,7 @@ def varied(sensor: Sensor, rng: np.random.Generator) -> Sensor:
 
 
 def smoothed(depth: Tensor, window: int) -> Tensor:
-    """Depth after a median filter in the camera; holes stay, and pixels beside them.
+    """Depth after a median filter in the camera; holes and the pixels next to them stay unchanged.
 
     Args:
         depth: (T, 1, h, w) metres, 0 invalid.

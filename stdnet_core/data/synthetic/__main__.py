@@ -44,7 +44,7 @@ def _sheet(seeds: range, height: int, width: int, columns: int, config: Syntheti
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
     if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; give HEIGHTxWIDTH, such as 192x256")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; give HEIGHTxWIDTH, such as 192x256")
     return int(height), int(width)
 
 

@@ -117,7 +117,7 @@ class Paint:
         return self.mix(dark, light, ("noise", "speckle", "cells"), (0.1, 0.6), angle=None)
 
     def picture(self) -> Material:
-        """Posters, covers, packages: strong edges that are no edges in depth."""
+        """Posters, covers, packages: strong edges of colour without an edge of depth."""
         kinds = ("rectangles", "text", "stripes", "cells", "checker", "marble", "dots")
         return self.mix(self.colour(), self.colour(), kinds, (0.2, 1.2), detail=0.5)
 

@@ -9,18 +9,18 @@ from typing import Any
 from stdnet_core.model.checks import check_names, check_switches, check_whole_numbers
 
 ARCHITECTURE = "recurrent"
-"""What ``architecture`` says in the plain values of its configurations."""
+"""Value of ``architecture`` in the plain values of these configurations."""
 
 
 @dataclass(frozen=True)
 class RecurrentConfig:
-    """What is built; the defaults are the network that ships.
+    """Structure of the network; the defaults are those of the network that ships.
 
     Attributes:
         channels: width of the features at H/4.
-        channels_8, channels_16: at H/8, where the state lives, and at H/16.
+        channels_8, channels_16: the same at H/8, where the state's features are, and at H/16.
         blocks: residual blocks of the encoders at H/8 and H/16.
-        temporal_difference: False leaves the difference to the state before out (ablation).
+        temporal_difference: False replaces the temporal difference (eq. 5) by zeros (ablation).
     """
 
     channels: int = 32

@@ -1,4 +1,4 @@
-"""Where depth's cells lie on colour's pixels, for any ratio of their sizes."""
+"""Positions of depth pixels (cells) relative to colour pixels, for any ratio of their sizes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 STRIDE = 4
-"""Colour pixels to a pixel of the working grid."""
+"""Colour pixels per pixel of the working grid, on each axis."""
 INVALID = -1e4
-"""Logit of what must have no weight."""
+"""Logit of a candidate that must have no weight."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class CellGeometry:
     """Cells of equal size that cover an image.
 
     Attributes:
-        size: (H, W) of the image, multiples of :data:`STRIDE`; may go beyond the cells, whose last ones then go on.
+        size: (H, W) of the image, multiples of :data:`STRIDE`. Beyond the cells, the last ones are replicated.
         cells: (h, w).
-        ratio: pixels of a cell on each axis (rows, columns), at least 1, whole or not.
+        ratio: size of a cell in pixels on each axis (rows, columns), at least 1, integer or not.
         device: of the indices.
     """
 
@@ -32,21 +32,22 @@ class CellGeometry:
     device: torch.device
 
     def _index(self, axis: int, step: int) -> Tensor:
-        """Cell of the centre of each pixel of ``step`` pixels."""
+        """Index of the cell that contains the centre of each block of ``step`` pixels, along an axis."""
         places = torch.arange(self.size[axis] // step, dtype=torch.float32, device=self.device)
         at = (places + 0.5) * (step / self.ratio[axis])
         return at.floor().long().clamp(0, self.cells[axis] - 1)
 
     @cached_property
     def pixel_index(self) -> tuple[Tensor, Tensor]:
-        """Row and column of the cell that each pixel's centre lies in."""
+        """Row and column of the cell that contains each pixel's centre."""
         return self._index(0, 1), self._index(1, 1)
 
     def take_blocks(self, depth: Tensor, moves: tuple[tuple[int, int], ...]) -> list[Tensor]:
-        """Depth (N, 1, h, w) of the cell of each pixel, moved by whole (rows, columns); each as :func:`blocks` has it,
-        maybe a view of fewer values.
+        """Depth (N, 1, h, w) of the cell of each pixel, or of the cell that is some (rows, columns) away from it.
 
-        Rows and columns are gathered in the order of the blocks, which is faster than to reorder the image."""
+        For each of ``moves``: (N, 16, H/4, W/4), in the order of :func:`blocks`, maybe as an expanded view.
+
+        Rows and columns are gathered in the order of the blocks, which is faster than reordering the image."""
         if self.whole_pixels:
             own = blocks(self._padded(depth))
             return [_moved(_moved(own, 0, row), 1, column) for row, column in moves]
@@ -64,17 +65,17 @@ class CellGeometry:
 
     @cached_property
     def working_index(self) -> tuple[Tensor, Tensor]:
-        """Row and column of the cell that the centre of each pixel of the working grid lies in."""
+        """Row and column of the cell that contains the centre of each pixel of the working grid."""
         return self._index(0, STRIDE), self._index(1, STRIDE)
 
     def working_place(self, axis: int) -> Tensor:
-        """Place of the centre of each pixel of the working grid in its cell, in cells from the cell's centre."""
+        """Offset of the centre of each pixel of the working grid from the centre of its cell, in cells."""
         places = torch.arange(self.size[axis] // STRIDE, dtype=torch.float32, device=self.device)
         at = (places + 0.5) * (STRIDE / self.ratio[axis])
         return (at - (self.working_index[axis] + 0.5)).clamp(-1, 1)
 
     def averaging(self, axis: int, step: int = STRIDE) -> Tensor:
-        """(cells, pixels): weights that average an axis of pixels of ``step`` over each cell."""
+        """(cells, pixels): weights that average blocks of ``step`` pixels over each cell, along an axis."""
         count = self.size[axis] // step
         width = self.ratio[axis] / step
         first = torch.arange(self.cells[axis], dtype=torch.float32, device=self.device)[:, None] * width
@@ -88,11 +89,11 @@ class CellGeometry:
 
     @property
     def whole_pixels(self) -> bool:
-        """Whether each pixel is a cell of its own."""
+        """Whether each colour pixel has its own cell (ratio 1)."""
         return self.ratio == (1.0, 1.0)
 
     def _padded(self, image: Tensor) -> Tensor:
-        """(N, C, h, w) brought to the image's size; the border goes on."""
+        """(N, C, h, w) padded to the image's size by replication."""
         bottom, right = (length - cells for length, cells in zip(self.size, self.cells, strict=True))
         return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
 
@@ -103,10 +104,10 @@ class CellGeometry:
         return self.average(image, 1)
 
     def bilinear(self, depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Depth (N, 1, h, w) interpolated at the pixels over the valid ones of the four cells around.
+        """Depth (N, 1, h, w), bilinearly interpolated at the pixels from the valid ones of the four nearest cells.
 
         Returns:
-            Depth, and the weight of what was valid, 0 to 1; (N, 1, H, W) each.
+            Depth, and the total weight of the valid cells, 0 to 1; (N, 1, H, W) each.
         """
         stacked = torch.cat((depth * valid, valid), 1)
         for axis in (0, 1):
@@ -124,7 +125,7 @@ class CellGeometry:
 
 
 def take(image: Tensor, index: tuple[Tensor, Tensor], rows: int = 0, columns: int = 0) -> Tensor:
-    """``image`` (N, C, h, w) at the cells of an index, moved by whole cells; the border goes on."""
+    """``image`` (N, C, h, w) at the cells of an index, shifted by whole cells; the border is replicated."""
     row = (index[0] + rows).clamp(0, image.shape[-2] - 1)
     column = (index[1] + columns).clamp(0, image.shape[-1] - 1)
     return image.index_select(-2, row).index_select(-1, column)
@@ -138,13 +139,13 @@ def neighbors(image: Tensor) -> list[Tensor]:
 
 
 def blocks(image: Tensor) -> Tensor:
-    """(N, 1, H, W) -> (N, 16, H/4, W/4)."""
+    """The 16 pixels of each block as channels: (N, 1, H, W) -> (N, 16, H/4, W/4)."""
     return F.pixel_unshuffle(image, STRIDE)
 
 
 def _moved(image: Tensor, axis: int, step: int) -> Tensor:
-    """What :func:`blocks` gives of an image moved by -1, 0 or 1 pixel along an axis, from what it gives of the image:
-    each pixel takes the value of the one ``step`` farther on; the border goes on."""
+    """Shift an image in the layout of :func:`blocks` by -1, 0 or 1 pixel along an axis: each pixel takes the value of
+    the one ``step`` farther on; the border is replicated."""
     if step == 0:
         return image
     pixels = image.unflatten(1, (STRIDE, STRIDE))
@@ -163,15 +164,15 @@ def _moved(image: Tensor, axis: int, step: int) -> Tensor:
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over dimension 1 of what is valid, and the share that is."""
+    """Mean of the valid values over dimension 1, and the share of valid values."""
     share = valid.mean(1, keepdim=True)
     return (values * valid).mean(1, keepdim=True) / share.clamp(min=1e-6), share
 
 
 def fill(depth: Tensor, share: Tensor, levels: int = 7) -> Tensor:
-    """Fill holes of (N, 1, h, w) from coarser and coarser means of what is around; ``share`` is 0 in holes.
+    """Fill holes of (N, 1, h, w) from a pyramid of means of the surroundings; ``share`` is 0 in holes.
 
-    Each level has pixels twice as large; a hole takes the interpolated value of the finest level that has one."""
+    Each level has pixels twice as large. A hole takes the interpolated value of the finest level that has one."""
     means, shares = [depth], [share]
     while min(means[-1].shape[-2:]) > 1 and len(means) < levels:
         height, width = means[-1].shape[-2:]

@@ -1,9 +1,9 @@
 """The recurrent network: any depth camera, causal, one state carried from frame to frame.
 
-The spatial and temporal differences of the paper in a compact form. Features live on the working grid (H/4) and below;
-the state of the frame before is aligned by optical flow, and the temporal difference is that between the aligned
-features and those of this frame (eq. 5). What comes out is a weighted mean of depths that were measured or known
-before, so that it cannot leave what was measured around a pixel by more than a share of the local spread."""
+It uses the spatial and temporal differences of the paper (eq. 1 and 5) in a compact form. Features are on the working
+grid (H/4), at H/8 and at H/16. The previous state is aligned by optical flow; the temporal difference is taken between
+its features and those of this frame. The output is a weighted mean of depths that were measured or known before. So it
+can exceed the range of the depths around a pixel by at most a share of the local spread. See docs/live_network.md."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from stdnet_core.model.recurrent.geometry import (
 from stdnet_core.short_repr import network_repr, short_repr
 
 MULTIPLE = 16
-"""Height and width that the network takes are multiples of it."""
-_CELL = 4.0  # pixels of a cell from which the coarse estimate weighs depth's own cells
+"""The height and width of the network's input must be multiples of this."""
+_CELL = 4.0  # ratio from which the candidates of the coarse estimate are the depth pixels themselves
 _COARSE = 15  # candidates of the coarse estimate
-_FINE = 17  # of each pixel
-_SEEN = 5  # what the fine estimate sees of the coarse one
-_FINE_PRIORS = (0.3, -4.0, -4.0, -4.0, -4.0, 0.0, -1.0, 0.3)  # own measurement, beside, interpolated, before, mean
-_AGING = 2  # the last of them, whose weight grows with the evidence
+_FINE = 17  # candidates of the fine estimate
+_SEEN = 5  # further input channels of the fine estimate
+_FINE_PRIORS = (0.3, -4.0, -4.0, -4.0, -4.0, 0.0, -1.0, 0.3)  # own, 4 beside, interpolated, previous, mean
+_AGING = 2  # the last candidates, whose weight grows with the evidence
 _BESIDE = ((0, 0), (0, -1), (-1, 0), (1, 0), (0, 1))  # cells whose measurements are candidates of a pixel
 _LEAST = 1e-3  # metres
-_RESET = 0.1  # share of the depth by which a measurement differs from the mean of those before to replace it
-_KEPT = 3.0  # logit of the share of the evidence that goes on to the next frame
-_MOST_EVIDENCE = 15.0  # so that a frame always counts a little
+_RESET = 0.1  # relative difference from the running mean from which a measurement replaces it
+_KEPT = 3.0  # initial logit of the share of the evidence that is kept for the next frame
+_MOST_EVIDENCE = 15.0  # limit, so that a new frame always counts a little
 _ROUGH = 0.01  # second difference of inverse depth, in its own units, that counts as strong noise
-_BAND = 19200  # pixels of the working grid made finer at a time: 640x480 whole; bounds the memory of larger images
+_BAND = 19200  # pixels of the working grid refined at a time (all at 640x480); limits memory of larger images
 _LEAST_LOGIT = -40.0  # below the highest; smaller weights would be denormal numbers, which are slow
 _PRIOR_SIGMA = 0.6  # of the spatial part of joint bilateral upsampling, in cells
 _COLOUR_STRENGTH = 50.0  # of its colour part: 1 / (2 * 0.1^2)
@@ -50,20 +50,20 @@ _RANGE_STRENGTH = 8.0  # of the part that compares with the pixel's own measurem
 
 
 def padded_size(size: tuple[int, int]) -> tuple[int, int]:
-    """(H, W) that the network takes in place of ``size``: the next multiples of :data:`MULTIPLE`."""
+    """``size`` (H, W), rounded up to multiples of :data:`MULTIPLE`."""
     height, width = (-(-length // MULTIPLE) * MULTIPLE for length in size)
     return height, width
 
 
 @dataclass(frozen=True)
 class RecurrentState:
-    """What a frame leaves for the next one.
+    """What is remembered from one frame to the next.
 
     Attributes:
         depth: output (N, 1, H, W) in metres; 0 everywhere before the first frame.
-        mean: running mean of what each pixel's cell measured (N, 1, H, W) in metres; 0 where nothing has been.
+        mean: running mean of the measurements of each pixel's cell (N, 1, H, W) in metres; 0 without measurements.
         rgb: mean colour on the working grid (N, 3, H/4, W/4).
-        evidence: frames whose measurements the depth rests on (N, 1, H/4, W/4), less what is forgotten.
+        evidence: number of frames whose measurements support the depth (N, 1, H/4, W/4), less what was forgotten.
         hidden: features (N, C, H/8, W/8).
     """
 
@@ -78,7 +78,7 @@ class RecurrentState:
 
 @dataclass(frozen=True)
 class RecurrentOutput:
-    """What the network says about a frame, or about a clip where there is one more dimension, (N, T, ...).
+    """Output for a frame, or for a clip with one more dimension, (N, T, ...).
 
     Attributes:
         depth: (N, 1, H, W) metres.
@@ -92,9 +92,9 @@ class RecurrentOutput:
 
 
 def squash(ratio: Tensor) -> Tensor:
-    """Relative differences of 0.1 % to 100 % brought to like sizes, with their sign."""
+    """Compress relative differences of 0.1 % to 100 % to similar magnitudes; the sign is kept."""
     size = (200.0 * ratio).abs()
-    return torch.copysign((size + (size.square() + 1).sqrt()).log() * 0.33, ratio)  # asinh, which is slow
+    return torch.copysign((size + (size.square() + 1).sqrt()).log() * 0.33, ratio)  # asinh, but faster
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:
@@ -103,7 +103,7 @@ def _bias(conv: nn.Conv2d) -> Tensor:
 
 
 class RecurrentNet(nn.Module):
-    """One step a frame: :meth:`step`."""
+    """The network; :meth:`step` processes one frame."""
 
     __repr__ = network_repr
 
@@ -139,9 +139,9 @@ class RecurrentNet(nn.Module):
             _bias(self.fine_head)[16 * _FINE :] = -3.0
 
     inputs = 48 + 32 + 3 + 4 + 3 + 3 + 16 + 3 + 2 + 1 + 16 + 1
-    """colour, measurements and where they are, spatial differences, far and near, place in the cell and ratio, density
-    and distance, the previous depth, how it fits, noise, the evidence for it, the mean of what was measured, and noise
-    over the frame once more."""
+    """Input channels: colour; measurements and their validity; differences of depth to coarser means; farthest and
+    nearest depth; place in the cell and ratio; density and distance; the previous depth; how well it fits; noise;
+    evidence; running mean; noise over the frame in another form."""
 
     def start(self, rgb: Tensor) -> RecurrentState:
         """The state before the first frame of (N, 3, H, W)."""
@@ -212,7 +212,7 @@ class RecurrentNet(nn.Module):
         else:
             grey_of_cells = geometry.average(rgb4.mean(1, keepdim=True))
 
-        # What was known, where it lies now.
+        # Align the state with this frame.
         full = torch.cat((state.depth, state.mean, (state.mean > 0).to(rgb.dtype)), 1)
         warped, known = self._warp(full, flow, STRIDE)
         warped_blocks, warped_mean, mean_known = map(blocks, warped.split(1, 1))
@@ -227,7 +227,7 @@ class RecurrentNet(nn.Module):
         evidence = evidence * previous_share
         mean, kept = _running_mean(measured, is_measured, warped_mean, mean_known, 1 / (1 + evidence))
         has_mean = (mean > 0).to(rgb.dtype)
-        # A frame without any measurement goes on from what was known.
+        # A frame without any measurement continues from the previous depth.
         base = torch.where(share.amax((-2, -1), keepdim=True) > 0, base, previous)
         both = known * is_measured
         log_base = base.log()
@@ -269,7 +269,7 @@ class RecurrentNet(nn.Module):
         # The coarse estimate.
         head = self.coarse_head(features4).float()
         logits, strength, residual, gain, gain_around, keep = head.split((_COARSE, 1, 1, 1, 1, 1), 1)
-        gain = (gain + 1 / (1 + evidence)).clamp(0, 1)  # of a running mean, and what is learned
+        gain = (gain + 1 / (1 + evidence)).clamp(0, 1)  # of a running mean, plus a learned part
         correction = gain * innovation + gain_around.clamp(-1, 1) * (around - innovation)
         correction = correction.exp()
         cells, prior = self._cells(depth, valid, base, share, geometry, rgb4, strength)
@@ -321,7 +321,7 @@ class RecurrentNet(nn.Module):
 
     @staticmethod
     def _warp(image: Tensor, flow: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-        """``image`` where it lies now, and where it was inside; ``factor``: its pixels in one of the flow."""
+        """``image`` aligned with this frame, and where its source was inside; ``factor``: its pixels per flow pixel."""
         height, width = image.shape[-2:]
         if factor == STRIDE:
             flow = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
@@ -362,9 +362,9 @@ class RecurrentNet(nn.Module):
             rough.append(F.pad(torch.where(ok > 0, second.clamp(max=1.0), torch.ones_like(second)), pad, value=1.0))
             known.append(F.pad(ok, pad))
         least, some = torch.minimum(*rough), torch.maximum(*known)
-        capped = least.clamp(max=_ROUGH) * some  # an edge counts no more than strong noise does
+        capped = least.clamp(max=_ROUGH) * some  # an edge counts no more than strong noise
         overall = capped.sum((-2, -1), keepdim=True) / some.sum((-2, -1), keepdim=True).clamp(min=1)
-        if geometry.whole_pixels and geometry.size == geometry.cells:  # the same, only where it is wanted
+        if geometry.whole_pixels and geometry.size == geometry.cells:  # the same, but only at the pixels that are used
             means = [F.avg_pool2d(F.pad(image, (0, 1, 0, 1)), 5, STRIDE) for image in (capped, some)]
         else:
             means = [take(_mean5(image), geometry.working_index) for image in (capped, some)]
@@ -385,7 +385,7 @@ class RecurrentNet(nn.Module):
         rgb4: Tensor,
         strength: Tensor,
     ) -> tuple[list[Tensor], Tensor]:
-        """The 3x3 cells around each pixel of the working grid, and logits of joint bilateral upsampling from them."""
+        """The 3x3 cells around each pixel of the working grid, and their logits in joint bilateral upsampling."""
         strength = _COLOUR_STRENGTH * torch.exp(strength.clamp(-6, 3))
         if min(geometry.ratio) < _CELL:
             cells = neighbors(base)
@@ -429,7 +429,7 @@ class RecurrentNet(nn.Module):
         native_greys: list[Tensor],
         is_fine: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Depth and the error's scale of the 16 pixels of each pixel of the working grid."""
+        """Depth and the scale of its error for the 16 pixels of each block, (N, 16, H/4, W/4) each."""
         log_coarse = coarse.log()
         now, share = masked_mean((measured.clamp(min=_LEAST).log() - log_coarse).clamp(-1, 1), is_measured)
         before, _ = masked_mean((previous.clamp(min=_LEAST).log() - log_coarse).clamp(-1, 1), known)
@@ -438,13 +438,13 @@ class RecurrentNet(nn.Module):
                           squash(jump.amin(0) - log_coarse), (1 + evidence).log() * 0.5), 1)  # fmt: skip
         x = F.leaky_relu(self.refine(torch.cat((features, seen.to(features.dtype)), 1)), 0.1)
         strength = _COLOUR_STRENGTH * torch.exp(self.colour_head(x).float().clamp(-6, 3))
-        # Fine depth: what differs from a pixel's own measurements is on another surface, or they are noise.
+        # Fine depth: a candidate that differs from a pixel's own measurements is on another surface, or they are noise.
         own: list[Tensor] = []
         if is_fine:
             likeness = _RANGE_STRENGTH * torch.exp(self.range_head(x).float().clamp(-6, 6))
             own = [mean.clamp(min=_LEAST), likeness * has_mean]
-        # Frames before count for nothing where the measurement contradicts them (a coarse one does not: its cell holds
-        # several surfaces).
+        # Where a measurement contradicts the history, the history gets no extra weight. A coarse measurement does not
+        # contradict it, because its cell contains several surfaces.
         aging = [evidence.clamp(min=1).log() * (kept if is_fine else 1), (1 + evidence).log() * kept]
         images = _FineImages(
             x, strength, own, rgb_blocks, rgb4, neighbors(rgb4),
@@ -459,8 +459,8 @@ class RecurrentNet(nn.Module):
         return fine, log_scale.clamp(-12, 3) + fine.detach().clamp(min=_LEAST).log()
 
     def _weigh(self, images: _FineImages) -> tuple[Tensor, Tensor]:
-        """Weighted mean of the candidates, and the logarithm of the error's scale in depths."""
-        # as a product of matrices: what is wanted is (candidate, pixel of 16, h, w), each image in one piece
+        """Weighted mean of the candidates, and the logarithm of the error's scale relative to depth."""
+        # as a product of matrices: the result (candidate, pixel of 16, h, w) must be contiguous for each image
         x = images.features
         matrix, bias = self.fine_head.weight.flatten(1), _bias(self.fine_head)[:, None]
         products = [torch.addmm(bias, matrix, one) for one in x.flatten(2).contiguous()]
@@ -507,18 +507,18 @@ class RecurrentNet(nn.Module):
 
 @dataclass(frozen=True)
 class _FineImages:
-    """What the pixels of the working grid are made finer from, (N, C, h, w) each.
+    """Inputs of the fine estimate on the working grid, (N, C, h, w) each.
 
     Attributes:
-        features: the head's.
+        features: input of the head.
         strength: of the colour distance.
-        own: the mean of each pixel's own measurements and the strength of the distance to it; nothing for coarse depth.
-        rgb_blocks, rgb4: colour of the 16 pixels of each, and its mean.
-        colours: mean colours of the 3x3 around.
-        values: the candidates' depths.
-        usable: above 0 where one beyond the first nine can be used.
-        native_greys: mean brightness of the cells of the measurements among these, which come first.
-        evidence: logits of the last ones, the previous depth and the mean of measurements.
+        own: the running mean of each pixel, and the strength of the distance to it; empty for coarse depth.
+        rgb_blocks, rgb4: colour of the 16 pixels of each block, and its mean.
+        colours: mean colours of the 3x3 blocks around.
+        values: depths of the candidates.
+        usable: for each candidate after the first nine: above 0 where it can be used.
+        native_greys: mean brightness of the cells of the measurements, which are the first of these.
+        evidence: logits added to the last two, the previous depth and the running mean.
     """
 
     features: Tensor
@@ -558,8 +558,7 @@ def _check(rgb: Tensor, depth: Tensor, flow: Tensor, ratio: tuple[float, float])
 
 
 def _block_distances(like: Tensor) -> Tensor:
-    """(9, 16, 1, 1): squared distance of the 16 pixels of a working pixel to the centres of the 3x3 around, in working
-    pixels."""
+    """(9, 16, 1, 1): squared distances of the 16 pixels of a block to the centres of 3x3 blocks, in blocks."""
     inside = (torch.arange(STRIDE, dtype=torch.float32, device=like.device) + 0.5) / STRIDE - 0.5
     offset = torch.arange(-1, 2, dtype=torch.float32, device=like.device)
     axis = (offset[:, None] - inside).square()  # (3, 4)
@@ -567,9 +566,9 @@ def _block_distances(like: Tensor) -> Tensor:
 
 
 def _extremes(depth: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Farthest and nearest around each pixel, (far, near, far, near): first of what is measured (``weight`` 1) within 2
-    pixels, or ``depth`` itself where nothing is; then of these within about 8, where what holes were filled with counts
-    as well."""
+    """Farthest and nearest depth around each pixel, (far, near, far, near). The first two are of measured depth
+    (``weight`` 1) within 2 pixels, or ``depth`` itself where nothing is measured. The last two are of these within
+    about 8 pixels, so they include the depth with which holes were filled."""
     both = torch.cat((depth, 1 / depth), 1)
     close = F.max_pool2d(both * weight, 5, 1, 2)
     close = torch.where(close > 0, close, both)
@@ -581,8 +580,17 @@ def _extremes(depth: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
 def _running_mean(
     measured: Tensor, is_measured: Tensor, before: Tensor, known: Tensor, gain: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mean of what was measured before and now, which counts by ``gain``; 0 where nothing was ever. ``known``: 1 where
-    all that ``before`` was interpolated from is known. With it: 1 where frames before count in it."""
+    """Running mean of the measurements; 0 where nothing was ever measured.
+
+    Args:
+        measured, is_measured: measurements of this frame, and 1 where there is one.
+        before: the aligned mean of the previous frame.
+        known: 1 where everything that ``before`` was interpolated from is known.
+        gain: weight of the new measurement.
+
+    Returns:
+        The mean, and 1 where previous frames count in it.
+    """
     before = before * (known > 0.999)
     change = measured - before
     fits = is_measured * (before > 0) * (change.abs() < _RESET * before)
@@ -596,12 +604,12 @@ def _mean5(image: Tensor) -> Tensor:
 
 
 def _normalized(features: Tensor) -> Tensor:
-    """Features (N, C, h, w) whose root mean square over the channels is 1 in each pixel."""
+    """Features (N, C, h, w), scaled to a root mean square over the channels of 1 in each pixel."""
     return features * torch.rsqrt(features.square().mean(1, keepdim=True) + 1e-6)
 
 
 def _residual(block: ResidualBlock, features: Tensor) -> Tensor:
-    """A residual block that sees normalised features, so that depth in layers does not make them grow."""
+    """A residual block on normalised features, so that they do not grow with the number of layers."""
     return features + block.conv2(torch.relu(block.conv1(_normalized(features))))
 
 

@@ -578,7 +578,7 @@ def test_stamps_are_matched_to_their_mutually_nearest():
         ("tartanair:{}/none", "no such file or folder; expected <scene>"),
         ("{}", "no known RGB-D data"),
         ("tum:{}", "no sequence of kind 'tum'; expected {rgb,depth}"),
-        ("kitti:{}", "'kitti' is no kind of source; use one of tartanair, dydtof"),
+        ("kitti:{}", "unknown kind of source 'kitti'; use one of tartanair, dydtof"),
         ("{}/file.txt", "not a ROS bag"),
         ("folder:{}/file.txt", "not a folder"),
         ("synthetic:x", "expected synthetic:seed"),
@@ -730,7 +730,7 @@ def test_distances_along_rays_need_intrinsics(tmp_path):
     (tmp_path / "a/intrinsics.txt").unlink()
     with pytest.raises(DataError, match=r"a: distances along rays .* intrinsics, and it has none; add them"):
         open_source(f"{tmp_path}?distance=ray")
-    with pytest.raises(DataError, match="distance is no option of a source of kind 'tartanair'"):
+    with pytest.raises(DataError, match="sources of kind 'tartanair' have no option distance"):
         open_source(f"tartanair:{tmp_path}?distance=ray")
 
 
@@ -771,8 +771,8 @@ def cut_off(path, share=0.5):
         ("image_left/000002_left.png", cut_off, "cut off"),
         ("depth_left/000002_left_depth.npy", cut_off, "is cut off: "),
         ("depth_left/000002_left_depth.npy", lambda p: p.write_bytes(b""), "is empty"),
-        ("image_left/000002_left.png", lambda p: p.write_bytes(b"<html>404</html>" * 9), "is no PNG"),
-        ("depth_left/000002_left_depth.npy", lambda p: p.write_bytes(b"<html>404</html>" * 9), "is no NumPy array"),
+        ("image_left/000002_left.png", lambda p: p.write_bytes(b"<html>404</html>" * 9), "is not a PNG image"),
+        ("depth_left/000002_left_depth.npy", lambda p: p.write_bytes(b"<html>404</html>" * 9), "is not a NumPy array"),
     ],
 )
 def test_damaged_files_are_found_when_opening(tmp_path, file, damage, message):

@@ -178,7 +178,7 @@ def test_what_must_not_be_taken_over_is_refused(tmp_path):
     page.write_text("no marks")
     with pytest.raises(ConfigError, match="has no line"):
         take_over(came_back(tmp_path / "real", False), tmp_path / "runs", page)
-    with pytest.raises(ConfigError, match="there are no groups paint"):
+    with pytest.raises(ConfigError, match="unknown groups of steps: paint"):
         program.main(["--groups", "checks,paint"])
 
 

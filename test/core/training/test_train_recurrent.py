@@ -72,7 +72,7 @@ def small(*overrides: str) -> TrainConfig:
         ("data.cells={}", "data.cells is empty"),
         ("data.cells={sonar@8: 1}", "sonar"),
         ("data.cells={exact@0.5: 1}", "ratio must be 1 or more"),
-        ("data.cells={exact@fine: 1}", "no ratio"),
+        ("data.cells={exact@fine: 1}", "not a ratio"),
         ("data.cells={exact@1: 0}", "at least one of them positive"),
         ("data.cells={exact@1: -1, area@8: 3}", "non-negative"),
         ("data.video.recorded_by={sonar: 1}", "sonar"),
