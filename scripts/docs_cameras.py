@@ -65,6 +65,5 @@ def _entry(row: str, ratios: dict[tuple[str, str], dict[str, tuple[float, float]
     for cell in cells:
         if (cell, method) not in ratios:
             raise ValueError(f"accuracy.md has no ratios of {method} for {cell}, which cameras.md names")
-        figures = (f"{region} {r:.2f} / {m:.2f}".strip() for region, (r, m) in ratios[cell, method].items())
-        texts.append("; ".join(figures))
-    return "<br>".join(texts)
+        texts += (f"{region} {r:.2f} / {m:.2f}".strip() for region, (r, m) in ratios[cell, method].items())
+    return "<br>".join(texts).replace(" ", "&nbsp;")
