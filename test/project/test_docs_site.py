@@ -127,3 +127,28 @@ def test_a_drawing_shows_what_the_table_of_the_page_says():
         discs = [e.attrib for e in drawing if e.tag.endswith("circle") and e.attrib["cy"] == str(int(row) - 4)]
         computed = [disc for disc in discs if disc["class"] in ("final", "again")]
         assert len(computed) == int(table["frames through stage 2's encoders"][latency])
+
+
+def test_roles_become_links_where_the_site_has_an_entry(tmp_path, caplog):
+    griffe = pytest.importorskip("griffe", reason="comes with the extra docs")
+    package = tmp_path / "stdnet_example"
+    package.mkdir()
+    (package / "__init__.py").write_text('"""See :func:`.inside.shown`."""\n')
+    (package / "inside.py").write_text(
+        '"""A module."""\nimport torch\n\n\n'
+        "def shown():\n"
+        '    """Calls :func:`_hidden`, :func:`bare`; as :meth:`Kind.act` and :class:`torch.Tensor`."""\n\n\n'
+        'def _hidden():\n    """Private."""\n\n\ndef bare(): ...\n\n\n'
+        'class Kind:\n    """Has :meth:`act`, :mod:`stdnet_example.inside` and :data:`NOTHING`."""\n\n'
+        '    def act(self):\n        """Act."""\n'
+    )
+    extensions = griffe.load_extensions(script("docs_roles").Roles)
+    loaded = griffe.GriffeLoader(extensions=extensions, search_paths=[tmp_path]).load("stdnet_example")
+    inside = "stdnet_example.inside"
+    assert loaded.docstring.value == f"See [`inside.shown`][{inside}.shown]."
+    act = f"[{inside}.Kind.act]"
+    assert loaded["inside.shown"].docstring.value == (
+        f"Calls `_hidden`, `bare`; as [`Kind.act`]{act} and `torch.Tensor`."
+    )
+    assert loaded["inside.Kind"].docstring.value == f"Has [`act`]{act}, [`{inside}`][{inside}] and `NOTHING`."
+    assert [record.getMessage() for record in caplog.records] == [f"{inside}.Kind: there is no NOTHING"]
