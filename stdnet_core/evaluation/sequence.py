@@ -1,7 +1,7 @@
 """Runs several upsampling methods side by side over RGB-D sequences and scores them; the library of
 ``python -m stdnet_core.evaluate``.
 
-Every method gets the same low-resolution depth and runs frame by frame in the same :class:`DepthUpsampler` as live, so
+Every method gets the same low-resolution depth and runs frame by frame in the same ``DepthUpsampler`` as live, so
 memory does not grow with the length of a sequence. All methods are scored on the same pixels
 (:mod:`stdnet_core.evaluation.scoring`)."""
 

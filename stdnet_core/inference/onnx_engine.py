@@ -314,8 +314,8 @@ class RecurrentOnnxEngine(_ExportedStep):
         """Process the next frame.
 
         Args:
-            rgb: :attr:`size` or :attr:`covered`, (H, W, 3), uint8 or float in 0..1.
-            depth: :attr:`depth_size`, (h, w) float32 metres, 0 invalid.
+            rgb: ``size`` or ``covered``, (H, W, 3), uint8 or float in 0..1.
+            depth: ``depth_size``, (h, w) float32 metres, 0 invalid.
             ratio: size of a depth cell in pixels on each axis, to check against the exported one.
 
         Returns:

@@ -150,7 +150,7 @@ class DepthUpsampler:
         ConfigError: an unknown or contradictory argument.
         CheckpointError: the checkpoint is missing, damaged or not from this project.
 
-    Example:
+    Examples:
         >>> upsampler = DepthUpsampler(method="bilinear")
         >>> out = upsampler.step(np.zeros((48, 64, 3), np.uint8), np.full((6, 8), 1500, np.uint16), stamp=0.1)
         >>> out.depth.shape, round(float(out.depth[0, 0]), 3)

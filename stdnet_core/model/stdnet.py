@@ -83,7 +83,7 @@ def pad_to_scale(rgb: Tensor, depth_lr: Tensor) -> tuple[Tensor, Tensor, int]:
 class STDNet(nn.Module):
     """The paper's network. Stage 1 is guided by RGB, stage 2 by the depth and confidence of stage 1.
 
-    Example:
+    Examples:
         >>> model = STDNet(ModelConfig(channels=16))
         >>> out = model(rgb=torch.rand(1, 2, 3, 32, 32), depth_lr=torch.rand(1, 2, 1, 4, 4))
         >>> tuple(out.depth.shape)

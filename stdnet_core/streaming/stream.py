@@ -174,7 +174,7 @@ class StreamingSTDNet:
     Raises:
         ConfigError: latency out of range.
 
-    Example:
+    Examples:
         >>> from stdnet_core.model import ModelConfig
         >>> stream = StreamingSTDNet(STDNet(ModelConfig.preset("tiny")), latency=1)
         >>> frame = torch.rand(1, 3, 32, 32), torch.rand(1, 1, 4, 4)

@@ -55,9 +55,7 @@ def make_settings(params_file: Path | None, changes: Mapping[str, Any]) -> tuple
     values.update({name: value for name, value in changes.items() if value is not None})
     unknown = parameters.unknown_names(list(values))
     if unknown:
-        raise ConfigError(
-            f"the node has no parameter {', '.join(unknown)}; 'python -m stdnet_ros.node.parameters' lists them"
-        )
+        raise ConfigError(f"the node has no parameter {', '.join(unknown)}; 'stdnet_node --help' lists them")
     known = {spec.name for spec in parameters.PARAMETERS}
     values = {name: value for name, value in values.items() if name in known}
     return parameters.settings_from(values), values

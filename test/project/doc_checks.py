@@ -42,7 +42,7 @@ UNCHECKED = {
     **dict.fromkeys(("cd", "mkdir", "ln", "touch", ".", "unset", "export"), "the shell's own"),
     **dict.fromkeys(("apt", "sudo"), "the system's own"),
     **dict.fromkeys(
-        ("colcon", "jupyter", "mypy", "rosdep", "tensorboard", "trtexec", "pre-commit"), "another project's"
+        ("colcon", "jupyter", "mypy", "pixi", "rosdep", "tensorboard", "trtexec", "pre-commit"), "another project's"
     ),
 }
 """Programs whose arguments nobody here can judge -> whose they are."""

@@ -339,7 +339,7 @@ RUNS = {
             {",tiny,small,base": "", "320x240,640x480": "64x48"},
         )
     ],
-    "parameters": [Run("docs/parameters.md", "python -m stdnet_ros.node.parameters --write", {}, "docs/parameters.md")],
+    "reference": [Run("docs/parameters.md", "python -m stdnet_ros.node.reference --write", {}, "docs/parameters.md")],
     "sensors": [Run("docs/sensors.md", "python -m stdnet_core.data.sensors")],
     "configuration": [
         Run("docs/index.md", "python -m stdnet_core.train", {"--max-minutes": "--print-config --max-minutes"}),
@@ -355,6 +355,7 @@ def test_commands_run(runs, here, monkeypatch, capsys):
     for name in ("recording", "RECORDINGS"):
         (here / name).symlink_to("CLIPS/a")
     (here / "docs").mkdir()
+    (here / "docs" / "topics.md").write_text(re.sub(r"(?m)^\| `~.*\n", "", PAGES["docs/topics.md"]))
     if runs is RUNS["bag"]:
         write_bag(here / "BAG", frames=4)
     elif runs is RUNS["released"]:
@@ -365,8 +366,9 @@ def test_commands_run(runs, here, monkeypatch, capsys):
     for step in runs:
         step.run(monkeypatch)
     out = capsys.readouterr().out
-    if runs is RUNS["parameters"]:
-        assert (here / "docs" / "parameters.md").read_text() == PAGES["docs/parameters.md"]
+    if runs is RUNS["reference"]:
+        for page in ("docs/parameters.md", "docs/topics.md"):
+            assert (here / page).read_text() == PAGES[page]
     elif runs is RUNS["sensors"]:
         assert out.strip() in PAGES["docs/sensors.md"]
     elif runs is RUNS["configuration"]:

@@ -1,4 +1,4 @@
-"""Launch files, configurations and generated documentation agree with the node.
+"""Launch files and configurations agree with the node.
 
 The launch system comes with a ROS distribution alone; where it is installed the launch files are run through it."""
 
@@ -44,13 +44,6 @@ def test_parameter_file_is_accepted_and_has_no_unknown_names():
     assert parameters.unknown_names(list(flat)) == []
     assert flat.keys() >= {"method", "model", "latency_frames", "points.stride"}
     assert parameters.unknown_names(["modle", "use_sim_time", "qos_overrides./x.publisher.depth"]) == ["modle"]
-
-
-def test_parameter_page_is_up_to_date():
-    page = (ROOT / "docs" / "parameters.md").read_text()
-    assert page == parameters.markdown(), "run: python -m stdnet_ros.node.parameters --write docs/parameters.md"
-    for name in SPECS:
-        assert f"`{name}`" in page
 
 
 def test_camera_presets_are_complete():

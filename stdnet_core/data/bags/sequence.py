@@ -110,7 +110,9 @@ class BagSequence:
         return {**self.__dict__, "_bag": None, "_process": 0}
 
     def clip(self, start: int, length: int, stride: int = 1) -> RgbdClip:
-        """Read ``length`` frames from ``start``, every ``stride``-th one; see :class:`RgbdSequence`."""
+        """Read ``length`` frames from ``start``, every ``stride``-th one.
+
+        See :class:`stdnet_core.data.rgbd_sequence.RgbdSequence`."""
         pairs = [self._pairs[index] for index in frame_indices(self, start, length, stride)]
         colors, depths = self._images(pairs)
         for topic, images, size in (

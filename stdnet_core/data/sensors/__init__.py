@@ -1,9 +1,10 @@
 """Simulated depth cameras: what a depth camera would measure, given ground-truth depth and colour.
 
->>> import torch
->>> depth, rgb = torch.full((2, 1, 48, 64), 2.0), torch.rand(2, 3, 48, 64)
->>> simulate(sensor("realsense_d435"), depth, rgb, ratio=2).shape
-torch.Size([2, 1, 24, 32])
+Examples:
+    >>> import torch
+    >>> depth, rgb = torch.full((2, 1, 48, 64), 2.0), torch.rand(2, 3, 48, 64)
+    >>> simulate(sensor("realsense_d435"), depth, rgb, ratio=2).shape
+    torch.Size([2, 1, 24, 32])
 
 There is one module for each family (:mod:`.stereo`, :mod:`.phase_tof`, :mod:`.dtof`, :mod:`.phone_lidar`,
 :mod:`.reduction`), one for the alignment of depth and colour (:mod:`.alignment`), two for faults of any sensor

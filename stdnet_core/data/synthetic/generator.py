@@ -67,7 +67,7 @@ def render_clip(
 
 
 class SceneSequence:
-    """A scene as a video whose frames are rendered when they are read (an :class:`RgbdSequence`)."""
+    """A scene as a video whose frames are rendered when they are read (an ``RgbdSequence``)."""
 
     def __init__(
         self, scene: Scene, size: tuple[int, int], bank: TextureBank, options: RenderOptions, name: str

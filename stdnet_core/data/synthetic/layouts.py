@@ -477,7 +477,7 @@ def random_scene(
     Args:
         frames: number of frames that the motion lasts.
         height, width: pixels that it will be rendered at.
-        groups: textures of each kind in the bank (:attr:`.TextureBank.groups`).
+        groups: textures of each kind in the bank (:attr:`.textures.TextureBank.groups`).
 
     Raises:
         InputError: a negative seed.
