@@ -278,6 +278,15 @@ def test_flicker_and_jitter():
     assert float(counted.count) == 3 * 6 * 7 - 3 * 7 - (6 - 1)
 
 
+@pytest.mark.parametrize(("levels", "still"), [(8, True), (9, False)])
+def test_colour_that_changes_by_8_levels_stays_at_every_brightness(levels, still):
+    """In float32, (a + 8) / 255 - a / 255 is above 8 / 255 for one a in ten."""
+    dark = torch.arange(256.0 - levels)
+    rgb = torch.stack((dark, dark + levels, dark)).reshape(3, 1, 1, -1).expand(3, 3, 1, -1) / 255
+    counted = functions.jitter(torch.ones(3, 1, 1, rgb.shape[-1]), rgb)
+    assert float(counted.count) == (len(dark) if still else 0)
+
+
 def test_tails_by_hand():
     target = torch.full((2, 1, 6, 8), 2.0)
     target[1, :, :, :4] = 1.85  # comes nearer by 0.15 m
