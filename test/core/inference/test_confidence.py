@@ -49,6 +49,14 @@ def test_an_error_without_spread_is_within_the_tolerance() -> None:
     np.testing.assert_array_equal(module.within_tolerance(depth, np.zeros(3, np.float32)), 1)
 
 
+def test_confidence_of_disagreeing_stages_by_hand() -> None:
+    """A network without confidence: its stages' disagreement and 0.15 of the tolerance are the error's scale."""
+    got = module.stage_confidence(np.float32([0.5, 4.0, 4.0]), np.float32([0.0, 0.0, 0.1]))
+    scales = [0.15 * 0.02, 0.15 * 0.08, 0.1 + 0.15 * 0.08]
+    expected = [1 - math.exp(-right / scale) for right, scale in zip([0.02, 0.08, 0.08], scales, strict=True)]
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("holes", [True, False])
 def test_confidence_of_cells_by_hand(holes: bool) -> None:
     cells = scene(holes)
