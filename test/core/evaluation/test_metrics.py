@@ -320,6 +320,11 @@ def test_clips_pool_into_sequences_and_sequences_average():
     assert float(metric.compute()) == pytest.approx((first + second) / 2)
     with pytest.raises(InputError, match="sequence 3"):
         metric.update(pred[2], target[2], valid[2], sequence=3)
+    for outside in (-1, torch.tensor([0, 3])):
+        with pytest.raises(InputError, match="is not one of the 3 of this metric"):
+            metric.update(pred[:2], target[:2], valid[:2], sequence=outside)
+    with pytest.raises(InputError, match="at least one sequence, got 0"):
+        metrics.RMSE(sequences=0)
     empty = metrics.MAE()
     empty.update(pred, target, valid & False)
     assert math.isnan(empty.compute())

@@ -15,7 +15,7 @@ from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.rgbd_folder import write_folder
 from stdnet_core.data.sensors import sensor, simulate
 from stdnet_core.data.synthetic import render_clip
-from stdnet_core.errors import ConfigError, InputError
+from stdnet_core.errors import ConfigError, DataError, InputError
 from stdnet_core.evaluation.hidden_patches import hidden_patches
 from stdnet_core.evaluation.judge import ClipSequence, standing
 from stdnet_core.evaluation.methods import Runner
@@ -176,6 +176,17 @@ def test_sizes_must_stay():
     score = RecordingScore(["ours"])
     with pytest.raises(InputError, match="not colour's size"):
         score.add(RecordedFrame(texture(), wall(), NOTHING_HIDDEN, {"ours": wall()[:60]}))
+    score.add(RecordedFrame(texture(), wall(), NOTHING_HIDDEN, {"ours": wall()}))
+    with pytest.raises(InputError, match=r"colour of \(60, 160\) follows one of \(120, 160\); sizes must not change"):
+        score.add(RecordedFrame(texture()[:60], wall()[:60], NOTHING_HIDDEN[:60], {"ours": wall()[:60]}))
+
+
+def test_a_recording_without_depth_is_refused():
+    clip = render_clip(0, 2, 48, 64)
+    dark = RgbdClip(clip.rgb, clip.depth * 0, clip.valid & False, name="dark")
+    runners = {"nearest": Runner.classical("nearest", "cpu")}
+    with pytest.raises(DataError, match="dark: no frame has any depth; evaluation needs some"):
+        judge_recording(ClipSequence(dark), runners, RecordingScore(["nearest"]))
 
 
 def test_the_verdict_says_what_is_worse():
