@@ -99,11 +99,12 @@ def test_flying_pixels_by_hand(holes: bool, threshold: float) -> None:
     rng = np.random.default_rng(6)
     depth = np.where(rng.random((24, 30)) < 0.7, 1.0, 2.0) + rng.choice([0, 0.02, 0.15, 0.25, 0.4], (24, 30))
     depth[10:14, 10:14] = 1.5
-    depth = depth.astype(np.float32)
+    depth[16:22] = 1 + rng.choice([0, 0.01, 0.02], (6, 30))  # no jump, at any distance
+    depth = (4 * depth).astype(np.float32)
     if holes:
         depth[rng.random(depth.shape) < 0.3] = 0
         depth[:4, :4] = 0
-        depth[1, 1] = 1.2  # alone
+        depth[1, 1] = 4.8  # alone
     expected = np.zeros(depth.shape, bool)
     for row, column in zip(*np.nonzero(depth), strict=True):
         near, own = neighbours(depth, row, column), float(depth[row, column])
