@@ -15,7 +15,7 @@ from stdnet_core.evaluation import metrics
 from stdnet_core.evaluation.metric_functions import Pooled
 from stdnet_core.evaluation.scoring import ScoredFrame, VideoScore
 from stdnet_core.evaluation.splatting import forward_warp
-from stdnet_core.report.colorize import colorize_confidence, colorize_depth, colorize_error
+from stdnet_core.report.colorize import colorize_depth, colorize_error
 
 
 def random_clip(seed=0, batch=2, frames=3, height=9, width=11):
@@ -205,10 +205,11 @@ def test_invalid_pixels_never_count():
 
 
 def test_edge_mask_by_hand():
-    """Edges of an L-shaped step, a step below the threshold, and a step into an invalid pixel."""
+    """Edges of an L-shaped step, steps just below and above the threshold, and a step into an invalid pixel."""
     target = torch.full((1, 1, 12, 16), 2.0)
     target[..., 4:8, :5] = 1.0
     target[..., :, 14:] = 2.08  # 4 %
+    target[..., :2, :2] = 2.103  # a little above 5 % of the nearer depth, and below 5 % of the farther
     target[..., 11, 10] = 0.0
     valid = target > 0
     mask = functions.edge_mask(target, valid)[0, 0].numpy()
@@ -382,8 +383,6 @@ def test_pictures():
     assert error[0, 2].sum() > 300
     assert error[0, 1].sum() < 20
     assert error[0, 3].min() == error[0, 3].max() > 50  # unknown is grey, unlike no error
-    confidence = colorize_confidence(np.array([[0.0, 1.0]])).astype(int)
-    assert confidence[0, 1].sum() > confidence[0, 0].sum()
 
 
 def test_measured_pixels_and_holes_have_figures_of_their_own():
