@@ -22,12 +22,12 @@ def video() -> list[ScoredFrame]:
     frames = []
     for _ in range(FRAMES):
         target = rng.uniform(0.5, 4, SIZE).astype(np.float32)
-        target[rng.random(SIZE) < 0.3] = rng.choice([0, -1, np.nan, np.inf])
+        target = np.where(rng.random(SIZE) < 0.3, rng.choice([0, -1, np.nan, np.inf], SIZE), target).astype(np.float32)
         known = np.where(np.isfinite(target) & (target > 0), target, 1)
         predictions = {}
         for name, noise in (("fine", 0.03), ("coarse", 0.5)):
-            predictions[name] = (known + rng.normal(0, noise, SIZE)).astype(np.float32)
-            predictions[name][rng.random(SIZE) < 0.1] = rng.choice([np.nan, np.inf, -np.inf])
+            missing = np.where(rng.random(SIZE) < 0.1, rng.choice([np.nan, np.inf, -np.inf], SIZE), 0)
+            predictions[name] = (known + rng.normal(0, noise, SIZE) + missing).astype(np.float32)
         upsampled = (known + rng.choice([0, 0.05, 0.2, -0.3], SIZE)).astype(np.float32)
         upsampled[0, 0] = np.nan
         frames.append(

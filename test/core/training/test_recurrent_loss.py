@@ -143,6 +143,8 @@ def test_flicker_of_short_clips() -> None:
     assert float(RecurrentLoss(config)(output, depth, valid)["flicker"]) == pytest.approx(math.log(0.301), rel=1e-4)
     first = RecurrentOutput(output.depth[:, :1], output.log_scale[:, :1])
     assert float(RecurrentLoss(config)(first, depth[:, :1], valid[:, :1])["flicker"]) == 0
+    single = valid & (torch.arange(48).reshape(6, 8) == 13)
+    assert float(RecurrentLoss(config)(output, depth, single)["flicker"]) == pytest.approx(math.log(0.301), rel=1e-4)
     valid[:, 0, ..., :4] = False
     valid[:, 1, ..., 4:] = False
     assert float(RecurrentLoss(config)(output, depth, valid)["flicker"]) == pytest.approx(math.log(0.001), rel=1e-4)
