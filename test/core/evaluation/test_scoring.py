@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -213,3 +214,14 @@ def test_no_depth_is_never_within_the_tolerance(missing):
         ScoredFrame(np.zeros((*SIZE, 3), np.uint8), target, {"ours": target * np.float32(missing)}, confidence=claimed)
     )
     assert score.figures()["ours"]["confidence_error"] == pytest.approx(0.9)
+
+
+def test_without_flow_only_the_figures_along_it_are_missing():
+    frames = video()
+    figures = scored([replace(frame, flow=None) for frame in frames]).figures()["fine"]
+    expected = scored(frames).figures()["fine"]
+    lacking = {name for name, value in figures.items() if math.isnan(value)}
+    assert lacking == {"tepe_cm", "motion_tail_rmse_cm"}
+    assert {name: value for name, value in figures.items() if name not in lacking} == {
+        name: value for name, value in expected.items() if name not in lacking
+    }
