@@ -270,6 +270,24 @@ def test_the_command_with_report_and_json(tmp_path, capsys):
     assert len(rows) == 5
 
 
+def test_recordings_without_depth_are_left_out_only_if_that_was_asked_for(tmp_path, capsys):
+    clip = render_clip(3, 2, 48, 64)
+    dark = RgbdClip(clip.rgb, clip.depth * 0, clip.valid & False, name="dark")
+    write_folder(clip, tmp_path / "clips" / "lit")
+    write_folder(dark, tmp_path / "clips" / "dark")
+    command = ["--self", "--methods", "nearest", "--json", str(tmp_path / "all.json"), "--data"]
+    both = [*command, f"folder:{tmp_path / 'clips'}"]
+    with pytest.raises(DataError, match="dark: no frame has any depth"):
+        evaluate.main(both)
+    evaluate.main([*both, "--skip-bad"])
+    report = json.loads((tmp_path / "all.json").read_text())
+    assert list(report["recordings"]) == ["lit"]
+    assert len(report["skipped"]) == 1
+    assert f"left out: {report['skipped'][0]}" in capsys.readouterr().out
+    with pytest.raises(DataError, match="no sequence could be judged; the first problem was: dark: no frame has any"):
+        evaluate.main([*command, f"folder:{tmp_path / 'clips' / 'dark'}", "--skip-bad"])
+
+
 def test_the_network_asked_for_is_the_one_that_is_judged(tmp_path):
     recording, _ = noisy_recording(2)
     write_folder(recording, tmp_path / "data" / "desk")
