@@ -179,10 +179,10 @@ def test_pixel_metrics_by_hand():
 
 
 def test_delta1_of_impossible_depths_is_wrong():
-    target = torch.full((1, 1, 1, 5), 2.0)
-    pred = torch.tensor([2.4, 2.6, 0.0, -2.0, 1.61]).reshape(1, 1, 1, 5)
+    target = torch.full((1, 1, 1, 6), 2.0)
+    pred = torch.tensor([2.4, 2.6, 0.0, -2.0, 1.61, 2.5]).reshape(1, 1, 1, 6)  # the last is exactly 1.25 times as far
     pooled = functions.within_delta1(pred, target, torch.ones_like(target, dtype=torch.bool))
-    assert float(pooled.mean()) == pytest.approx(2 / 5)
+    assert float(pooled.mean()) == pytest.approx(2 / 6)
 
 
 def test_invalid_pixels_never_count():
