@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from stdnet_core.data.clip import RgbdClip
-from stdnet_core.data.rgbd_sequence import RgbdSequence
-from stdnet_core.errors import ConfigError, InputError
+from stdnet_core.errors import ConfigError
 
 _PROBABILITIES = ("flip_horizontal", "flip_vertical", "transpose", "reverse", "gray", "misregister")
 _FACTORS = ("gamma", "exposure", "contrast", "balance", "depth_gain")
@@ -101,53 +100,6 @@ class AugmentationConfig:
         if unknown:
             raise ConfigError(f"augmentation has no option {', '.join(unknown)}; it has {', '.join(known)}")
         return cls(**values)
-
-
-def random_clip(
-    sequence: RgbdSequence, length: int, generator: torch.Generator, strides: Sequence[int] = (1, 2, 3)
-) -> RgbdClip:
-    """Read a clip at a random place with a random frame stride.
-
-    Args:
-        sequence: where to read.
-        length: frames; all positions, and those ``strides`` that fit into the sequence, are equally likely.
-        generator: on the CPU.
-        strides: frames from one frame of the clip to the next.
-
-    Raises:
-        InputError: the sequence is too short for every stride.
-    """
-    possible = [stride for stride in strides if (length - 1) * stride < len(sequence)]
-    if not possible:
-        raise InputError(f"{sequence.name}: {len(sequence)} frames are too few for clips of {length}")
-    stride = possible[_index(len(possible), generator)]
-    start = _index(len(sequence) - (length - 1) * stride, generator)
-    return sequence.clip(start, length, stride)
-
-
-def random_crop(clip: RgbdClip, sizes: Sequence[tuple[int, int]], scale: int, generator: torch.Generator) -> RgbdClip:
-    """Crop a random window whose position and size are multiples of the scale, so that LR cells stay whole.
-
-    Args:
-        clip: any.
-        sizes: (H, W) to choose from; those larger than the clip are ignored.
-        scale: high-resolution pixels per low-resolution pixel.
-        generator: on the CPU.
-
-    Raises:
-        InputError: no size fits, or one is not a multiple of the scale.
-    """
-    height, width = clip.frame_size
-    for size in sizes:
-        if size[0] % scale or size[1] % scale or min(size) < 1:
-            raise InputError(f"a crop of {size[0]}x{size[1]} is not a multiple of the scale {scale}")
-    possible = [size for size in sizes if size[0] <= height and size[1] <= width]
-    if not possible:
-        raise InputError(f"clip {clip.name!r}: frames of {height}x{width} are smaller than every crop of {list(sizes)}")
-    rows, columns = possible[_index(len(possible), generator)]
-    top = scale * _index((height - rows) // scale + 1, generator)
-    left = scale * _index((width - columns) // scale + 1, generator)
-    return clip.crop(top, left, rows, columns)
 
 
 def augment(clip: RgbdClip, config: AugmentationConfig, generator: torch.Generator) -> RgbdClip:

@@ -29,8 +29,8 @@ EDGE_WIDTH = 2
 LONG_TAIL = 0.1
 """A pixel belongs to a tail if its depth differs by at least this, in metres, from interpolation (spatial tail) or
 from the frame before (motion tail)."""
-STILL_COLOR = 8 / 255
-"""Largest change of any colour channel over three frames in a pixel that counts as still."""
+STILL_COLOR = 8.5 / 255
+"""A pixel counts as still if no colour channel changes by more over three frames: by 8 of 255 levels at most."""
 
 
 @dataclass(frozen=True)

@@ -109,14 +109,6 @@ class Flicker(PooledMetric):
         self._pool(functions.flicker(pred, target, valid), sequence)
 
 
-class Jitter(PooledMetric):
-    """Mean |depth - mean of its neighbours in time| where colour does not change, in cm; needs no ground truth."""
-
-    def update(self, pred: Tensor, rgb: Tensor, sequence: int | Tensor = 0) -> None:
-        """pred as :meth:`MAE.update`; rgb (..., T, 3, H, W), 0..1."""
-        self._pool(functions.jitter(pred, rgb), sequence)
-
-
 class SpatialLongTailRMSE(_RootMetric):
     """RMSE in cm where the interpolated low-resolution depth is wrong by 0.1 m or more."""
 

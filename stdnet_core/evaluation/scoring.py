@@ -207,6 +207,7 @@ class VideoScore:
             if name not in confidences:
                 continue
             depth, confidence = frame.predictions[name][valid], confidences[name][valid]
+            depth = np.where(np.isfinite(depth), depth, np.float32(0))  # the tolerance of infinity allows any error
             right = np.abs(depth - target) <= tolerance(depth)
             classes = np.minimum((confidence * _CLASSES).astype(np.intp), _CLASSES - 1)
             for total, weights in zip(sums, (None, confidence, right), strict=True):

@@ -52,8 +52,7 @@ def cell_confidence(cells: np.ndarray, geometry: Geometry) -> np.ndarray:
         (H, W) float32.
     """
     farthest, closest = _extremes(cells, cells > 0)
-    spread = np.where(farthest > 0, farthest - closest, 0)
-    scale = _SPREAD_TO_SCALE * spread + _ERROR_FLOOR * tolerance(farthest)
+    scale = _SPREAD_TO_SCALE * (farthest - closest) + _ERROR_FLOOR * tolerance(farthest)
     of_cells = np.where(cells > 0, within_tolerance(farthest, scale), np.float32(0)).astype(np.float32)
     return _on_colour(of_cells, geometry)
 

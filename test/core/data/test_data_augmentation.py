@@ -11,8 +11,6 @@ from stdnet_core.data.augmentation import (
     flip_horizontal,
     flip_vertical,
     misregister,
-    random_clip,
-    random_crop,
     reverse,
     scale_depth,
     transpose,
@@ -20,7 +18,7 @@ from stdnet_core.data.augmentation import (
     wobble,
 )
 from stdnet_core.data.clip import RgbdClip
-from stdnet_core.errors import ConfigError, InputError
+from stdnet_core.errors import ConfigError
 
 MOTION = (3, -2)  # pixels a frame, (x, y)
 
@@ -186,64 +184,14 @@ def test_same_seed_same_clip_and_input_unchanged():
     assert first.rgb.is_contiguous()
 
 
-def test_crops_snap_to_the_scale_and_cover_all_places():
-    clip = replace(moving_clip(height=40, width=48), depth_lr=None)
-    row, column = torch.arange(40.0).view(40, 1).expand(40, 48), torch.arange(48.0).expand(40, 48)
-    clip = replace(clip, rgb=torch.stack([row, column, row]).expand(4, 3, 40, 48))
-    generator = torch.Generator().manual_seed(4)
-    places, shapes = set(), set()
-    for _ in range(400):
-        crop = random_crop(clip, [(16, 16), (24, 32), (64, 64)], 8, generator)
-        top, left = int(crop.rgb[0, 0, 0, 0]), int(crop.rgb[0, 1, 0, 0])
-        assert crop.intrinsics[0, 2] == clip.intrinsics[0, 2] - left
-        assert crop.intrinsics[1, 2] == clip.intrinsics[1, 2] - top
-        shapes.add(crop.frame_size)
-        if crop.frame_size == (16, 16):
-            places.add((top, left))
-    assert shapes == {(16, 16), (24, 32)}
-    assert places == {(top, left) for top in range(0, 25, 8) for left in range(0, 33, 8)}
-
-
 def test_crop_of_own_low_resolution_depth_stays_aligned():
     clip = moving_clip()
-    for seed in range(10):
-        crop = random_crop(clip, [(16, 16)], 4, torch.Generator().manual_seed(seed))
+    for top, left in ((0, 0), (4, 8), (8, 16)):
+        crop = clip.crop(top, left, 16, 16)
+        assert torch.equal(crop.depth, clip.depth[..., top : top + 16, left : left + 16])
         assert torch.equal(crop.depth_lr, crop.depth[..., 2::4, 2::4])
-
-
-class CountingSequence:
-    """Frame t is a picture of constant depth t + 1."""
-
-    name, frame_size, intrinsics = "counting", (4, 4), None
-
-    def __len__(self):
-        return 10
-
-    def clip(self, start, length, stride=1):
-        depth = (
-            torch.arange(start, start + length * stride, stride).float().add(1).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
-        )
-        return RgbdClip(torch.zeros(length, 3, 4, 4), depth, depth > 0, name=self.name)
-
-
-def test_random_clips_use_every_place_and_stride_that_fits():
-    generator = torch.Generator().manual_seed(5)
-    seen = set()
-    for _ in range(600):
-        values = random_clip(CountingSequence(), 4, generator, strides=(1, 2, 3, 4)).depth[:, 0, 0, 0]
-        seen.add((int(values[0]) - 1, int(values[1] - values[0])))
-    assert seen == {(s, 1) for s in range(7)} | {(s, 2) for s in range(4)} | {(0, 3)}
-
-
-def test_what_does_not_fit_is_refused():
-    clip = moving_clip()
-    generator = torch.Generator()
-    with pytest.raises(InputError, match="smaller than every crop"):
-        random_crop(clip, [(64, 64)], 4, generator)
-    with pytest.raises(InputError, match="multiple of the scale 8"):
-        random_crop(clip, [(20, 16)], 8, generator)
-    with pytest.raises(InputError, match="too few"):
-        random_clip(CountingSequence(), 11, generator)
+        assert crop.intrinsics[0, 2] == clip.intrinsics[0, 2] - left
+        assert crop.intrinsics[1, 2] == clip.intrinsics[1, 2] - top
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,27 @@ def test_a_listing_without_matches_is_an_error(files):
     (files / "other.txt").write_text("level_z\n")
     with pytest.raises(DataError, match="none of the 1 clips"):
         accuracy.held_out([files / "clips"], files / "other.txt")
+    with pytest.raises(DataError, match=r"there is no list of held-out clips .*nowhere\.txt; give one with --heldout"):
+        accuracy.held_out([files / "clips"], files / "nowhere.txt")
+
+
+def test_networks_of_one_name_are_refused(files):
+    path = str(files / "untrained.safetensors")
+    with pytest.raises(ConfigError, match="two methods are called 'untrained'; rename"):
+        judge.Judge([], [path, path])
+
+
+def test_cells_that_no_recording_can_have_are_refused(files):
+    data = ["--procedural", "none", "--real", str(files / "clips"), "--cell", "realsense_d435@1", "--no-standing"]
+    with pytest.raises(ConfigError, match="no cell fits the data: on recordings, only reductions and dToF"):
+        accuracy.main(["--checkpoint", str(files / "untrained.safetensors"), *SMALL, *data])
+
+
+@pytest.mark.parametrize("size", ["96", "axb", "31x96", "96x31", "96 x 64"])
+def test_sizes_have_two_sides_of_32_or_more(size, capsys):
+    with pytest.raises(SystemExit):
+        accuracy.main(["--size", size])
+    assert f"'{size}' is not HxW in pixels, at least 32 each, such as 240x320" in capsys.readouterr().err
 
 
 # --- by hand ---------------------------------------------------------------------------------------------------------

@@ -564,5 +564,11 @@ def test_sequence_without_truth_is_refused():
         )
 
 
+def test_sequence_without_depth_to_upsample_is_refused():
+    runners = {"nearest": Runner.classical("nearest", "cpu")}
+    with pytest.raises(DataError, match="it comes without low-resolution depth; simulate it with --lr simulated"):
+        evaluate_sequence(Recording(moving_box(frames=2)), runners, LowResolution(8, simulated=False))
+
+
 def test_names_stay_apart():
     assert unique_names(["box", "box", "box"]) == ["box", "box (2)", "box (3)"]

@@ -15,7 +15,7 @@ from stdnet_core.evaluation import metrics
 from stdnet_core.evaluation.metric_functions import Pooled
 from stdnet_core.evaluation.scoring import ScoredFrame, VideoScore
 from stdnet_core.evaluation.splatting import forward_warp
-from stdnet_core.report.colorize import colorize_confidence, colorize_depth, colorize_error
+from stdnet_core.report.colorize import colorize_depth, colorize_error
 
 
 def random_clip(seed=0, batch=2, frames=3, height=9, width=11):
@@ -179,10 +179,10 @@ def test_pixel_metrics_by_hand():
 
 
 def test_delta1_of_impossible_depths_is_wrong():
-    target = torch.full((1, 1, 1, 5), 2.0)
-    pred = torch.tensor([2.4, 2.6, 0.0, -2.0, 1.61]).reshape(1, 1, 1, 5)
+    target = torch.full((1, 1, 1, 6), 2.0)
+    pred = torch.tensor([2.4, 2.6, 0.0, -2.0, 1.61, 2.5]).reshape(1, 1, 1, 6)  # the last is exactly 1.25 times as far
     pooled = functions.within_delta1(pred, target, torch.ones_like(target, dtype=torch.bool))
-    assert float(pooled.mean()) == pytest.approx(2 / 5)
+    assert float(pooled.mean()) == pytest.approx(2 / 6)
 
 
 def test_invalid_pixels_never_count():
@@ -205,10 +205,11 @@ def test_invalid_pixels_never_count():
 
 
 def test_edge_mask_by_hand():
-    """Edges of an L-shaped step, a step below the threshold, and a step into an invalid pixel."""
+    """Edges of an L-shaped step, steps just below and above the threshold, and a step into an invalid pixel."""
     target = torch.full((1, 1, 12, 16), 2.0)
     target[..., 4:8, :5] = 1.0
     target[..., :, 14:] = 2.08  # 4 %
+    target[..., :2, :2] = 2.103  # a little above 5 % of the nearer depth, and below 5 % of the farther
     target[..., 11, 10] = 0.0
     valid = target > 0
     mask = functions.edge_mask(target, valid)[0, 0].numpy()
@@ -278,6 +279,15 @@ def test_flicker_and_jitter():
     assert float(counted.count) == 3 * 6 * 7 - 3 * 7 - (6 - 1)
 
 
+@pytest.mark.parametrize(("levels", "still"), [(8, True), (9, False)])
+def test_colour_that_changes_by_8_levels_stays_at_every_brightness(levels, still):
+    """In float32, (a + 8) / 255 - a / 255 is above 8 / 255 for one a in ten."""
+    dark = torch.arange(256.0 - levels)
+    rgb = torch.stack((dark, dark + levels, dark)).reshape(3, 1, 1, -1).expand(3, 3, 1, -1) / 255
+    counted = functions.jitter(torch.ones(3, 1, 1, rgb.shape[-1]), rgb)
+    assert float(counted.count) == (len(dark) if still else 0)
+
+
 def test_tails_by_hand():
     target = torch.full((2, 1, 6, 8), 2.0)
     target[1, :, :, :4] = 1.85  # comes nearer by 0.15 m
@@ -311,6 +321,11 @@ def test_clips_pool_into_sequences_and_sequences_average():
     assert float(metric.compute()) == pytest.approx((first + second) / 2)
     with pytest.raises(InputError, match="sequence 3"):
         metric.update(pred[2], target[2], valid[2], sequence=3)
+    for outside in (-1, torch.tensor([0, 3])):
+        with pytest.raises(InputError, match="is not one of the 3 of this metric"):
+            metric.update(pred[:2], target[:2], valid[:2], sequence=outside)
+    with pytest.raises(InputError, match="at least one sequence, got 0"):
+        metrics.RMSE(sequences=0)
     empty = metrics.MAE()
     empty.update(pred, target, valid & False)
     assert math.isnan(empty.compute())
@@ -368,8 +383,6 @@ def test_pictures():
     assert error[0, 2].sum() > 300
     assert error[0, 1].sum() < 20
     assert error[0, 3].min() == error[0, 3].max() > 50  # unknown is grey, unlike no error
-    confidence = colorize_confidence(np.array([[0.0, 1.0]])).astype(int)
-    assert confidence[0, 1].sum() > confidence[0, 0].sum()
 
 
 def test_measured_pixels_and_holes_have_figures_of_their_own():

@@ -15,7 +15,7 @@ from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.rgbd_folder import write_folder
 from stdnet_core.data.sensors import sensor, simulate
 from stdnet_core.data.synthetic import render_clip
-from stdnet_core.errors import ConfigError, InputError
+from stdnet_core.errors import ConfigError, DataError, InputError
 from stdnet_core.evaluation.hidden_patches import hidden_patches
 from stdnet_core.evaluation.judge import ClipSequence, standing
 from stdnet_core.evaluation.methods import Runner
@@ -176,6 +176,17 @@ def test_sizes_must_stay():
     score = RecordingScore(["ours"])
     with pytest.raises(InputError, match="not colour's size"):
         score.add(RecordedFrame(texture(), wall(), NOTHING_HIDDEN, {"ours": wall()[:60]}))
+    score.add(RecordedFrame(texture(), wall(), NOTHING_HIDDEN, {"ours": wall()}))
+    with pytest.raises(InputError, match=r"colour of \(60, 160\) follows one of \(120, 160\); sizes must not change"):
+        score.add(RecordedFrame(texture()[:60], wall()[:60], NOTHING_HIDDEN[:60], {"ours": wall()[:60]}))
+
+
+def test_a_recording_without_depth_is_refused():
+    clip = render_clip(0, 2, 48, 64)
+    dark = RgbdClip(clip.rgb, clip.depth * 0, clip.valid & False, name="dark")
+    runners = {"nearest": Runner.classical("nearest", "cpu")}
+    with pytest.raises(DataError, match="dark: no frame has any depth; evaluation needs some"):
+        judge_recording(ClipSequence(dark), runners, RecordingScore(["nearest"]))
 
 
 def test_the_verdict_says_what_is_worse():
@@ -257,6 +268,24 @@ def test_the_command_with_report_and_json(tmp_path, capsys):
     assert (tmp_path / "report" / "video.mp4").stat().st_size > 1000
     rows = (tmp_path / "report" / "per_frame.csv").read_text().splitlines()
     assert len(rows) == 5
+
+
+def test_recordings_without_depth_are_left_out_only_if_that_was_asked_for(tmp_path, capsys):
+    clip = render_clip(3, 2, 48, 64)
+    dark = RgbdClip(clip.rgb, clip.depth * 0, clip.valid & False, name="dark")
+    write_folder(clip, tmp_path / "clips" / "lit")
+    write_folder(dark, tmp_path / "clips" / "dark")
+    command = ["--self", "--methods", "nearest", "--json", str(tmp_path / "all.json"), "--data"]
+    both = [*command, f"folder:{tmp_path / 'clips'}"]
+    with pytest.raises(DataError, match="dark: no frame has any depth"):
+        evaluate.main(both)
+    evaluate.main([*both, "--skip-bad"])
+    report = json.loads((tmp_path / "all.json").read_text())
+    assert list(report["recordings"]) == ["lit"]
+    assert len(report["skipped"]) == 1
+    assert f"left out: {report['skipped'][0]}" in capsys.readouterr().out
+    with pytest.raises(DataError, match="no sequence could be judged; the first problem was: dark: no frame has any"):
+        evaluate.main([*command, f"folder:{tmp_path / 'clips' / 'dark'}", "--skip-bad"])
 
 
 def test_the_network_asked_for_is_the_one_that_is_judged(tmp_path):

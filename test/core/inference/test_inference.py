@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 
 import cv2
@@ -62,6 +63,39 @@ def outputs_of(upsampler, rgb, depth):
 
 
 # --- the network ----------------------------------------------------------------------------------------------
+
+
+def test_a_frame_that_fails_begins_a_new_stream():
+    """Half of it is in the window: frames after it must not be computed with that half."""
+    model = make_model(("forward", "forward"))
+    rgb, depth = make_clip(6)
+    upsampler = network(model)
+    expected = [r.depth for r in outputs_of(network(model), rgb[3:], depth[3:])]
+
+    calls = itertools.count()
+
+    def fail(_module, _inputs):
+        if next(calls) == 30:
+            raise torch.OutOfMemoryError("as if memory had run out")
+
+    for t in range(2):
+        upsampler.step(rgb[t], depth[t])
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        upsampler.step(rgb[2], depth[2])
+    hook.remove()
+    for t in range(3, 6):
+        np.testing.assert_array_equal(upsampler.step(rgb[t], depth[t]).depth, expected[t - 3])
+
+
+def test_what_is_printed_of_an_upsampler_and_its_result():
+    upsampler = DepthUpsampler(method="bilinear", device="cpu")
+    assert repr(upsampler) == "DepthUpsampler(bilinear, cpu in fp32)"
+    result = upsampler.step(np.zeros((16, 24, 3), np.uint8), np.array([[1.0, 1.0, 0], [3, 3, 0]], np.float32), stamp=7)
+    share = 100 * np.isfinite(result.depth).mean()
+    assert repr(result) == f"UpsampledDepth(24x16, 1.00 to 3.00 m in {share:.0f} % of the pixels, stamp=7)"
+    result.depth[:] = np.nan
+    assert "no depth" in repr(result)
 
 
 @pytest.mark.parametrize("size", [(32, 48), (31, 45)])

@@ -389,6 +389,24 @@ def test_fixed_step_equals_the_stream_from_the_first_frame(latency, changes):
                     torch.testing.assert_close(a.depth, b.depth, atol=1e-4, rtol=1e-5)
 
 
+def test_fixed_step_in_half_precision_keeps_images_and_depth_in_full():
+    """And its state takes as much memory as that of the stream, which keeps the same tensors."""
+    model = sensitive_model().to(torch.bfloat16)
+    rgb, depth_lr = clip(14)
+    step = FixedStep(model, 2, rgb[:, 0].shape, depth_lr[:, 0].shape)
+    full = {"rgb", "depth", "prediction"}
+    types = {tensor.slot.name: tensor.dtype for tensor in step.layout}
+    assert full < set(types)
+    assert types == {name: torch.float32 if name in full else torch.bfloat16 for name in types}
+    state = step.initial_state()
+    assert [tensor.dtype for tensor in state] == [tensor.dtype for tensor in step.layout]
+    assert [tensor.bytes for tensor in step.layout] == [x.numel() * x.element_size() for x in state]
+    stream = StreamingSTDNet(model, 2)
+    for t in range(14):
+        stream.step(rgb[:, t], depth_lr[:, t])
+    assert sum(tensor.bytes for tensor in step.layout) == stream.state_bytes()
+
+
 def test_fixed_step_refuses_sizes_that_need_padding():
     with pytest.raises(InputError, match="pad 30x21 to 32x24"):
         FixedStep(sensitive_model(), 0, (1, 3, 21, 30), (1, 1, 3, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from stdnet_core import checkpoints, train
 from stdnet_core.data import tartanair
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import ConfigError, DataError
+from stdnet_core.training import shards
 from stdnet_core.training.batches import (
     BatchBuilder,
     BatchStream,
@@ -283,3 +285,33 @@ def test_shards_hold_every_file_and_stay_small(clips: Path, tmp_path: Path) -> N
         unpack(tmp_path / "shards", tmp_path / "again")
     with pytest.raises(DataError, match="per shard"):
         pack(clips, tmp_path / "none", max_mb=1e-5)
+
+
+def test_folders_without_anything_to_pack_or_unpack_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "nowhere"):
+        with pytest.raises(DataError, match="holds no files to pack; give a folder of sequences"):
+            pack(folder, tmp_path / "shards")
+    with pytest.raises(DataError, match=r"holds no shards \(clips_\*\.zip\)"):
+        unpack(tmp_path / "empty", tmp_path / "copy")
+
+
+@pytest.mark.parametrize("member", ["../outside.txt", "/outside.txt", "clip/../../outside.txt"])
+def test_a_shard_cannot_write_outside_its_folder(member: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "clips_000.zip", "w") as archive:
+        archive.writestr("inside.txt", "good")
+        archive.writestr(member, "bad")
+    with pytest.raises(DataError, match=r"clips_000\.zip names a file outside its folder .*it is not a shard"):
+        unpack(tmp_path, tmp_path / "deep" / "copy")
+    assert not list(tmp_path.rglob("*side.txt")), "not even the good file, since the shard is a foreign one"
+
+
+def test_a_new_packing_leaves_no_shard_of_an_older_one(tmp_path: Path) -> None:
+    for number in range(6):
+        (tmp_path / "many").mkdir(exist_ok=True)
+        (tmp_path / "many" / f"{number}.bin").write_bytes(bytes(1000))
+    assert len(pack(tmp_path / "many", tmp_path / "shards", max_mb=0.003)) > 1
+    (only,) = pack(tmp_path / "many", tmp_path / "shards", max_mb=1)
+    assert list((tmp_path / "shards").iterdir()) == [only]
+    shards.main(["unpack", str(tmp_path / "shards"), str(tmp_path / "copy")])
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == [f"{number}.bin" for number in range(6)]

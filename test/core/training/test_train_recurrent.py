@@ -18,7 +18,6 @@ from stdnet_core.data.sensors import sensor
 from stdnet_core.data.sensors.cell import JUDGED
 from stdnet_core.data.sensors.variation import smoothed, varied
 from stdnet_core.errors import ConfigError
-from stdnet_core.inference.confidence import within_tolerance
 from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, STDNet
 from stdnet_core.model.recurrent import RecurrentOutput
 from stdnet_core.training import state as run_state
@@ -27,7 +26,7 @@ from stdnet_core.training.config import TrainConfig, load_config, to_yaml, valid
 from stdnet_core.training.keeper import read_log
 from stdnet_core.training.module import TrainingDiverged, loss_config, model_config
 from stdnet_core.training.recurrent_batches import VideoBatchBuilder, hidden
-from stdnet_core.training.recurrent_loss import RecurrentLoss, RecurrentLossConfig
+from stdnet_core.training.recurrent_loss import RecurrentLossConfig
 from stdnet_core.training.run import run
 from stdnet_core.training.validation import VideoValidator, make_validator, table, validated_cells
 
@@ -209,62 +208,6 @@ def test_standing_and_recorded_clips() -> None:
     recorded = VideoBatchBuilder(small("data.cells={exact@4: 1}", "data.video={standing: 1, recorded: 1}")).build(0)
     assert (recorded["depth"] == 0).any(), "holes of the camera that saw it first"
     assert not torch.equal(recorded["depth"][:, 1], recorded["depth"][:, 0])
-
-
-# --- loss ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fine", [True, False])
-def test_loss_by_hand(fine: bool) -> None:
-    rng = np.random.default_rng(0)
-    shape = (2, 5, 1, 6, 8)
-    truth, depth = (rng.uniform(0.5, 4, shape).astype(np.float32) for _ in range(2))
-    log_scale = rng.normal(-2, 1, shape).astype(np.float32)
-    valid, measured = rng.random(shape) < 0.8, rng.random(shape) < 0.6
-    measured[1] = True  # a clip without holes
-    truth[~valid] = np.nan
-    config = RecurrentLossConfig(hole_share=0.4, floor_m=0.002, flicker_weight=0.3)
-    terms = RecurrentLoss(config)(
-        RecurrentOutput(torch.from_numpy(depth), torch.from_numpy(log_scale)),
-        torch.from_numpy(truth),
-        torch.from_numpy(valid),
-        torch.from_numpy(measured) if fine else None,
-    )
-    expected = dict.fromkeys(("mae", "rmse", "flicker", "confidence"), 0.0)
-    for clip in range(2):
-        regions = [(measured[clip], 0.6), (~measured[clip], 0.4)] if fine else [(np.ones(shape[1:], bool), 1.0)]
-        for region, share in regions:
-            total = absolute = square = 0.0
-            for frame in range(5):
-                weight = min(1.2, 0.6 + 0.2 * frame)
-                for place in zip(*np.nonzero(valid[clip, frame] & region[frame]), strict=True):
-                    error = float(depth[clip, frame][place]) - float(truth[clip, frame][place])
-                    total, absolute = total + weight, absolute + weight * abs(error)
-                    square += weight * error**2
-            if total:
-                expected["mae"] += share * math.log(absolute / total + 0.002) / 2
-                expected["rmse"] += share * 0.5 * math.log(square / total + 0.002**2) / 2
-        error = depth[clip] - truth[clip]
-        steps = np.abs(np.diff(error, axis=0))[valid[clip, 1:] & valid[clip, :-1]]
-        expected["flicker"] += math.log(steps.mean() + 0.002) / 2
-        allowed = np.maximum(0.02, 0.02 * depth[clip])
-        right = (np.abs(error) <= allowed)[valid[clip]]
-        assert 0 < right.mean() < 1
-        claimed = within_tolerance(depth[clip], np.exp(log_scale[clip]))[valid[clip]]
-        expected["confidence"] -= np.log(np.where(right, claimed, 1 - claimed)).mean() / 2
-    expected["total"] = 0.5 * (expected["mae"] + expected["rmse"]) + 0.3 * expected["flicker"]
-    expected["total"] += 0.1 * expected["confidence"]
-    assert {name: float(value) for name, value in terms.items()} == pytest.approx(expected, rel=1e-4)
-
-
-def test_loss_of_nothing_and_of_one_frame_is_finite() -> None:
-    depth = torch.ones(1, 1, 1, 8, 8, requires_grad=True)
-    output = RecurrentOutput(depth, torch.zeros_like(depth, requires_grad=True))
-    for valid in (torch.zeros(1, 1, 1, 8, 8, dtype=torch.bool), torch.ones(1, 1, 1, 8, 8, dtype=torch.bool)):
-        total = RecurrentLoss(RecurrentLossConfig())(output, torch.ones_like(depth), valid, valid)["total"]
-        (gradient,) = torch.autograd.grad(total, depth)
-        assert torch.isfinite(total)
-        assert torch.isfinite(gradient).all()
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------

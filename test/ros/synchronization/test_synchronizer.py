@@ -207,6 +207,12 @@ def test_depth_of_another_clock_pairs_nothing_and_says_so():
     balanced(synchronizer, 60, 60, 0)
 
 
+def test_the_stream_whose_clock_is_behind_is_named():
+    synchronizer = NearestSynchronizer(wait=0.3)
+    assert play(synchronizer, by_time(stream(90 * SECOND, 30), stream(100 * SECOND, 30))) == []
+    assert "depth stamps are 10.0 s ahead of colour stamps: colour arrives that much later" in synchronizer.trouble()
+
+
 @pytest.mark.parametrize("delay", [0.5, 1.9])
 def test_depth_that_comes_late_waits_by_time(delay):
     synchronizer = NearestSynchronizer(wait=2.0)
@@ -242,6 +248,14 @@ def test_of_a_full_queue_the_oldest_message_goes(kind, by_size):
     assert synchronizer.drops == Counter(color_no_partner=1)
     assert synchronizer.waiting() == (3, 1)
     assert play(synchronizer, [(COLOR, 200 * MS)]) == [(200 * MS, 200 * MS)]
+
+
+def test_a_message_may_wait_for_as_long_as_was_said_and_not_longer():
+    synchronizer = NearestSynchronizer(wait=0.1)
+    assert play(synchronizer, [(COLOR, 0), (COLOR, 50 * MS), (COLOR, 100 * MS)]) == []
+    assert not synchronizer.drops
+    assert play(synchronizer, [(COLOR, 100 * MS + 1)]) == []
+    assert synchronizer.drops == Counter(color_no_partner=1)
 
 
 def test_what_a_full_queue_dropped_has_no_partner_and_what_it_kept_has():
