@@ -319,18 +319,22 @@ class DepthUpsampler:
             One result per frame, in order.
 
         Raises:
-            InputError: as for :meth:`step`, with the number of the frame; or the videos differ in length.
+            InputError: as for :meth:`step`, with the number of the frame; the videos differ in length; or there are
+                fewer stamps than frames.
         """
         self.reset()
         end: Any = object()
-        stamps = itertools.count() if stamps is None else stamps
+        stamps = iter(itertools.count() if stamps is None else stamps)
         videos = itertools.zip_longest(rgb_video, depth_video, fillvalue=end)
-        for index, ((rgb, depth), stamp) in enumerate(zip(videos, stamps, strict=False)):
+        for index, (rgb, depth) in enumerate(videos):
             if rgb is end or depth is end:
                 shorter = "colour" if rgb is end else "depth"
                 raise InputError(
                     f"the {shorter} video ends after {index} frames and the other continues; give equal numbers"
                 )
+            stamp = next(stamps, end)
+            if stamp is end:
+                raise InputError(f"the stamps end after {index} frames and the video continues; give one per frame")
             try:
                 result = self.step(rgb, depth, stamp)
             except InputError as error:

@@ -27,6 +27,12 @@ def colorize_error(error: NDArray[np.floating], high: float) -> NDArray[np.uint8
     return _colorize(error, 0.0, high, cv2.COLORMAP_INFERNO, np.isfinite(error), NO_ERROR)
 
 
+def colorize_confidence(confidence: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Confidence (H, W) in 0..1 as an RGB picture (H, W, 3): dark blue at 0, yellow at 1; NaN black."""
+    confidence = np.asarray(confidence)
+    return _colorize(confidence, 0.0, 1.0, cv2.COLORMAP_VIRIDIS, np.isfinite(confidence))
+
+
 def _colorize(
     values: NDArray[np.floating],
     at_0: float,

@@ -438,6 +438,14 @@ def test_videos_of_different_lengths_are_refused():
         outputs_of(DepthUpsampler(method="nearest"), [rgb[0], np.full((32, 48, 3), np.nan)], depth[:2])
 
 
+def test_too_few_stamps_are_refused_and_cut_nothing_off():
+    rgb, depth = make_clip(3)
+    results = DepthUpsampler(method="nearest").run(rgb, depth, stamps=["a", "b"])
+    assert [next(results).stamp, next(results).stamp] == ["a", "b"]
+    with pytest.raises(InputError, match="stamps end after 2 frames"):
+        next(results)
+
+
 # --- errors ---------------------------------------------------------------------------------------------------
 
 GOOD_RGB, GOOD_DEPTH = np.zeros((32, 48, 3), np.uint8), np.ones((4, 6), np.float32)

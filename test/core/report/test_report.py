@@ -27,7 +27,7 @@ from stdnet_core.report.analysis import (
     error_histogram,
 )
 from stdnet_core.report.cloud import back_project, fit_plane, flatness, render_cloud, without_margins, write_ply
-from stdnet_core.report.colorize import NO_ERROR, colorize_error
+from stdnet_core.report.colorize import NO_ERROR, colorize_confidence, colorize_error
 from stdnet_core.report.page import Section
 from stdnet_core.report.panels import Tile, compose, frame_tiles, scale_bars
 from stdnet_core.report.preview import PreviewVideo
@@ -332,6 +332,14 @@ def test_an_error_that_is_not_known_does_not_look_like_none():
     picture = colorize_error(error, 1.0)
     assert picture[0, 0].max() < 30
     assert set(picture[0, 1].tolist()) == {NO_ERROR}
+
+
+def test_confidence_goes_from_dark_to_bright_and_is_black_where_it_is_missing():
+    picture = colorize_confidence(np.array([[0.0, 0.5, 1.0, np.nan]])).astype(int)
+    brightness = picture.sum(-1)[0]
+    assert brightness[0] < brightness[1] < brightness[2]
+    assert picture[0, 2, 0] > picture[0, 2, 2]  # yellow
+    assert brightness[3] == 0
 
 
 def test_margins_are_cut_off():
