@@ -135,7 +135,7 @@ class VideoBatchBuilder(ShareBuilder):
         if rng.random() < video.standing:
             clip = stand_still(clip, len(clip), video.standing_noise / 255, generator)
         cell = choose(rng, {cell: weight for cell, weight in self.cells.items() if cell.ratio == ratio})
-        camera = varied(cell.sensor, rng) if rng.random() < video.varied else cell.sensor
+        camera = varied(cell.sensor, rng, ratio) if rng.random() < video.varied else cell.sensor
         depth = clip.depth * clip.valid
         gain = scene_gain(depth, camera)
         if rng.random() < video.gained:

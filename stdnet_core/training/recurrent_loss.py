@@ -23,9 +23,9 @@ _FEWEST = 20  # a region with fewer pixels (weighted by frame) does not count
 class RecurrentLossConfig:
     """Weights of the loss; 0 turns a term off."""
 
-    mae_weight: float = 0.5
+    mae_weight: float = 0.35
     """Logarithm of a clip's mean absolute error."""
-    rmse_weight: float = 0.5
+    rmse_weight: float = 0.65
     """Logarithm of its root mean square error."""
     flicker_weight: float = 0.2
     """Logarithm of the mean change of the error from frame to frame."""

@@ -26,25 +26,29 @@ _WAVERING = 0.5  # share of stereo cameras whose outlines waver
 _JITTER_PX = 4.0  # largest amplitude of the wavering
 _NOISY = 0.35  # share of reductions and direct time of flight with independent noise in every reading
 _NOISE = (0.0005, 0.04)  # of the depth
+_NOISY_COARSE = 0.15  # the same where a reading is a mean over many pixels: direct time of flight has less of it,
+_NOISE_COARSE = (0.0005, 0.02)  # and what is trained for more takes depth without any for noisy
+_COARSE = 4  # ratio from which that is so
 _FAULTY = 0.15  # share of them with dropouts
 _WRONG = 0.1  # share of them with outliers, readings of a random depth
 
 
-def varied(sensor: Sensor, rng: np.random.Generator) -> Sensor:
+def varied(sensor: Sensor, rng: np.random.Generator, ratio: float = 1.0) -> Sensor:
     """A camera like ``sensor`` with random parameters: noise between a seventh and one and a half of the preset's,
-    another matching window, other steps."""
+    another matching window, other steps. ``ratio`` is that of colour to its depth."""
 
     def factor(low: float, high: float) -> float:
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
     values: dict[str, Any] = {}
     preset = sensor.measurement
+    noisy, of_depth = (_NOISY_COARSE, _NOISE_COARSE) if ratio >= _COARSE else (_NOISY, _NOISE)
     if sensor.family in ("reduction", "dtof"):
         if rng.random() < _ROUNDED:
             values["faults.unit_m"] = _UNIT_M
         always = sensor.family == "reduction" and sensor.faults.noise_relative > 0
-        if always or rng.random() < _NOISY:
-            values["faults.noise_relative"] = factor(*_NOISE)
+        if always or rng.random() < noisy:
+            values["faults.noise_relative"] = factor(*of_depth)
         if rng.random() < _FAULTY:
             values["faults.dropout"] = float(rng.uniform(0, 0.1))
         if rng.random() < _WRONG:
@@ -57,7 +61,7 @@ def varied(sensor: Sensor, rng: np.random.Generator) -> Sensor:
         values["stereo.fattening"] = float(rng.uniform(0.3, 1.0))
         if rng.random() < _SMOOTH:
             values["stereo.noise_window"] = factor(10, 40)
-            values["stereo.subpixel"] = preset.subpixel * factor(0.3, 2.5)
+            values["stereo.subpixel"] = preset.subpixel * factor(0.3, 3.0)
             values["stereo.correlation"] = float(rng.uniform(0, 0.8))
         if rng.random() < _WAVERING:
             values["stereo.edge_jitter"] = float(rng.uniform(0, _JITTER_PX))

@@ -43,6 +43,7 @@ _KEPT = 3.0  # initial logit of the share of the evidence that is kept for the n
 _MOST_EVIDENCE = 15.0  # limit, so that a new frame always counts a little
 _ROUGH = 0.01  # second difference of inverse depth, in its own units, that counts as strong noise
 _BAND = 19200  # pixels of the working grid refined at a time (all at 640x480); limits memory of larger images
+_MOTION = 8.0  # so that a motion of an eighth of a pixel differs from none
 _LEAST_LOGIT = -40.0  # below the highest; smaller weights would be denormal numbers, which are slow
 _PRIOR_SIGMA = 0.6  # of the spatial part of joint bilateral upsampling, in cells
 _COLOUR_STRENGTH = 50.0  # of its colour part: 1 / (2 * 0.1^2)
@@ -138,10 +139,10 @@ class RecurrentNet(nn.Module):
         with torch.no_grad():
             _bias(self.fine_head)[16 * _FINE :] = -3.0
 
-    inputs = 48 + 32 + 3 + 4 + 3 + 3 + 16 + 3 + 2 + 1 + 16 + 1
+    inputs = 48 + 32 + 3 + 4 + 3 + 3 + 16 + 3 + 2 + 1 + 16 + 1 + 2
     """Input channels: colour; measurements and their validity; differences of depth to coarser means; farthest and
     nearest depth; place in the cell and ratio; density and distance; the previous depth; how well it fits; noise;
-    evidence; running mean; noise over the frame in another form."""
+    evidence; running mean; noise over the frame in another form; motion."""
 
     def start(self, rgb: Tensor) -> RecurrentState:
         """The state before the first frame of (N, 3, H, W)."""
@@ -261,6 +262,7 @@ class RecurrentNet(nn.Module):
                 (1 + evidence).log() * 0.5,
                 squash(mean.clamp(min=_LEAST).log() - log_base) * has_mean,
                 noise[2],
+                *_motion(flow, previous_share),
             ),
             1,
         )
@@ -575,6 +577,16 @@ def _extremes(depth: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
     around = _upsample(F.max_pool2d(F.max_pool2d(close, 4, ceil_mode=True), 3, 1, 1), depth)
     (far5, near5), (far17, near17) = (image.split(1, 1) for image in (close, around))
     return far5, 1 / near5, far17, 1 / near17
+
+
+def _motion(flow: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """How far colour has moved since the previous frame, around each pixel and in the mean over the frame: logarithms,
+    (N, 1, H/4, W/4) each; 0 where no previous depth is known. Where nothing moves, a change of depth is noise, however
+    smooth it is; under motion it may be real."""
+    is_known = (known > 0).to(flow.dtype)
+    here = (1 + _MOTION * flow.norm(dim=1, keepdim=True)).log() * is_known
+    overall = here.sum((-2, -1), keepdim=True) / is_known.sum((-2, -1), keepdim=True).clamp(min=1)
+    return here * 0.3, (overall * 0.3).expand_as(here)
 
 
 def _running_mean(

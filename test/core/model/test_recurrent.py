@@ -318,7 +318,7 @@ def test_depth_scales_with_the_scene_where_the_network_does_not_look_at_distance
     """The unit of length enters through one input alone."""
     model = network()
     rgb, depth, flow, cell = scene(2, ratio)
-    column = model.inputs - 1 - 16 - 1 - 2 - 3 - 16 - 1
+    column = model.inputs - 2 - 1 - 16 - 1 - 2 - 3 - 16 - 1
     with torch.no_grad():
         model.stem.weight[:, column] = 0
         once, twice = model(rgb, depth, flow, cell).depth, model(rgb, 2 * depth, flow, cell).depth

@@ -25,7 +25,7 @@ def test_loss_by_hand(fine: bool) -> None:
     valid, measured = rng.random(shape) < 0.8, rng.random(shape) < 0.6
     measured[1] = True  # a clip without holes
     truth[~valid] = np.nan
-    config = RecurrentLossConfig(hole_share=0.4, floor_m=0.002, flicker_weight=0.3)
+    config = RecurrentLossConfig(0.4, 0.7, hole_share=0.4, floor_m=0.002, flicker_weight=0.3)
     terms = RecurrentLoss(config)(
         RecurrentOutput(torch.from_numpy(depth), torch.from_numpy(log_scale)),
         torch.from_numpy(truth),
@@ -54,7 +54,7 @@ def test_loss_by_hand(fine: bool) -> None:
         assert 0 < right.mean() < 1
         claimed = within_tolerance(depth[clip], np.exp(log_scale[clip]))[valid[clip]]
         expected["confidence"] -= np.log(np.where(right, claimed, 1 - claimed)).mean() / 2
-    expected["total"] = 0.5 * (expected["mae"] + expected["rmse"]) + 0.3 * expected["flicker"]
+    expected["total"] = 0.4 * expected["mae"] + 0.7 * expected["rmse"] + 0.3 * expected["flicker"]
     expected["total"] += 0.1 * expected["confidence"]
     assert {name: float(value) for name, value in terms.items()} == pytest.approx(expected, rel=1e-4)
 
