@@ -63,7 +63,7 @@ _ARGUMENTS = {
     ),
     "respawn": (
         "true",
-        "true: start the node again, after 2 seconds, whenever it ends, for example by its watchdog",
+        f"true: start the node again, after {_RESPAWN_DELAY:g} seconds, whenever it ends, for example by its watchdog",
         ["true", "false"],
     ),
     "log_level": ("info", "Log level of the node", ["debug", "info", "warn", "error", "fatal"]),

@@ -20,7 +20,7 @@ from stdnet_core.data.augmentation import stand_still
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.protocol import LowResolution
 from stdnet_core.data.rgbd_sequence import RgbdSequence, frame_indices
-from stdnet_core.data.sensors.cell import Cell, scene_gain
+from stdnet_core.data.sensors.cell import REDUCING, SPLIT_BELOW, Cell, scene_gain
 from stdnet_core.errors import ConfigError
 from stdnet_core.evaluation import librealsense
 from stdnet_core.evaluation.methods import CLASSICAL, Method, Runner, StreamRunner
@@ -45,12 +45,9 @@ FIGURES = (
     "hole_mae_cm",
     "confidence_error",
 )
-SPLIT_BELOW = 4
-"""Below this ratio, measured pixels and holes are judged separately."""
 
 _LIBREALSENSE_UP_TO = 2  # largest ratio at which librealsense's filters are a rival
 _STANDING_NOISE = 1.5 / 255  # standard deviation of colour's noise in simulated static video
-_REAL_FAMILIES = ("reduction", "dtof")  # of cameras that are simulated on recordings, whose depth has its own errors
 
 
 @dataclass(frozen=True)
@@ -212,7 +209,7 @@ class Judge:
 def _suits(group: str, cell: Cell) -> bool:
     """Whether the camera is simulated on clips of the group. Recordings have errors of their own, so no other camera's
     errors are simulated on them, and depth is always reduced: at full resolution, denoising would count as an error."""
-    return group != "real" or (cell.sensor.family in _REAL_FAMILIES and cell.ratio >= SPLIT_BELOW)
+    return group != "real" or (cell.sensor.family in REDUCING and cell.ratio >= SPLIT_BELOW)
 
 
 def tasks_of(clips: Mapping[str, int], cells: Iterable[Cell], standing_cells: Iterable[Cell]) -> list[Task]:

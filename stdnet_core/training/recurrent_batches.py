@@ -14,7 +14,7 @@ from torch import Tensor
 from stdnet_core.data.augmentation import augment, stand_still
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.sensors import simulate
-from stdnet_core.data.sensors.cell import Cell, scene_gain
+from stdnet_core.data.sensors.cell import REDUCING, SPLIT_BELOW, Cell, scene_gain
 from stdnet_core.data.sensors.presets import sensor
 from stdnet_core.data.sensors.variation import smoothed, varied
 from stdnet_core.model.recurrent.geometry import CellGeometry, take
@@ -23,13 +23,10 @@ from stdnet_core.training.builder import ShareBuilder
 from stdnet_core.training.config import TrainConfig, VideoDataConfig, trained_cells
 from stdnet_core.training.draw import between, choose, plan_video_batch
 
-SPLIT_BELOW = 4
-"""Below this ratio, the loss treats measured pixels and holes separately."""
 SUPPORT = 6
 """Pixels count in the loss up to this many cells from a measurement; farther away, the network could only guess."""
 SUPPORT_FINE = 20
 """The same at ratios below :data:`SPLIT_BELOW`, where holes are as large as objects."""
-_REDUCING = ("reduction", "dtof")  # camera families that can be simulated on the recording of another camera
 
 
 def clip_flow(rgb: Tensor) -> Tensor:
@@ -173,7 +170,7 @@ def recorded(depth: Tensor, rgb: Tensor, cell: Cell, video: VideoDataConfig, rng
     only for cells whose camera can be simulated on recordings."""
     chance, seed = rng.random(), int(rng.integers(2**62))
     first = choose(rng, video.recorded_by) if video.recorded_by else ""
-    if chance >= video.recorded or cell.ratio < SPLIT_BELOW or cell.sensor.family not in _REDUCING:
+    if chance >= video.recorded or cell.ratio < SPLIT_BELOW or cell.sensor.family not in REDUCING:
         return depth
     camera = varied(sensor(first), rng)
     return simulate(camera, depth * scene_gain(depth, camera), rgb, 1, seed=seed)

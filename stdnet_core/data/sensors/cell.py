@@ -13,6 +13,10 @@ from stdnet_core.data.sensors.camera import Sensor
 from stdnet_core.data.sensors.presets import preset
 from stdnet_core.errors import ConfigError
 
+SPLIT_BELOW = 4
+"""Ratio below which depth is fine: measured pixels and holes are separate, in the figures and in the loss."""
+REDUCING = ("reduction", "dtof")
+"""Camera families that can be simulated on a recording, whose depth has its own errors."""
 _COVERED = 0.95  # share of a scene's pixels that a camera's range is to cover
 
 

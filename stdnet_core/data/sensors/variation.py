@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from stdnet_core.data.sensors.camera import Sensor
+from stdnet_core.data.sensors.cell import REDUCING, SPLIT_BELOW
 from stdnet_core.data.sensors.phase_tof import PhaseTof
 from stdnet_core.data.sensors.phone_lidar import PhoneLidar
 from stdnet_core.data.sensors.stereo import Stereo
@@ -26,9 +27,8 @@ _WAVERING = 0.5  # share of stereo cameras whose outlines waver
 _JITTER_PX = 4.0  # largest amplitude of the wavering
 _NOISY = 0.35  # share of reductions and direct time of flight with independent noise in every reading
 _NOISE = (0.0005, 0.04)  # of the depth
-_NOISY_COARSE = 0.15  # the same where a reading is a mean over many pixels: direct time of flight has less of it,
-_NOISE_COARSE = (0.0005, 0.02)  # and what is trained for more takes depth without any for noisy
-_COARSE = 4  # ratio from which that is so
+_NOISY_COARSE = 0.15  # the same from SPLIT_BELOW on, where a reading is a mean over many pixels and has less noise
+_NOISE_COARSE = (0.0005, 0.02)  # of the depth
 _FAULTY = 0.15  # share of them with dropouts
 _WRONG = 0.1  # share of them with outliers, readings of a random depth
 
@@ -42,8 +42,8 @@ def varied(sensor: Sensor, rng: np.random.Generator, ratio: float = 1.0) -> Sens
 
     values: dict[str, Any] = {}
     preset = sensor.measurement
-    noisy, of_depth = (_NOISY_COARSE, _NOISE_COARSE) if ratio >= _COARSE else (_NOISY, _NOISE)
-    if sensor.family in ("reduction", "dtof"):
+    noisy, of_depth = (_NOISY_COARSE, _NOISE_COARSE) if ratio >= SPLIT_BELOW else (_NOISY, _NOISE)
+    if sensor.family in REDUCING:
         if rng.random() < _ROUNDED:
             values["faults.unit_m"] = _UNIT_M
         always = sensor.family == "reduction" and sensor.faults.noise_relative > 0
