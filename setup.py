@@ -27,6 +27,7 @@ TRAIN = ["lightning>=2.4,<3", "torchmetrics>=1.4", "omegaconf>=2.3", "tensorboar
 REPORT = ["matplotlib>=3.7", "jinja2>=3.1", "pillow>=10", "imageio-ffmpeg>=0.4.9", "tqdm>=4.60"]
 REALSENSE = ["pyrealsense2>=2.50"]  # its filters, for comparison; a camera is not needed
 EXPORT = ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"]
+OPENVINO = ["openvino>=2025.0"]
 DOCS = [
     f"{name}; python_version >= '3.11'"
     for name in ("mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27")
@@ -83,6 +84,7 @@ setup(
         "train": [*TRAIN, *BAGS],
         "report": [*REPORT, *BAGS],
         "export": EXPORT,
+        "openvino": OPENVINO,
         "realsense": REALSENSE,
         "docs": DOCS,
         "dev": DEV,

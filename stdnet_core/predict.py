@@ -31,7 +31,7 @@ from stdnet_core.data.sources import open_source
 from stdnet_core.depth_units import DepthUnits
 from stdnet_core.errors import ConfigError, DataError, InputError
 from stdnet_core.evaluation.scoring import ScoredFrame, VideoScore
-from stdnet_core.inference import MAX_LATENCY, METHODS, DepthUpsampler, UpsampledDepth
+from stdnet_core.inference import BACKENDS, MAX_LATENCY, METHODS, DepthUpsampler, UpsampledDepth
 from stdnet_core.inference.fill import nan_where_invalid
 from stdnet_core.report.colorize import colorize_depth
 from stdnet_core.report.panels import compose, depth_limits, frame_tiles
@@ -55,6 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
         method=args.method,
         device=args.device,
         precision=args.precision,
+        backend=args.backend,
         latency=MAX_LATENCY if args.latency is None else args.latency,
         max_depth=args.max_depth,
         edge_filter=args.edge_filter,
@@ -258,6 +259,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
+    parser.add_argument(
+        "--backend",
+        default="torch",
+        choices=BACKENDS,
+        help="what runs the network: torch; openvino for live on a CPU; onnxruntime for an exported file as checkpoint "
+        "(default: %(default)s)",
+    )
     return parser
 
 

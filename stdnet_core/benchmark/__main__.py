@@ -2,8 +2,8 @@
 
 Each line is one mode of one model at one size:
 
-    frame      everything for a frame: DepthUpsampler with optical flow, masks and confidence. The recurrent network has
-               no other mode.
+    frame      everything for a frame: DepthUpsampler with optical flow, masks and confidence
+    openvino   the same, with OpenVINO in place of PyTorch; of the recurrent network, which has only these two modes
     latencyN   the stream at latency N
     offline    the network on a whole clip
     onnx       the exported stream in ONNX Runtime
@@ -24,7 +24,15 @@ from typing import Any
 import torch
 
 from stdnet_core import checkpoints
-from stdnet_core.benchmark.measure import Case, Measurement, machine, matrix_product_peak, measure, relative_error
+from stdnet_core.benchmark.measure import (
+    FLOAT32_MODES,
+    Case,
+    Measurement,
+    machine,
+    matrix_product_peak,
+    measure,
+    relative_error,
+)
 from stdnet_core.benchmark.tables import draw, speed_ratios, state_table, table, with_operations, with_speedups
 from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.cli import positive_int, require, run_cli
@@ -32,7 +40,8 @@ from stdnet_core.errors import ConfigError
 from stdnet_core.inference.devices import PRECISIONS, place
 from stdnet_core.model import PRESETS, ModelConfig, RecurrentNet, STDNet, build
 
-MODES = ("frame", "naive", "offline", "latency8", "latency4", "latency0", "onnx")
+MODES = ("frame", "openvino", "naive", "offline", "latency8", "latency4", "latency0", "onnx")
+_RECURRENT_MODES = ("frame", "openvino")
 
 
 def _picture(text: str) -> Path:
@@ -64,11 +73,11 @@ def main(arguments: list[str] | None = None) -> int:
         for case, mode, options in progress:
             progress.set_description(f"{case.name} {case.width}x{case.height} {case.placement.precision} {mode}")
             key = (case.name, case.width, case.height, str(case.placement.device), mode)
-            if mode in ("naive", "onnx"):
+            if mode in FLOAT32_MODES:
                 if key in naive_done:
                     continue
                 naive_done.add(key)
-            precision = "fp32" if mode in ("naive", "onnx") else case.placement.precision
+            precision = "fp32" if mode in FLOAT32_MODES else case.placement.precision
             kind = (str(case.placement.device), precision)
             name = f"{case.name} {case.placement.device} {case.placement.precision}"
             try:
@@ -124,8 +133,8 @@ def _nothing(args: argparse.Namespace) -> str:
     if not args.presets and not args.checkpoints:
         return "no network to measure; give --presets or --checkpoints"
     return (
-        f"nothing to measure: a causal network has no mode {', '.join(args.modes)}; its modes are frame, naive, "
-        "latency0 and onnx"
+        f"nothing to measure: no network here has mode {', '.join(args.modes)}; recurrent ones have frame and "
+        "openvino, others frame, naive, latency0 and onnx, and those that are not causal also offline and longer latencies"
     )
 
 
@@ -152,9 +161,12 @@ def _jobs(args: argparse.Namespace) -> Iterator[tuple[Case, str, dict[str, bool]
                         raise ConfigError(f"{placement.reason}; choose an available device and precision")
                     case = Case(name, model, info, height, width, args.scale, placement)
                     if info.recurrent:
-                        yield case, "frame", {}
+                        for mode in [m for m in args.modes if m in _RECURRENT_MODES] or ["frame"]:
+                            yield case, mode, {}
                         continue
                     for mode in args.modes:
+                        if mode == "openvino":
+                            continue
                         if mode.startswith("latency") and mode != "latency0" and model.config.causal:
                             continue
                         if mode == "offline" and model.config.causal:

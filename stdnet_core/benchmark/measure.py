@@ -23,12 +23,14 @@ from stdnet_core.cli import require
 from stdnet_core.errors import ConfigError
 from stdnet_core.inference import DepthUpsampler
 from stdnet_core.inference.devices import Placement
-from stdnet_core.model import RecurrentNet, STDNet
+from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, STDNet
 from stdnet_core.model.blocks import channels_last
 from stdnet_core.model.low_resolution import LowResolutionDepth
 from stdnet_core.streaming import Schedule, StreamingSTDNet, whole_clip_latency
 from stdnet_core.streaming.fixed_stream import FixedStreamingSTDNet
 
+FLOAT32_MODES = ("naive", "onnx", "openvino")
+"""Modes that always compute in float32, whatever the precision of the others."""
 _OFFLINE_FRAMES = 24
 _FRAMES_KEPT = 8
 _SCENE_M = 5.0  # metres that a normalised depth of 1 stands for in the scene
@@ -42,8 +44,9 @@ class Measurement:
 
     Attributes:
         model: preset or checkpoint.
-        mode: one of MODES, but "causal" for "latency0" of a causal network; "frame" is all that DepthUpsampler does.
-        engine: "eager", "compiled", "cuda-graph", "compiled cuda-graph" or "onnxruntime".
+        mode: one of MODES, but "causal" for "latency0" of a causal network, and "frame" for "openvino"; "frame" is all
+            that DepthUpsampler does.
+        engine: "eager", "compiled", "cuda-graph", "compiled cuda-graph", "onnxruntime" or "openvino".
         frames: number of frames measured.
         median_ms, p95_ms, p99_ms: time per frame.
         frames_per_s: 1 / median.
@@ -200,7 +203,7 @@ class Case:
             ConfigError: it is a recurrent network.
         """
         if not isinstance(self.model, STDNet):
-            raise ConfigError(f"{self.name} is a recurrent network, whose only mode is frame")
+            raise ConfigError(f"{self.name} is a recurrent network, whose modes are frame and openvino")
         return self.model
 
     @property
@@ -230,12 +233,13 @@ def measure(
     runner: dict[str, Callable[[], Timed]] = {
         "naive": lambda: _naive(case),
         "offline": lambda: _offline(case),
-        "frame": lambda: _frame(case),
+        "frame": lambda: _frame(case, "torch"),
+        "openvino": lambda: _frame(case, "openvino"),
         "onnx": lambda: _onnx(case, threads),
     }
     if mode in runner:
         step, warm_up, calls, per_step, stream = runner[mode]()
-        engine = "onnxruntime" if mode == "onnx" else "eager"
+        engine = {"onnx": "onnxruntime", "openvino": "openvino"}.get(mode, "eager")
     else:
         latency = int(mode.removeprefix("latency"))
         step, warm_up, calls, per_step, stream = _stream(case, latency, compiled, cuda_graph)
@@ -254,8 +258,8 @@ def measure(
         size=f"{case.width}x{case.height}",
         scale=case.scale,
         device=str(case.placement.device),
-        precision="fp32" if mode in ("naive", "onnx") else case.placement.precision,
-        mode="causal" if config.causal and mode == "latency0" else mode,
+        precision="fp32" if mode in FLOAT32_MODES else case.placement.precision,
+        mode=_names(config).get(mode, mode),
         engine=engine,
         frames=int(len(times) * per_step),
         median_ms=median,
@@ -270,10 +274,16 @@ def measure(
     )
 
 
-def _frame(case: Case) -> Timed:
+def _names(config: ModelConfig | RecurrentConfig) -> dict[str, str]:
+    """Modes that the table calls something else."""
+    return {"openvino": "frame", **({"latency0": "causal"} if config.causal else {})}
+
+
+def _frame(case: Case, backend: str) -> Timed:
     placement = case.placement
+    precision = placement.precision if backend == "torch" else "fp32"
     upsampler = DepthUpsampler.from_model(
-        case.model, case.info, method="stdnet", device=str(placement.device), precision=placement.precision
+        case.model, case.info, method="stdnet", device=str(placement.device), precision=precision, backend=backend
     )
     scene = case.scene
 

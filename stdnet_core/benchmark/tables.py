@@ -99,16 +99,24 @@ def with_speedups(rows: list[Measurement]) -> list[Measurement]:
 
 
 def speed_ratios(rows: list[Measurement], baseline: str | None) -> list[str]:
-    """Lines that compare each model's speed with the baseline's, at the same size, precision and mode."""
-    found = {(r.size, r.scale, r.device, r.mode, r.precision): r.median_ms for r in rows if r.model == baseline}
+    """Lines that compare each model's speed with the baseline's, and OpenVINO's with PyTorch's, at the same size,
+    precision and mode."""
+
+    def key(r: Measurement) -> tuple[object, ...]:
+        return r.size, r.scale, r.device, r.mode, r.precision
+
+    eager = {(r.model, *key(r)): r.median_ms for r in rows if r.engine == "eager"}
     lines = []
     for r in rows:
-        reference = found.get((r.size, r.scale, r.device, r.mode, r.precision))
-        if reference is not None and r.model != baseline:
-            ratio = reference / r.median_ms
-            lines.append(
-                f"{r.model} {r.size} x{r.scale} {r.precision} {r.mode}: {ratio:.1f} times as fast as {baseline}"
-            )
+        name = f"{r.model} {r.size} x{r.scale} {r.precision} {r.mode}"
+        compared = [(baseline, baseline)] if r.model != baseline else []
+        if r.engine == "openvino":
+            name += " with OpenVINO"
+            compared.append((r.model, "with PyTorch"))
+        for model, called in compared:
+            reference = eager.get((model, *key(r)))
+            if reference is not None:
+                lines.append(f"{name}: {reference / r.median_ms:.1f} times as fast as {called}")
     return lines
 
 

@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,6 @@ def write_onnx(
     outputs: list[str],
     metadata: dict[str, str],
     *,
-    translations: dict[Callable[..., Any], Callable[..., Any]] | None = None,
     grad: bool = False,
 ) -> None:
     """Trace a module and write it; the file is either complete or does not exist.
@@ -72,7 +71,6 @@ def write_onnx(
         path: of the file, in an existing folder.
         arguments: of the module: tensors with the sizes of the export.
         inputs, outputs: names in the file.
-        translations: ONNX implementations of PyTorch operators that the exporter does not support.
         grad: trace with gradients enabled, for modules that process the image in bands when gradients are disabled.
     """
     with warnings.catch_warnings(), _quiet(), torch.set_grad_enabled(grad):
@@ -85,7 +83,6 @@ def write_onnx(
             input_names=inputs,
             output_names=outputs,
             verbose=False,
-            custom_translation_table=translations,
         )
     assert program is not None
     for node in program.model.graph:

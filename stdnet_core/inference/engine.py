@@ -142,6 +142,29 @@ class RecurrentTorchEngine:
         self._state = None
 
 
+def recurrent_inputs(
+    rgb: np.ndarray, depth: np.ndarray, size: tuple[int, int], flow: FlowEstimator
+) -> dict[str, np.ndarray]:
+    """Inputs of a step of the recurrent network, except its state, as arrays for runtimes other than PyTorch.
+
+    Args:
+        rgb: (H, W, 3), uint8 or float in 0..1.
+        depth: (h, w) metres, 0 invalid.
+        size: (H', W') to which colour is padded.
+        flow: of this video; it takes the frame.
+
+    Returns:
+        ``rgb`` (1, 3, H', W') in 0..1, ``depth_lr`` (1, 1, h, w) and ``flow`` (1, 2, H'/4, W'/4), float32.
+    """
+    padded = pad_colour(rgb, size)
+    colour = padded * np.float32(1 / 255) if padded.dtype == np.uint8 else padded.astype(np.float32, copy=False)
+    return {
+        "rgb": np.ascontiguousarray(colour.transpose(2, 0, 1))[None],
+        "depth_lr": np.ascontiguousarray(depth, np.float32)[None, None],
+        "flow": flow.step(as_bytes(padded))[None],
+    }
+
+
 def as_bytes(rgb: np.ndarray) -> np.ndarray:
     """Colour as uint8."""
     return rgb if rgb.dtype == np.uint8 else (rgb * 255).round().astype(np.uint8)

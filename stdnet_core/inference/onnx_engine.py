@@ -12,8 +12,7 @@ import numpy as np
 from stdnet_core.checkpoints import CheckpointInfo, info_from_metadata
 from stdnet_core.cli import require
 from stdnet_core.errors import CheckpointError, ConfigError, InputError
-from stdnet_core.inference.engine import EngineOutput, as_bytes
-from stdnet_core.inference.frames import pad_colour
+from stdnet_core.inference.engine import EngineOutput, recurrent_inputs
 from stdnet_core.optical_flow import FlowEstimator
 
 FORMAT = "stdnet-onnx-1"
@@ -327,15 +326,7 @@ class RecurrentOnnxEngine(_ExportedStep):
         """
         self._check(rgb, depth, ratio)
         height, width = rgb.shape[:2]
-        padded = pad_colour(rgb, self._padded)
-        colour = padded * np.float32(1 / 255) if padded.dtype == np.uint8 else padded.astype(np.float32, copy=False)
-        feeds = {
-            "rgb": np.ascontiguousarray(colour.transpose(2, 0, 1))[None],
-            "depth_lr": np.ascontiguousarray(depth, np.float32)[None, None],
-            "flow": self._flow.step(as_bytes(padded))[None],
-            **self._state,
-        }
-        results = self._file.run(feeds)
+        results = self._file.run({**recurrent_inputs(rgb, depth, self._padded, self._flow), **self._state})
         self._state = _advanced(self._state, results)
         return EngineOutput(*(results[name][0, 0, :height, :width] for name in ("depth", "error_scale")))
 

@@ -46,12 +46,13 @@ from stdnet_core.inference.engine import (
 from stdnet_core.inference.fill import fill_invalid, measured_here, measured_nearby, measured_within
 from stdnet_core.inference.frames import DepthRange, Geometry, cells_fit, check_rgb, pad_colour, to_metres
 from stdnet_core.inference.onnx_engine import OnnxEngine, RecurrentOnnxEngine, open_engine
+from stdnet_core.inference.openvino_engine import RecurrentOpenVinoEngine
 from stdnet_core.memory import keep_freed_memory
 from stdnet_core.model import RecurrentNet, STDNet
 from stdnet_core.short_repr import short_repr
 
 METHODS = ("auto", "stdnet", "guided_temporal", "joint_bilateral", "bilinear", "nearest", "bicubic")
-BACKENDS = ("torch", "onnxruntime")
+BACKENDS = ("torch", "openvino", "onnxruntime")
 MAX_LATENCY = 8
 
 _JOINT_BILATERAL_SCALES = tuple(range(1, 65))
@@ -133,8 +134,10 @@ class DepthUpsampler:
             pixels, by more than this share of the depth. 0.03 suits point clouds.
         mask_unsupported: make depth invalid where no measurement is within about one cell. Where holes of fine depth
             are filled (``guided_temporal``, recurrent network), the limit is about 32 pixels.
-        backend: what executes the network: ``torch``, or ``onnxruntime`` for an ``.onnx`` checkpoint from
-            ``stdnet_core.export``, whose sizes and latency are fixed; device ``auto`` is then the CPU.
+        backend: what executes the network: ``torch``; ``openvino`` for a recurrent network on the CPU in float32,
+            which is faster, but takes seconds to compile it for the sizes of a stream; or ``onnxruntime`` for an
+            ``.onnx`` checkpoint from ``stdnet_core.export``, whose sizes and latency are fixed. With the last two,
+            device ``auto`` is the CPU.
         keep_memory: on a CPU, let the process keep memory that it frees (:mod:`stdnet_core.memory`), which makes a
             frame about a quarter faster. This affects the whole process.
 
@@ -178,7 +181,10 @@ class DepthUpsampler:
         self.edge_filter = edge_filter
         self._mask_unsupported = mask_unsupported
         exported = _load_exported(checkpoint, method, device, latency) if backend == "onnxruntime" else None
-        self._placement = place("cpu" if exported is not None else device, precision)
+        if backend == "openvino":
+            _check_openvino(device, precision)
+            precision = "fp32"
+        self._placement = place(device if backend == "torch" else "cpu", precision)
         if keep_memory and self._placement.device.type == "cpu":
             keep_freed_memory()
         loaded = _load(checkpoint, method) if exported is None else None
@@ -203,7 +209,15 @@ class DepthUpsampler:
                 self._note("latency", f"latency {latency}: the network is causal, so waiting does not help; using 0")
                 network_latency = 0
             if isinstance(model, RecurrentNet):
-                self._recurrent_engine = RecurrentTorchEngine(model, self._placement)
+                self._recurrent_engine = (
+                    RecurrentOpenVinoEngine(model)
+                    if backend == "openvino"
+                    else RecurrentTorchEngine(model, self._placement)
+                )
+            elif backend == "openvino":
+                raise ConfigError(
+                    f"backend openvino runs recurrent networks such as live, and {info.name} is none; use backend torch"
+                )
             else:
                 self._engine = TorchEngine(model, network_latency, self._placement)
         self._latencies = {"stdnet": network_latency}
@@ -551,6 +565,13 @@ def _load(
             "give the path of a .safetensors file or choose method joint_bilateral"
         )
     return None
+
+
+def _check_openvino(device: str, precision: str) -> None:
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"backend openvino runs on the CPU, and device is {device!r}; choose auto or cpu")
+    if precision not in ("auto", "fp32"):
+        raise ConfigError(f"backend openvino computes in fp32, and precision is {precision!r}; choose auto or fp32")
 
 
 def _load_exported(checkpoint: object, method: str, device: str, latency: int) -> OnnxEngine | RecurrentOnnxEngine:

@@ -106,6 +106,14 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         choices=("auto", "fp32", "fp16", "bf16"),
     ),
     ParameterSpec(
+        "backend",
+        "torch",
+        "What runs the network: torch, or openvino, which is faster on a CPU and must be installed (extra openvino). "
+        "openvino runs recurrent networks such as live, in fp32. It compiles the network for the sizes of the images, "
+        "which takes seconds after the first frame and after each change of size.",
+        choices=("torch", "openvino"),
+    ),
+    ParameterSpec(
         "latency_frames",
         0,
         "How many following frames each frame waits for. 0: none; higher values increase accuracy and latency.",

@@ -95,7 +95,7 @@ class RecurrentOutput:
 def squash(ratio: Tensor) -> Tensor:
     """Compress relative differences of 0.1 % to 100 % to similar magnitudes; the sign is kept."""
     size = (200.0 * ratio).abs()
-    return torch.copysign((size + (size.square() + 1).sqrt()).log() * 0.33, ratio)  # asinh, but faster
+    return torch.sign(ratio) * (size + (size.square() + 1).sqrt()).log() * 0.33  # asinh, but faster
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:

@@ -1,0 +1,128 @@
+"""Runs the recurrent network with OpenVINO instead of PyTorch, which is faster on a CPU (extra ``openvino``)."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from stdnet_core.cli import require
+from stdnet_core.errors import InputError
+from stdnet_core.inference.engine import EngineOutput, recurrent_inputs
+from stdnet_core.model import RecurrentNet
+from stdnet_core.model.recurrent import padded_size
+from stdnet_core.model.recurrent.flat_step import FlatStep, flat_state
+from stdnet_core.model.recurrent.geometry import STRIDE
+from stdnet_core.optical_flow import FlowEstimator
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """What a compiled network is made for.
+
+    Attributes:
+        colour: (H, W), multiples of 16.
+        depth: (h, w).
+        ratio: pixels of a cell of depth on each axis (rows, columns).
+    """
+
+    colour: tuple[int, int]
+    depth: tuple[int, int]
+    ratio: tuple[float, float]
+
+    def __str__(self) -> str:
+        (height, width), (rows, columns) = self.colour, self.depth
+        return f"colour of {width}x{height} and depth of {columns}x{rows}"
+
+
+class RecurrentOpenVinoEngine:
+    """The recurrent network in OpenVINO, on the CPU and in float32; see
+    :class:`stdnet_core.inference.engine.RecurrentEngine`.
+
+    OpenVINO compiles the network for fixed sizes. This takes seconds, and happens with the first frame and whenever
+    sizes have changed since the last frame.
+
+    Args:
+        model: copied.
+        threads: CPU threads; None: as many as PyTorch uses.
+
+    Raises:
+        StdnetError: OpenVINO is not installed. From :meth:`step`, InputError: OpenVINO cannot compile the network for
+            these sizes; sides of less than 32 pixels are too small for it.
+    """
+
+    def __init__(self, model: RecurrentNet, threads: int | None = None) -> None:
+        self._openvino = require("openvino", extra="openvino")
+        self._core = self._openvino.Core()
+        self._model = copy.deepcopy(model).float().cpu().eval()
+        self._threads = threads or torch.get_num_threads()
+        self._flow = FlowEstimator()
+        self._sizes: _Sizes | None = None
+        self._request: Any = None
+        self._state: list[np.ndarray] | None = None
+
+    def step(self, rgb: np.ndarray, depth: np.ndarray, ratio: tuple[float, float]) -> EngineOutput:
+        """See :class:`stdnet_core.inference.engine.RecurrentEngine`."""
+        height, width = rgb.shape[:2]
+        sizes = _Sizes(padded_size((height, width)), (depth.shape[0], depth.shape[1]), ratio)
+        if sizes != self._sizes:
+            self._compile(sizes)
+        if self._state is None:
+            self._state = [tensor.numpy() for tensor in flat_state(self._model.start(torch.empty(1, 3, *sizes.colour)))]
+        inputs = recurrent_inputs(rgb, depth, sizes.colour, self._flow)
+        self._request.infer([*inputs.values(), *self._state], share_inputs=True)
+        # copied, because the next frame overwrites the request's memory
+        results = [np.array(tensor.data) for tensor in self._request.output_tensors]
+        self._state = results[2:]
+        return EngineOutput(*(image[0, 0, :height, :width] for image in results[:2]))
+
+    def reset(self) -> None:
+        """See :class:`stdnet_core.inference.engine.RecurrentEngine`."""
+        self._flow.reset()
+        self._state = None
+
+    def _compile(self, sizes: _Sizes) -> None:
+        started = time.monotonic()
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32",  # bfloat16 would round depth itself
+            "INFERENCE_NUM_THREADS": self._threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # other programs of the robot use the same cores
+        }
+        try:
+            self._request = self._core.compile_model(self._graph(sizes), "CPU", options).create_infer_request()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(
+                f"OpenVINO cannot compile the network for {sizes} ({reason}); choose backend torch"
+            ) from error
+        self._sizes = sizes
+        _log.info("OpenVINO compiled the network for %s in %.1f s", sizes, time.monotonic() - started)
+
+    def _graph(self, sizes: _Sizes) -> Any:
+        """The network as OpenVINO's model.
+
+        Its frontend is called directly. ``openvino.convert_model`` does the same, but sends statistics of use."""
+        decoders = require("openvino.frontend.pytorch.ts_decoder", extra="openvino")
+        height, width = sizes.colour
+        rgb = torch.rand(1, 3, height, width)
+        flow = torch.zeros(1, 2, height // STRIDE, width // STRIDE)
+        example = (rgb, 1 + torch.rand(1, 1, *sizes.depth), flow, *flat_state(self._model.start(rgb)))
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tracing: what it takes as constant are sizes, and those are fixed
+            decoder = decoders.TorchScriptPythonDecoder(
+                FlatStep(self._model, sizes.ratio).eval(), example_input=example, trace_kwargs={"check_trace": False}
+            )
+        frontend = self._openvino.frontend.FrontEndManager().load_by_framework("pytorch")
+        loaded = frontend.load(decoder)  # refers to the decoder without keeping it alive
+        graph = frontend.convert(loaded)
+        graph.reshape({number: list(tensor.shape) for number, tensor in enumerate(example)})
+        return graph

@@ -1,0 +1,120 @@
+"""The recurrent network in OpenVINO against PyTorch, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from stdnet_core.checkpoints import CheckpointInfo
+from stdnet_core.data.sensors import delivered_size
+from stdnet_core.errors import ConfigError, InputError, StdnetError
+from stdnet_core.inference import DepthUpsampler
+from stdnet_core.inference.devices import Placement
+from stdnet_core.inference.engine import RecurrentTorchEngine
+from stdnet_core.inference.openvino_engine import RecurrentOpenVinoEngine
+from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, STDNet
+
+
+def network() -> RecurrentNet:
+    """A small one whose heads say something at random."""
+    torch.manual_seed(0)
+    model = RecurrentNet(RecurrentConfig(channels=8, channels_8=8, channels_16=8, blocks=0)).eval()
+    for head in (model.coarse_head, model.fine_head, model.colour_head, model.range_head):
+        torch.nn.init.normal_(head.weight, std=0.3)
+    return model
+
+
+def moving_frames(size: tuple[int, int], scale: float, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A textured slope with a step and a hole that moves by 3 pixels a frame; the last frame has no depth."""
+    height, width = size
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    cells = delivered_size(size, scale)
+    frames = []
+    for t in range(count):
+        grey = 128 + 100 * np.sin((columns + 3 * t) / 5) * np.cos(rows / 7)
+        rgb = np.stack((grey, 255 - grey, 0.5 * grey), -1).astype(np.uint8)
+        y, x = np.mgrid[: cells[0], : cells[1]].astype(np.float32)
+        depth = 1 + y / cells[0] + (x * scale + 3 * t > width / 2)
+        depth[: cells[0] // 3, : cells[1] // 3] = 0
+        frames.append((rgb, np.zeros_like(depth) if t == count - 1 else depth.astype(np.float32)))
+    return frames
+
+
+class TestWithOpenVino:
+    @pytest.fixture(autouse=True)
+    def _openvino(self):
+        pytest.importorskip("openvino")
+
+    @pytest.mark.parametrize(("size", "scale"), [((64, 96), 1), ((50, 90), 8), ((60, 80), 2.5)])
+    def test_frames_and_state_are_those_of_pytorch(self, size, scale):
+        model = network()
+        expected = RecurrentTorchEngine(model, Placement(torch.device("cpu"), torch.float32))
+        actual = RecurrentOpenVinoEngine(model)
+        frames = moving_frames(size, scale, 5)
+        ratio = tuple(pixels / cells for pixels, cells in zip(size, frames[0][1].shape, strict=True))
+        for number, frame in enumerate(frames):
+            outputs = expected.step(*frame, ratio), actual.step(*frame, ratio)
+            for name in ("depth", "error_scale"):
+                e, a = (getattr(output, name) for output in outputs)
+                assert a.shape == size
+                np.testing.assert_allclose(a, e, rtol=1e-4, err_msg=f"{name} of frame {number}")
+
+    def test_outputs_stay_as_they_were_and_reset_begins_anew(self):
+        frames = moving_frames((32, 48), 4, 3)
+        engine = RecurrentOpenVinoEngine(network())
+        first = engine.step(*frames[0], (4.0, 4.0))
+        kept = first.depth.copy()
+        later = engine.step(*frames[1], (4.0, 4.0)).depth
+        assert np.array_equal(first.depth, kept)
+        engine.reset()
+        assert np.array_equal(engine.step(*frames[0], (4.0, 4.0)).depth, kept)
+        assert np.array_equal(engine.step(*frames[1], (4.0, 4.0)).depth, later)
+
+    def test_another_size_is_compiled_anew(self):
+        model = network()
+        info = CheckpointInfo(model.config, (), None, name="small")
+        upsampler = DepthUpsampler.from_model(model, info, method="stdnet", device="cpu", backend="openvino")
+        reference = DepthUpsampler.from_model(model, info, method="stdnet", device="cpu", precision="fp32")
+        for size, scale in (((32, 48), 4), ((48, 32), 1)):
+            for frame in moving_frames(size, scale, 2):
+                depths = [u.step(*frame).depth for u in (upsampler, reference)]
+                np.testing.assert_allclose(*depths, rtol=1e-4)
+            for u in (upsampler, reference):
+                u.reset()
+        assert upsampler.placement.precision == "fp32"
+
+    def test_an_image_that_is_too_small_is_refused_and_the_next_one_is_not(self):
+        engine = RecurrentOpenVinoEngine(network())
+        with pytest.raises(InputError, match="compile the network for colour of 48x16 .*; choose backend torch"):
+            engine.step(*moving_frames((16, 48), 4, 2)[0], (4.0, 4.0))
+        assert np.isfinite(engine.step(*moving_frames((32, 48), 4, 2)[0], (4.0, 4.0)).depth).all()
+
+    def test_classical_methods_ignore_the_backend(self):
+        frame = moving_frames((32, 48), 4, 2)[0]
+        one, other = (DepthUpsampler(method="bilinear", backend=b).step(*frame) for b in ("torch", "openvino"))
+        assert np.array_equal(one.depth, other.depth, equal_nan=True)
+
+    def test_the_papers_network_is_refused(self):
+        config = ModelConfig.preset("tiny_causal")
+        info = CheckpointInfo(config, (8,), None, name="papers")
+        with pytest.raises(ConfigError, match="recurrent networks such as live, and papers is none; use backend torch"):
+            DepthUpsampler.from_model(STDNet(config), info, backend="openvino")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"device": "cuda"}, "runs on the CPU, and device is 'cuda'"),
+        ({"precision": "bf16"}, "computes in fp32, and precision is 'bf16'"),
+    ],
+)
+def test_settings_that_openvino_does_not_have_are_refused(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        DepthUpsampler("live", backend="openvino", **settings)
+
+
+def test_without_openvino_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    with pytest.raises(StdnetError, match=r"'openvino'.*install it with: pip install .*\[openvino\]"):
+        DepthUpsampler("live", backend="openvino")
