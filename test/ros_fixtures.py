@@ -61,6 +61,7 @@ class NearestUpsampler:
 
     method = "nearest"
     info = None
+    backend = "none"
 
     def __init__(self, before: Callable[[], None] = lambda: None, latency: int = 0, device: str = "cpu"):
         self.placement = SimpleNamespace(device=device, precision="fp32", fallback=False, reason=None)

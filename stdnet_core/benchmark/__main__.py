@@ -133,8 +133,8 @@ def _nothing(args: argparse.Namespace) -> str:
     if not args.presets and not args.checkpoints:
         return "no network to measure; give --presets or --checkpoints"
     return (
-        f"nothing to measure: no network here has mode {', '.join(args.modes)}; recurrent ones have frame and "
-        "openvino, others frame, naive, latency0 and onnx, and those that are not causal also offline and longer latencies"
+        f"nothing to measure: no network here has mode {', '.join(args.modes)}; all have frame, recurrent ones "
+        "openvino, others naive, latency0 and onnx, and those that are not causal also offline and longer latencies"
     )
 
 

@@ -147,6 +147,7 @@ class DepthUpsampler:
         method: the method in use; ``auto`` chooses it with the first frame of a stream.
         latency: frames between an input and its output.
         edge_filter: as passed in; may be changed between frames.
+        backend: as passed in.
         info: the checkpoint's description; None for a classical method.
 
     Raises:
@@ -180,6 +181,7 @@ class DepthUpsampler:
         self._max_depth = max_depth
         self.edge_filter = edge_filter
         self._mask_unsupported = mask_unsupported
+        self.backend = backend
         exported = _load_exported(checkpoint, method, device, latency) if backend == "onnxruntime" else None
         if backend == "openvino":
             _check_openvino(device, precision)

@@ -19,6 +19,7 @@ class PassThrough:
 
     method = "none"
     info = None
+    backend = "none"
 
     def __init__(self) -> None:
         self.placement = SimpleNamespace(device="cpu", precision="fp32", fallback=False, reason=None)

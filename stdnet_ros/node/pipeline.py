@@ -41,6 +41,7 @@ class Upsampler(Protocol):
     method: str
     info: Any
     placement: Any
+    backend: str
     notices: list[str]
     edge_filter: float
 
@@ -238,6 +239,7 @@ class Pipeline:
             "model": self._changes.get("model", self._model) if upsampler.method == "stdnet" else "",
             "device": place.device,
             "precision": place.precision,
+            "backend": upsampler.backend if upsampler.method == "stdnet" else "",
             "fallback": self.fallback or "none",
             "window waiting": self.waiting,
         }

@@ -371,6 +371,22 @@ def test_diagnostics_balance_and_name_the_device():
         assert 0.8 < _seconds(seen[1].header.stamp) - _seconds(seen[0].header.stamp) < 1.3
 
 
+def test_the_network_runs_with_openvino():
+    pytest.importorskip("openvino")
+    with running_graph(method="stdnet", model="live", backend="openvino") as graph:
+        seen = []
+        graph.partner.create_subscription(DiagnosticArray, "/diagnostics", seen.append, 10)
+        graph.listen()
+        graph.connect()
+        graph.send(1.0, size=(64, 48))
+        wait_for(lambda: graph.depths, timeout=120.0)  # it compiles the network
+        np.testing.assert_allclose(depth_of(graph.depths[0]), 2.0, rtol=1e-3)
+        seen.clear()
+        wait_for(lambda: seen)
+        values = {pair.key: pair.value for pair in seen[0].status[0].values}
+        assert (values["method"], values["device"], values["backend"]) == ("stdnet", "cpu", "openvino")
+
+
 def _seconds(stamp):
     return stamp.sec + stamp.nanosec / 1e9
 

@@ -532,7 +532,7 @@ from types import SimpleNamespace
 from stdnet_ros.node.node import main
 
 class Upsampler:
-    method, info, notices, edge_filter = "endless", None, [], 0.0
+    method, info, backend, notices, edge_filter = "endless", None, "none", [], 0.0
     placement = SimpleNamespace(device="cpu", precision="fp32", fallback=False, reason=None)
     warm = False
 
