@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,34 +60,43 @@ def test_a_process_whose_lock_is_held_ends_with_its_stacks(body: str, before: st
     assert "in _beat" in errors  # of all threads
 
 
-@pytest.mark.parametrize(
-    ("body", "seconds"),
-    [
-        # Python work in more threads than there are processors
-        (
-            f"end = time.monotonic() + {LONG}\n"
-            "def work():\n"
-            "    while time.monotonic() < end: sum(range(10**5))\n"
-            "threads = [threading.Thread(target=work) for _ in range(4)]\n"
-            "[thread.start() for thread in threads]; [thread.join() for thread in threads]",
-            0.5,
-        ),
-        # the lock is held again and again, each time for less than the limit
-        (f"end = time.monotonic() + {LONG + 4}\nwhile time.monotonic() < end: hold(1); time.sleep(0.01)", 2.0),
-        # a child holds its own lock
-        (f"child = os.fork()\nif child == 0: hold({LONG:.0f}); os._exit(0)\nsys.exit(os.waitpid(child, 0)[1])", 0.5),
-        (f"hold({LONG:.0f})", 0.0),
-        (f"with watchdog.loading(): hold({LONG:.0f})", 0.5),
-    ],
-    ids=["busy", "often held", "child", "off", "loading"],
-)
-def test_any_other_process_goes_on(body: str, seconds: float) -> None:
-    child = start(body, seconds=seconds)
-    errors = child.communicate(timeout=60)[1]
-    assert (child.returncode, errors) == (0, "")
+# name -> what a process does, and its watchdog's seconds
+OTHERS = {
+    # Python work in more threads than there are processors
+    "busy": (
+        f"end = time.monotonic() + {LONG}\n"
+        "def work():\n"
+        "    while time.monotonic() < end: sum(range(10**5))\n"
+        "threads = [threading.Thread(target=work) for _ in range(4)]\n"
+        "[thread.start() for thread in threads]; [thread.join() for thread in threads]",
+        0.5,
+    ),
+    # the lock is held again and again, each time for less than the limit
+    "often held": (
+        f"end = time.monotonic() + {LONG + 4}\nwhile time.monotonic() < end: hold(1); time.sleep(0.01)",
+        2.0,
+    ),
+    # a child holds its own lock
+    "child": (
+        f"child = os.fork()\nif child == 0: hold({LONG:.0f}); os._exit(0)\nsys.exit(os.waitpid(child, 0)[1])",
+        0.5,
+    ),
+    "off": (f"hold({LONG:.0f})", 0.0),
+    "loading": (f"with watchdog.loading(): hold({LONG:.0f})", 0.5),
+}
 
 
-def test_a_process_that_was_stopped_goes_on() -> None:
+@pytest.fixture(scope="module")
+def others() -> Iterator[dict[str, subprocess.Popen]]:
+    """All of them at once, because they mostly wait."""
+    children = {name: start(body, seconds=seconds) for name, (body, seconds) in OTHERS.items()}
+    yield children
+    for child in children.values():
+        child.kill()
+
+
+def test_a_process_that_was_stopped_goes_on(others: dict[str, subprocess.Popen]) -> None:
+    """It takes longest, so it runs beside the others."""
     child = start("time.sleep(60)", grace=2)
     try:
         for _ in range(2):
@@ -98,6 +108,12 @@ def test_a_process_that_was_stopped_goes_on() -> None:
     finally:
         child.kill()
         child.communicate()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_any_other_process_goes_on(name: str, others: dict[str, subprocess.Popen]) -> None:
+    errors = others[name].communicate(timeout=60)[1]
+    assert (others[name].returncode, errors) == (0, "")
 
 
 NODE = """
