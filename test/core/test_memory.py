@@ -59,3 +59,33 @@ print(before - resident())
     if done.returncode == 3:
         pytest.skip("not glibc")
     assert float(done.stdout) > 40, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
+def test_threads_use_what_others_have_freed():
+    """Eight threads in turn take 48 MB and free them."""
+    program = """
+import sys, threading
+from pathlib import Path
+from stdnet_core.memory import keep_freed_memory
+def resident():
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+if not keep_freed_memory():
+    sys.exit(3)
+before, end, done = resident(), threading.Event(), threading.Semaphore(0)
+def work():
+    blocks = [bytearray(b"x" * 3_000_000) for _ in range(16)]
+    del blocks
+    done.release()
+    end.wait()
+for _ in range(8):
+    threading.Thread(target=work).start()
+    done.acquire()
+print(resident() - before)
+end.set()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 3:
+        pytest.skip("not glibc")
+    assert float(done.stdout) < 100, done.stderr

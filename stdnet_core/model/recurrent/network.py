@@ -236,7 +236,7 @@ class RecurrentNet(nn.Module):
         log_previous = warped_blocks.clamp(min=_LEAST).log() - log_base
         innovation, innovation_share = masked_mean((log_measured - log_previous).clamp(-0.2, 0.2), both)
         around = _mean5(innovation * innovation_share) / _mean5(innovation_share).clamp(min=1e-6)
-        photometric = (rgb4 - aligned).abs().mean(1, keepdim=True) * (previous_share > 0)
+        photometric = _outside(rgb4, aligned) * (previous_share > 0)
 
         far5, near5, far17, near17 = _extremes(base, (share > 0).to(rgb.dtype))
 
@@ -577,6 +577,15 @@ def _extremes(depth: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
     around = _upsample(F.max_pool2d(F.max_pool2d(close, 4, ceil_mode=True), 3, 1, 1), depth)
     (far5, near5), (far17, near17) = (image.split(1, 1) for image in (close, around))
     return far5, 1 / near5, far17, 1 / near17
+
+
+def _outside(colour: Tensor, before: Tensor) -> Tensor:
+    """How far colour (N, 3, h, w) is outside what the colours before were within half a pixel: the mean over the
+    channels, (N, 1, h, w). The plain difference would take fine texture for a change of the scene, because the mean of
+    a block depends on where the texture lies in it."""
+    highest, lowest = F.max_pool2d(before, 3, 1, 1), -F.max_pool2d(-before, 3, 1, 1)
+    high, low = (before + highest) / 2, (before + lowest) / 2
+    return ((colour - high).clamp(min=0) + (low - colour).clamp(min=0)).mean(1, keepdim=True)
 
 
 def _motion(flow: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
