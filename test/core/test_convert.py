@@ -45,7 +45,7 @@ def test_the_checkpoint_is_the_released_network(converted):
 def test_the_node_and_every_command_take_it(converted, tmp_path, monkeypatch):
     case = torch.load(RELEASED, weights_only=True)["cases"]["x8_t6"]
     expected = 40 * case["depth_hr"][0, :, 0].numpy()
-    settings = {"device": "cpu", "precision": "fp32", "edge_filter": 0.0}
+    settings = {"device": "cpu", "precision": "fp32", "backend": "torch", "edge_filter": 0.0}
     node = make_upsampler(SimpleNamespace(model=str(converted), method="stdnet", latency_frames=8, **settings))
     for upsampler in (node, DepthUpsampler.from_pretrained(converted, method="stdnet", latency=8, device="cpu")):
         depth = upsampled(upsampler, case)
