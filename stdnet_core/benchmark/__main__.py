@@ -68,15 +68,15 @@ def main(arguments: list[str] | None = None) -> int:
     failed: dict[str, str] = {}
     peaks: dict[tuple[str, str], float] = {}
     about = machine()
-    naive_done = set()
+    done_once = set()
     with tqdm(jobs, unit="line", disable=args.quiet) as progress:
         for case, mode, options in progress:
             progress.set_description(f"{case.name} {case.width}x{case.height} {case.placement.precision} {mode}")
             key = (case.name, case.width, case.height, str(case.placement.device), mode)
             if mode in FLOAT32_MODES:
-                if key in naive_done:
+                if key in done_once:
                     continue
-                naive_done.add(key)
+                done_once.add(key)
             precision = "fp32" if mode in FLOAT32_MODES else case.placement.precision
             kind = (str(case.placement.device), precision)
             name = f"{case.name} {case.placement.device} {case.placement.precision}"

@@ -9,6 +9,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+KEEPING = """
+import sys
+from pathlib import Path
+from stdnet_core.memory import give_back_holes, keep_freed_memory
+def resident():
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+if not keep_freed_memory():
+    sys.exit(3)
+"""
+
+
+def printed(program: str) -> float:
+    """The number that a program prints in a process that keeps freed memory; it can call resident(), in MB."""
+    done = subprocess.run([sys.executable, "-c", KEEPING + program], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 3:
+        pytest.skip("not glibc")
+    assert done.stdout, done.stderr
+    return float(done.stdout)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
@@ -41,38 +60,20 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_holes_in_kept_memory_are_given_back():
     """Every second of forty blocks is freed: 60 MB of holes that no later free at the heap's top would return."""
     program = """
-import sys
-from pathlib import Path
-from stdnet_core.memory import give_back_holes, keep_freed_memory
-def resident():
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-if not keep_freed_memory():
-    sys.exit(3)
 blocks = [bytearray(b"x" * 3_000_000) for _ in range(40)]
 del blocks[::2]
 before = resident()
 give_back_holes()
 print(before - resident())
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode == 3:
-        pytest.skip("not glibc")
-    assert float(done.stdout) > 40, done.stderr
+    assert printed(program) > 40
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
 def test_threads_use_what_others_have_freed():
     """Eight threads in turn take 48 MB and free them."""
     program = """
-import sys, threading
-from pathlib import Path
-from stdnet_core.memory import keep_freed_memory
-def resident():
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-if not keep_freed_memory():
-    sys.exit(3)
+import threading
 before, end, done = resident(), threading.Event(), threading.Semaphore(0)
 def work():
     blocks = [bytearray(b"x" * 3_000_000) for _ in range(16)]
@@ -85,7 +86,4 @@ for _ in range(8):
 print(resident() - before)
 end.set()
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode == 3:
-        pytest.skip("not glibc")
-    assert float(done.stdout) < 100, done.stderr
+    assert printed(program) < 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from recurrent_fixtures import moving_frames, network
 
 from stdnet_core import checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
@@ -13,7 +14,7 @@ from stdnet_core.errors import CheckpointError, ConfigError, InputError
 from stdnet_core.inference import DepthUpsampler
 from stdnet_core.inference.devices import Placement
 from stdnet_core.inference.engine import RecurrentTorchEngine
-from stdnet_core.model import RecurrentConfig, RecurrentNet
+from stdnet_core.model import RecurrentNet
 from stdnet_core.optical_flow import FlowEstimator
 
 onnx = pytest.importorskip("onnx")
@@ -31,15 +32,6 @@ from stdnet_core.export.recurrent import (  # noqa: E402
 from stdnet_core.inference.onnx_engine import OnnxEngine, RecurrentOnnxEngine, open_engine  # noqa: E402
 
 SIZES = [RecurrentExportSize(64, 96, 1), RecurrentExportSize(60, 90, 8)]
-
-
-def network() -> RecurrentNet:
-    """A small one whose heads say something at random."""
-    torch.manual_seed(0)
-    model = RecurrentNet(RecurrentConfig(channels=8, channels_8=8, channels_16=8, blocks=0)).eval()
-    for head in (model.coarse_head, model.fine_head, model.colour_head):
-        torch.nn.init.normal_(head.weight, std=0.3)
-    return model
 
 
 def info_of(model: RecurrentNet) -> CheckpointInfo:
@@ -71,20 +63,6 @@ def coarse(exports):
     return exports(SIZES[-1])
 
 
-def moving_frames(size: RecurrentExportSize, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """A textured slope with a hole, and at last a frame without any depth, that moves."""
-    rows, columns = np.mgrid[: size.height, : size.width].astype(np.float32)
-    height, width = delivered_size((size.height, size.width), size.scale)
-    frames = []
-    for t in range(count):
-        grey = 128 + 100 * np.sin((columns + 3 * t) / 5) * np.cos(rows / 7)
-        depth = np.add.outer(np.linspace(2, 3, height), np.linspace(0, 1 + 0.1 * t, width)).astype(np.float32)
-        depth[: height // 3, width // 4 : width // 2] = 0
-        frames.append((np.repeat(grey[..., None], 3, 2).astype(np.uint8), depth))
-    frames[-1] = frames[-1][0], np.zeros_like(frames[-1][1])
-    return frames
-
-
 def assert_same(actual, expected, tolerance=1e-3) -> None:
     for name in ("depth", "error_scale"):
         np.testing.assert_allclose(getattr(actual, name), getattr(expected, name), rtol=tolerance)
@@ -94,7 +72,7 @@ def test_onnx_runtime_gives_what_pytorch_gives_and_again_after_reset(exported):
     model, path, size = exported
     engine = RecurrentOnnxEngine(path)
     reference = RecurrentTorchEngine(model, Placement(torch.device("cpu"), torch.float32))
-    frames = moving_frames(size, 4)
+    frames = moving_frames((size.height, size.width), size.scale, 4)
     first = []
     for rgb, depth in frames:
         output = engine.step(rgb, depth, size.ratio)
@@ -115,7 +93,7 @@ def test_the_state_is_what_the_networks_step_carries(coarse):
     model, path, size = coarse
     engine, flows = RecurrentOnnxEngine(path), FlowEstimator()
     state = model.start(torch.zeros(size.rgb))
-    for rgb, depth in moving_frames(size, 3):
+    for rgb, depth in moving_frames((size.height, size.width), size.scale, 3):
         padded = np.pad(rgb, ((0, 4), (0, 6), (0, 0)), mode="edge")
         flow = torch.from_numpy(flows.step(padded))[None]
         colour = torch.from_numpy(padded / np.float32(255)).permute(2, 0, 1)[None]
@@ -165,7 +143,9 @@ def test_float_colour_and_colour_padded_to_the_cells_give_the_same(coarse):
         lambda rgb: np.pad(rgb, ((0, 4), (0, 6), (0, 0)), mode="edge"),
     ):
         engine = RecurrentOnnxEngine(path)
-        outputs.append([engine.step(change(rgb), depth) for rgb, depth in moving_frames(size, 3)])
+        outputs.append(
+            [engine.step(change(rgb), depth) for rgb, depth in moving_frames((size.height, size.width), size.scale, 3)]
+        )
     assert outputs[2][0].depth.shape == engine.covered == (64, 96)
     for plain, floats, padded in zip(*outputs, strict=True):
         assert_same(floats, plain)
@@ -174,7 +154,7 @@ def test_float_colour_and_colour_padded_to_the_cells_give_the_same(coarse):
 
 def test_bad_frames_are_refused_and_leave_the_state_unharmed(coarse):
     _, path, size = coarse
-    frames = moving_frames(size, 3)
+    frames = moving_frames((size.height, size.width), size.scale, 3)
     clean, engine = RecurrentOnnxEngine(path), RecurrentOnnxEngine(path)
     for rgb, depth in frames:
         expected = clean.step(rgb, depth).depth
@@ -253,7 +233,7 @@ def test_depth_upsampler_runs_it_as_it_runs_pytorch(coarse):
     model, path, size = coarse
     exported = DepthUpsampler(path, backend="onnxruntime")
     torch_one = DepthUpsampler.from_model(model, info_of(model), method="stdnet", device="cpu", precision="fp32")
-    for rgb, depth in moving_frames(size, 3):
+    for rgb, depth in moving_frames((size.height, size.width), size.scale, 3):
         actual, expected = exported.step(rgb, depth), torch_one.step(rgb, depth)
         np.testing.assert_allclose(actual.depth, expected.depth, rtol=1e-4)
         np.testing.assert_allclose(actual.confidence, expected.confidence, atol=1e-3)
