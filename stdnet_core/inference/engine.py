@@ -141,6 +141,11 @@ class RecurrentTorchEngine:
         self._flow.reset()
         self._state = None
 
+    def hand_over(self) -> tuple[FlowEstimator, RecurrentState | None]:
+        """The flow and the state, for another engine that continues; this one then begins a new clip."""
+        handed, self._flow, self._state = (self._flow, self._state), FlowEstimator(), None
+        return handed
+
 
 def recurrent_inputs(
     rgb: np.ndarray, depth: np.ndarray, size: tuple[int, int], flow: FlowEstimator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
 import time
 import warnings
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ import torch
 
 from stdnet_core.cli import require
 from stdnet_core.errors import InputError
-from stdnet_core.inference.engine import EngineOutput, recurrent_inputs
+from stdnet_core.inference.devices import Placement
+from stdnet_core.inference.engine import EngineOutput, RecurrentTorchEngine, recurrent_inputs
 from stdnet_core.model import RecurrentNet
 from stdnet_core.model.recurrent import padded_size
 from stdnet_core.model.recurrent.flat_step import FlatStep, flat_state
@@ -22,6 +24,7 @@ from stdnet_core.model.recurrent.geometry import STRIDE
 from stdnet_core.optical_flow import FlowEstimator
 
 _log = logging.getLogger(__name__)
+_SETTLED = 10  # frames of the same sizes after which the network is compiled for them beside the stream
 
 
 @dataclass(frozen=True)
@@ -43,23 +46,43 @@ class _Sizes:
         return f"colour of {width}x{height} and depth of {columns}x{rows}"
 
 
+class _Compilation(threading.Thread):
+    """Compiles on a thread of its own, which ends with the process."""
+
+    def __init__(self, engine: RecurrentOpenVinoEngine, sizes: _Sizes) -> None:
+        super().__init__(name="openvino", daemon=True)
+        self.sizes = sizes
+        self.request: Any = None
+        self.error: InputError | None = None
+        self._engine = engine
+
+    def run(self) -> None:
+        try:
+            self.request = self._engine._compile(self.sizes)
+        except InputError as error:
+            self.error = error
+
+
 class RecurrentOpenVinoEngine:
     """The recurrent network in OpenVINO, on the CPU and in float32; see
     :class:`stdnet_core.inference.engine.RecurrentEngine`.
 
-    OpenVINO compiles the network for fixed sizes. This takes seconds, and happens with the first frame and whenever
+    OpenVINO compiles the network for fixed sizes, which takes seconds. This happens with the first frame and whenever
     sizes have changed since the last frame.
 
     Args:
         model: copied.
         threads: CPU threads; None: as many as PyTorch uses.
+        beside: compile on another thread once ten frames had the same sizes; until it is ready, PyTorch computes
+            the frames. OpenVINO then continues from their state. If OpenVINO cannot compile the network for these
+            sizes, PyTorch goes on, with a warning in the log.
 
     Raises:
-        StdnetError: OpenVINO is not installed. From :meth:`step`, InputError: OpenVINO cannot compile the network for
-            these sizes; sides of less than 32 pixels are too small for it.
+        StdnetError: OpenVINO is not installed. From :meth:`step`, unless ``beside``, InputError: OpenVINO cannot
+            compile the network for these sizes; sides of less than 32 pixels are too small for it.
     """
 
-    def __init__(self, model: RecurrentNet, threads: int | None = None) -> None:
+    def __init__(self, model: RecurrentNet, threads: int | None = None, *, beside: bool = False) -> None:
         self._openvino = require("openvino", extra="openvino")
         self._core = self._openvino.Core()
         self._model = copy.deepcopy(model).float().cpu().eval()
@@ -68,13 +91,23 @@ class RecurrentOpenVinoEngine:
         self._sizes: _Sizes | None = None
         self._request: Any = None
         self._state: list[np.ndarray] | None = None
+        on_cpu = Placement(torch.device("cpu"), torch.float32)
+        self._meanwhile = RecurrentTorchEngine(self._model, on_cpu) if beside else None
+        self._compilation: _Compilation | None = None
+        self._impossible: set[_Sizes] = set()
+        self._wanted: _Sizes | None = None
+        self._frames = 0  # with the wanted sizes
 
     def step(self, rgb: np.ndarray, depth: np.ndarray, ratio: tuple[float, float]) -> EngineOutput:
         """See :class:`stdnet_core.inference.engine.RecurrentEngine`."""
         height, width = rgb.shape[:2]
         sizes = _Sizes(padded_size((height, width)), (depth.shape[0], depth.shape[1]), ratio)
         if sizes != self._sizes:
-            self._compile(sizes)
+            if self._meanwhile is not None and not self._take_over(sizes, self._meanwhile):
+                return self._meanwhile.step(rgb, depth, ratio)
+            if self._meanwhile is None:
+                self._request, self._sizes = self._compile(sizes), sizes
+        self._wanted = sizes
         if self._state is None:
             self._state = [tensor.numpy() for tensor in flat_state(self._model.start(torch.empty(1, 3, *sizes.colour)))]
         inputs = recurrent_inputs(rgb, depth, sizes.colour, self._flow)
@@ -88,8 +121,37 @@ class RecurrentOpenVinoEngine:
         """See :class:`stdnet_core.inference.engine.RecurrentEngine`."""
         self._flow.reset()
         self._state = None
+        if self._meanwhile is not None:
+            self._meanwhile.reset()
 
-    def _compile(self, sizes: _Sizes) -> None:
+    @property
+    def executes(self) -> str:
+        """What computes frames of the sizes of the last one: ``openvino``, or ``torch`` until it is compiled."""
+        return "torch" if self._meanwhile is not None and self._wanted != self._sizes else "openvino"
+
+    def _take_over(self, sizes: _Sizes, meanwhile: RecurrentTorchEngine) -> bool:
+        """Whether OpenVINO can compute a frame of these sizes, which it could not yet for the last one."""
+        self._frames = self._frames + 1 if sizes == self._wanted else 1
+        self._wanted = sizes
+        done = self._compilation
+        if done is not None and not done.is_alive():
+            self._compilation = None
+            if done.error is not None:
+                _log.warning("%s", done.error)
+                self._impossible.add(done.sizes)
+            elif done.sizes == sizes:
+                self._request, self._sizes = done.request, sizes
+                self._flow, state = meanwhile.hand_over()
+                tensors = () if state is None else flat_state(state)
+                self._state = [np.ascontiguousarray(tensor.numpy()) for tensor in tensors] or None
+                return True
+        if self._compilation is None and self._frames >= _SETTLED and sizes not in self._impossible:
+            self._compilation = _Compilation(self, sizes)
+            self._compilation.start()
+        return False
+
+    def _compile(self, sizes: _Sizes) -> Any:
+        """A request for inference with the network, compiled for these sizes."""
         started = time.monotonic()
         options = {
             "INFERENCE_PRECISION_HINT": "f32",  # bfloat16 would round depth itself
@@ -98,14 +160,14 @@ class RecurrentOpenVinoEngine:
             "ENABLE_CPU_PINNING": False,  # other programs of the robot use the same cores
         }
         try:
-            self._request = self._core.compile_model(self._graph(sizes), "CPU", options).create_infer_request()
+            request = self._core.compile_model(self._graph(sizes), "CPU", options).create_infer_request()
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise InputError(
                 f"OpenVINO cannot compile the network for {sizes} ({reason}); choose backend torch"
             ) from error
-        self._sizes = sizes
         _log.info("OpenVINO compiled the network for %s in %.1f s", sizes, time.monotonic() - started)
+        return request
 
     def _graph(self, sizes: _Sizes) -> Any:
         """The network as OpenVINO's model.

@@ -138,6 +138,8 @@ class DepthUpsampler:
             which is faster, but takes seconds to compile it for the sizes of a stream; or ``onnxruntime`` for an
             ``.onnx`` checkpoint from ``stdnet_core.export``, whose sizes and latency are fixed. With the last two,
             device ``auto`` is the CPU.
+        compile_beside: with ``openvino``, compile on another thread while PyTorch computes the first frames. No frame
+            then waits, but which of them PyTorch computed is not reproducible.
         keep_memory: on a CPU, let the process keep memory that it frees (:mod:`stdnet_core.memory`), which makes a
             frame about a quarter faster. This affects the whole process.
 
@@ -147,7 +149,7 @@ class DepthUpsampler:
         method: the method in use; ``auto`` chooses it with the first frame of a stream.
         latency: frames between an input and its output.
         edge_filter: as passed in; may be changed between frames.
-        backend: as passed in.
+        backend: as passed in, but ``torch`` as long as OpenVINO compiles beside the stream.
         info: the checkpoint's description; None for a classical method.
 
     Raises:
@@ -173,6 +175,7 @@ class DepthUpsampler:
         edge_filter: float = 0.0,
         mask_unsupported: bool = True,
         backend: str = "torch",
+        compile_beside: bool = False,
         keep_memory: bool = True,
     ) -> None:
         _check_settings(method, latency, max_depth, edge_filter, backend)
@@ -181,7 +184,7 @@ class DepthUpsampler:
         self._max_depth = max_depth
         self.edge_filter = edge_filter
         self._mask_unsupported = mask_unsupported
-        self.backend = backend
+        self._backend = backend
         exported = _load_exported(checkpoint, method, device, latency) if backend == "onnxruntime" else None
         if backend == "openvino":
             _check_openvino(device, precision)
@@ -212,7 +215,7 @@ class DepthUpsampler:
                 network_latency = 0
             if isinstance(model, RecurrentNet):
                 self._recurrent_engine = (
-                    RecurrentOpenVinoEngine(model)
+                    RecurrentOpenVinoEngine(model, beside=compile_beside)
                     if backend == "openvino"
                     else RecurrentTorchEngine(model, self._placement)
                 )
@@ -226,6 +229,11 @@ class DepthUpsampler:
         network = exported is not None or loaded is not None
         self._usual = "stdnet" if network else "joint_bilateral" if method == "auto" else method
         self.reset()
+
+    @property
+    def backend(self) -> str:
+        engine = self._recurrent_engine
+        return engine.executes if isinstance(engine, RecurrentOpenVinoEngine) else self._backend
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **settings: Any) -> DepthUpsampler:

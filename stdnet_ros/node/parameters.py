@@ -109,8 +109,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "backend",
         "torch",
         "What runs the network: torch, or openvino, which is faster on a CPU and must be installed (extra openvino). "
-        "openvino runs recurrent networks such as live, in fp32. It compiles the network for the sizes of the images, "
-        "which takes seconds after the first frame and after each change of size.",
+        "openvino runs recurrent networks such as live, in fp32. For some seconds at the start, and after each change "
+        "of the images' sizes, it compiles the network, and PyTorch computes the frames.",
         choices=("torch", "openvino"),
     ),
     ParameterSpec(

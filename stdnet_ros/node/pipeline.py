@@ -111,6 +111,7 @@ def make_upsampler(settings: SimpleNamespace, **changes: Any) -> Upsampler:
         device=chosen["device"],
         precision=chosen["precision"],
         backend=chosen["backend"],
+        compile_beside=True,
         latency=chosen["latency_frames"],
         edge_filter=chosen["edge_filter"],
     )
@@ -155,7 +156,6 @@ class Pipeline:
         self._factory = factory
         self._guard = WindowGuard()
         self._model = settings.model or "auto"
-        self._warms_up = settings.backend != "openvino"  # it compiles for each size anew
         self._changes: dict[str, Any] = {}
         self._noticed = 0
         self._without_info = 0
@@ -178,8 +178,6 @@ class Pipeline:
 
     def warm_up(self) -> None:
         """Run one small frame, so that kernels are loaded before the first real one."""
-        if not self._warms_up:
-            return
         info = self._upsampler.info
         scale = _CLASSICAL_WARM_UP_SCALE if info is None else min(info.scales, default=_CLASSICAL_WARM_UP_SCALE)
         size = _WARM_UP_CELLS * scale

@@ -16,6 +16,12 @@ from stdnet_core.inference.openvino_engine import RecurrentOpenVinoEngine
 from stdnet_core.model import ModelConfig, STDNet
 
 
+def wait_for_compilation(engine):
+    if engine._compilation is not None:
+        engine._compilation.join(60.0)
+        assert not engine._compilation.is_alive()
+
+
 class TestWithOpenVino:
     @pytest.fixture(autouse=True)
     def _openvino(self):
@@ -45,6 +51,51 @@ class TestWithOpenVino:
         engine.reset()
         assert np.array_equal(engine.step(*frames[0], (4.0, 4.0)).depth, kept)
         assert np.array_equal(engine.step(*frames[1], (4.0, 4.0)).depth, later)
+
+    def test_beside_the_stream_pytorch_computes_until_openvino_goes_on_from_its_state(self):
+        model = network()
+        expected = RecurrentTorchEngine(model, Placement(torch.device("cpu"), torch.float32))
+        actual = RecurrentOpenVinoEngine(model, beside=True)
+        frames = moving_frames((32, 48), 4, 16)
+        executed = []
+        for number, frame in enumerate(frames):
+            if number == 12:
+                wait_for_compilation(actual)
+            depths = [engine.step(*frame, (4.0, 4.0)).depth for engine in (actual, expected)]
+            executed.append(actual.executes)
+            np.testing.assert_allclose(*depths, rtol=1e-4, err_msg=f"frame {number}")
+        assert executed[:9] == ["torch"] * 9
+        assert executed[12:] == ["openvino"] * 4
+        actual.reset()
+        expected.reset()
+        for frame in frames[:2]:
+            np.testing.assert_allclose(*(e.step(*frame, (4.0, 4.0)).depth for e in (actual, expected)), rtol=1e-4)
+        assert actual.executes == "openvino"
+
+    def test_beside_the_stream_other_sizes_do_not_wait_and_return_to_what_is_compiled(self):
+        engine = RecurrentOpenVinoEngine(network(), beside=True)
+        for frame in moving_frames((32, 48), 4, 10):
+            engine.step(*frame, (4.0, 4.0))
+        wait_for_compilation(engine)
+        engine.step(*moving_frames((32, 48), 4, 2)[0], (4.0, 4.0))
+        executed = [engine.executes]
+        for size in ((48, 32), (32, 48)):
+            engine.reset()
+            engine.step(*moving_frames(size, 4, 2)[0], (4.0, 4.0))
+            executed.append(engine.executes)
+        assert executed == ["openvino", "torch", "openvino"]
+
+    def test_beside_the_stream_what_openvino_cannot_compile_stays_with_pytorch(self, caplog):
+        engine = RecurrentOpenVinoEngine(network(), beside=True)
+        reference = RecurrentTorchEngine(network(), Placement(torch.device("cpu"), torch.float32))
+        for number, frame in enumerate(moving_frames((16, 48), 4, 24)):
+            if number in (10, 22):
+                wait_for_compilation(engine)
+            assert np.array_equal(*(e.step(*frame, (4.0, 4.0)).depth for e in (engine, reference)))
+        assert engine.executes == "torch"
+        assert [r.message.split(" (")[0] for r in caplog.records] == [
+            "OpenVINO cannot compile the network for colour of 48x16 and depth of 12x4"
+        ]
 
     def test_another_size_is_compiled_anew(self):
         model = network()
