@@ -47,6 +47,10 @@ _MOTION = 8.0  # so that a motion of an eighth of a pixel differs from none
 _LEAST_LOGIT = -40.0  # below the highest; smaller weights would be denormal numbers, which are slow
 _PRIOR_SIGMA = 0.6  # of the spatial part of joint bilateral upsampling, in cells
 _COLOUR_STRENGTH = 50.0  # of its colour part: 1 / (2 * 0.1^2)
+_SHIFTS = 2  # places on each side of the present one where colour is compared with depth, on each axis
+_COMPARED = (2 * _SHIFTS + 1) ** 2
+_DEPTH_EDGE, _COLOUR_EDGE = 0.2, 0.1  # change of log depth, and of colour, that counts as half an edge
+_REMEMBERED = 0.95  # share of the registration's sums that is kept for the next frame
 _RANGE_STRENGTH = 8.0  # of the part that compares with the pixel's own measurement: 1 / (2 * 0.25^2)
 
 
@@ -66,6 +70,8 @@ class RecurrentState:
         rgb: mean colour on the working grid (N, 3, H/4, W/4).
         evidence: number of frames whose measurements support the depth (N, 1, H/4, W/4), less what was forgotten.
         hidden: features (N, C, H/8, W/8).
+        registration: how well edges of depth and colour match, in sums over past frames (N, 27), see
+            :func:`_edge_products`.
     """
 
     depth: Tensor
@@ -73,6 +79,7 @@ class RecurrentState:
     rgb: Tensor
     evidence: Tensor
     hidden: Tensor
+    registration: Tensor
 
     __repr__ = short_repr
 
@@ -139,10 +146,10 @@ class RecurrentNet(nn.Module):
         with torch.no_grad():
             _bias(self.fine_head)[16 * _FINE :] = -3.0
 
-    inputs = 48 + 32 + 3 + 4 + 3 + 3 + 16 + 3 + 2 + 1 + 16 + 1 + 2
+    inputs = 48 + 32 + 3 + 4 + 3 + 3 + 16 + 3 + 2 + 1 + 16 + 1 + 2 + 4
     """Input channels: colour; measurements and their validity; differences of depth to coarser means; farthest and
     nearest depth; place in the cell and ratio; density and distance; the previous depth; how well it fits; noise;
-    evidence; running mean; noise over the frame in another form; motion."""
+    evidence; running mean; noise over the frame in another form; motion; registration."""
 
     def start(self, rgb: Tensor) -> RecurrentState:
         """The state before the first frame of (N, 3, H, W)."""
@@ -154,6 +161,7 @@ class RecurrentNet(nn.Module):
             rgb.new_zeros(n, 3, height // STRIDE, width // STRIDE),
             rgb.new_zeros(n, 1, height // STRIDE, width // STRIDE),
             rgb.new_zeros(n, c8, height // 8, width // 8),
+            rgb.new_zeros(n, _COMPARED + 2),
         )
 
     def forward(self, rgb: Tensor, depth: Tensor, flow: Tensor, ratio: tuple[float, float]) -> RecurrentOutput:
@@ -241,6 +249,8 @@ class RecurrentNet(nn.Module):
         far5, near5, far17, near17 = _extremes(base, (share > 0).to(rgb.dtype))
 
         noise = self._noise(depth, valid, geometry)
+        edges = _edge_products(log_base.detach(), share, rgb4, coarse_ratio)
+        registration = _REMEMBERED * state.registration + edges
         differences = [log_base - _upsample(F.avg_pool2d(log_base, k, ceil_mode=True), base) for k in (2, 4, 8)]
         extremes = [e.clamp(min=_LEAST).log() - log_base for e in (far5, near5, far17, near17)]
         inputs = torch.cat(
@@ -263,6 +273,7 @@ class RecurrentNet(nn.Module):
                 squash(mean.clamp(min=_LEAST).log() - log_base) * has_mean,
                 noise[2],
                 *_motion(flow, previous_share),
+                _registered(registration)[..., None, None].expand(-1, -1, *base.shape[-2:]),
             ),
             1,
         )
@@ -293,7 +304,9 @@ class RecurrentNet(nn.Module):
         output = RecurrentOutput(F.pixel_shuffle(fine, STRIDE), F.pixel_shuffle(log_scale, STRIDE))
         evidence = (torch.sigmoid(_KEPT + keep) * evidence + share).clamp(max=_MOST_EVIDENCE)
         mean = F.pixel_shuffle(mean, STRIDE)
-        return output, RecurrentState(output.depth, mean, rgb4, evidence.to(rgb.dtype), features8)
+        return output, RecurrentState(
+            output.depth, mean, rgb4, evidence.to(rgb.dtype), features8, registration.to(rgb.dtype)
+        )
 
     def _trunk(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         act = F.leaky_relu
@@ -596,6 +609,71 @@ def _motion(flow: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     here = (1 + _MOTION * flow.norm(dim=1, keepdim=True)).log() * is_known
     overall = here.sum((-2, -1), keepdim=True) / is_known.sum((-2, -1), keepdim=True).clamp(min=1)
     return here * 0.3, (overall * 0.3).expand_as(here)
+
+
+def _edge_products(log_depth: Tensor, share: Tensor, colour: Tensor, ratio: float) -> Tensor:
+    """How edges of depth coincide with those of colour, as both are and with colour shifted by up to two steps of half
+    a depth pixel (at least one pixel of the working grid) on each axis. If they coincide best as they are, depth is
+    registered to colour; otherwise, an edge of colour does not say where depth changes.
+
+    Args:
+        log_depth: (N, 1, h, w) on the working grid.
+        share: (N, 1, h, w), 0 where nothing was measured.
+        colour: (N, 3, h, w).
+        ratio: of the size of colour to that of depth.
+
+    Returns:
+        (N, 27): sums of the products at 5x5 shifts, row by row, and of the squares of both.
+    """
+    step = max(1, round(ratio / (2 * STRIDE)))
+    size = 2 * (round(ratio / STRIDE) // 2) + 1
+    if size > 1:  # as blurred as depth is
+        colour = F.avg_pool2d(F.pad(colour, (size // 2,) * 4, mode="replicate"), size, 1)
+    height, width = log_depth.shape[-2] - 2 * step, log_depth.shape[-1] - 2 * step
+    if min(height, width) < 1:
+        return log_depth.new_zeros(len(log_depth), _COMPARED + 2)
+    middle = slice(step, -step)
+
+    def changes(image: Tensor, half: float) -> Tensor:
+        along = [image[..., middle, 2 * step :] - image[..., middle, : -2 * step],
+                 image[..., 2 * step :, middle] - image[..., : -2 * step, middle]]  # fmt: skip
+        size = torch.cat([change.abs().mean(1, keepdim=True) for change in along], 1)
+        return size / (size + half)
+
+    known = (share > 0).to(log_depth.dtype)
+    known = torch.cat(
+        (known[..., middle, 2 * step :] * known[..., middle, : -2 * step],
+         known[..., 2 * step :, middle] * known[..., : -2 * step, middle]), 1)  # fmt: skip
+    of_depth = changes(log_depth, _DEPTH_EDGE) * known
+    of_depth = of_depth - known * (_total(of_depth) / _total(known).clamp(min=1))[..., None, None]
+    of_colour = changes(colour, _COLOUR_EDGE)
+    of_colour = of_colour - of_colour.mean((1, 2, 3), keepdim=True)
+    reach = _SHIFTS * step
+    around = F.pad(of_colour, (reach,) * 4)
+    shifts = range(0, 2 * reach + 1, step)
+    products = [_total(of_depth * around[..., y : y + height, x : x + width]) for y in shifts for x in shifts]
+    return torch.cat((*products, _total(of_depth.square()), _total(of_colour.square() * known)), 1)
+
+
+def _total(image: Tensor) -> Tensor:
+    """Sum over channels and pixels, (N, 1)."""
+    return image.sum((1, 2, 3))[:, None]
+
+
+def _registered(sums: Tensor) -> Tensor:
+    """Whether depth is registered to colour, from the sums of :func:`_edge_products`: their correlation, how much it
+    exceeds the highest and the mean of the shifts around (the latter in standard deviations), and how much there was to
+    compare, (N, 4)."""
+    products, squares = sums.split((_COMPARED, 2), 1)
+    of_depth, of_colour = squares.split(1, 1)
+    correlations = products / ((of_depth * of_colour).clamp(min=0).sqrt() + 1)
+    middle = _COMPARED // 2
+    here = correlations[:, middle : middle + 1]
+    others = torch.cat((correlations[:, :middle], correlations[:, middle + 1 :]), 1)
+    mean = others.mean(1, keepdim=True)
+    deviation = (others - mean).square().mean(1, keepdim=True).sqrt()
+    excess = ((here - mean) / (deviation + 1e-3)).clamp(-4, 4)
+    return torch.cat((here, 3 * (here - others.amax(1, keepdim=True)), 0.3 * excess, 0.1 * (1 + of_depth).log()), 1)
 
 
 def _running_mean(

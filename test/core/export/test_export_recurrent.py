@@ -15,6 +15,7 @@ from stdnet_core.inference import DepthUpsampler
 from stdnet_core.inference.devices import Placement
 from stdnet_core.inference.engine import RecurrentTorchEngine
 from stdnet_core.model import RecurrentNet
+from stdnet_core.model.recurrent.flat_step import STATE
 from stdnet_core.optical_flow import FlowEstimator
 
 onnx = pytest.importorskip("onnx")
@@ -101,9 +102,9 @@ def test_the_state_is_what_the_networks_step_carries(coarse):
         with torch.no_grad():
             output, state = model.step(colour, measured, flow, state, (8, 8))
         np.testing.assert_allclose(engine.step(rgb, depth).depth, output.depth[0, 0, :60, :90], rtol=1e-3)
-        for name in ("depth", "mean", "rgb", "evidence", "hidden"):
+        for name in STATE:
             np.testing.assert_allclose(engine._state[f"state_{name}"], getattr(state, name), rtol=1e-3, atol=1e-4)
-    assert engine.state_bytes() == 4 * (2 * 64 * 96 + (3 + 1) * 16 * 24 + 8 * 8 * 12)
+    assert engine.state_bytes() == 4 * (2 * 64 * 96 + (3 + 1) * 16 * 24 + 8 * 8 * 12 + 27)
 
 
 def test_file_says_what_it_is(exported):
@@ -120,9 +121,10 @@ def test_file_says_what_it_is(exported):
         "state_rgb",
         "state_evidence",
         "state_hidden",
+        "state_registration",
     ]
-    outputs = ["depth", "error_scale", "next_depth", "next_mean", "next_rgb", "next_evidence", "next_hidden"]
-    assert [o.name for o in graph.graph.output] == outputs
+    following = ["next_depth", "next_mean", "next_rgb", "next_evidence", "next_hidden", "next_registration"]
+    assert [o.name for o in graph.graph.output] == ["depth", "error_scale", *following]
     assert all(d.dim_value > 0 for i in graph.graph.input for d in i.type.tensor_type.shape.dim)
     engine = open_engine(path)
     assert isinstance(engine, RecurrentOnnxEngine)
