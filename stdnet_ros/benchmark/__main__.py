@@ -25,7 +25,7 @@ TARGETS_MS = {"overhead p50": 3.0, "overhead p99": 10.0, "overhead with points p
 _CALIBRATION_HZ = 30.0
 _CALIBRATION_SECONDS = 10.0
 _COMPILING_SECONDS = 20.0
-"""Not counted at the start if a backend compiles the network."""
+"""Added to the calibration, and not counted at the start, if a backend compiles the network beside the stream."""
 _GROWTH = 0.25
 """Most that the age may grow from the first to the last fifth of the run, as a share of an inference time."""
 
@@ -92,13 +92,15 @@ def overload(args: argparse.Namespace, logs: Path) -> dict:
     """Measure how long inference takes under load, then send frames at twice the rate that it can process."""
     common = {"size": (args.width, args.height), "scale": args.scale, "module": "stdnet_ros.node"}
     common["parameters"] = {"method": args.method, "model": args.model, "backend": args.backend}
-    before = run(Case("calibration", rate=_CALIBRATION_HZ, seconds=_CALIBRATION_SECONDS, **common), logs)
+    compiling = 0.0 if args.backend == "torch" else _COMPILING_SECONDS
+    calibration = Case("calibration", rate=_CALIBRATION_HZ, seconds=_CALIBRATION_SECONDS + compiling, **common)
+    before = run(calibration, logs)
     print(_line(before), flush=True)
     if not before["inference_ms"]:
         raise StdnetError(f"the node published nothing at {_CALIBRATION_HZ:g} Hz; see {logs}/calibration_node.log")
     rate = 2000.0 / before["inference_ms"]["p50"]
     seconds = 60.0 * args.minutes
-    warm_up = min(2.0 if args.backend == "torch" else _COMPILING_SECONDS, seconds / 4)
+    warm_up = min(max(2.0, compiling), seconds / 4)
     result = run(Case("overload", rate=rate, seconds=seconds, warm_up=warm_up, **common), logs)
     print(_line(result), flush=True)
     series = result["series"]
