@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from stdnet_core.cli import require
-from stdnet_core.errors import InputError
+from stdnet_core.errors import InputError, StdnetError
 from stdnet_core.inference.devices import Placement
 from stdnet_core.inference.engine import EngineOutput, RecurrentTorchEngine, recurrent_inputs
 from stdnet_core.model import RecurrentNet
@@ -53,13 +53,13 @@ class _Compilation(threading.Thread):
         super().__init__(name="openvino", daemon=True)
         self.sizes = sizes
         self.request: Any = None
-        self.error: InputError | None = None
+        self.error: StdnetError | None = None
         self._engine = engine
 
     def run(self) -> None:
         try:
             self.request = self._engine._compile(self.sizes)
-        except InputError as error:
+        except StdnetError as error:
             self.error = error
 
 
@@ -161,8 +161,10 @@ class RecurrentOpenVinoEngine:
         }
         try:
             request = self._core.compile_model(self._graph(sizes), "CPU", options).create_infer_request()
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+        except StdnetError:
+            raise
+        except Exception as error:  # of PyTorch's tracing, OpenVINO's frontend or its compiler, of any type
+            reason = (str(error).strip() or repr(error)).splitlines()[-1]
             raise InputError(
                 f"OpenVINO cannot compile the network for {sizes} ({reason}); choose backend torch"
             ) from error

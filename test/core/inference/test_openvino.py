@@ -100,6 +100,19 @@ class TestWithOpenVino:
             "OpenVINO cannot compile the network for colour of 48x16 and depth of 12x4"
         ]
 
+    def test_beside_the_stream_any_failure_to_compile_leaves_it_to_pytorch(self, caplog, monkeypatch):
+        engine = RecurrentOpenVinoEngine(network(), beside=True)
+        monkeypatch.setattr(engine, "_graph", lambda sizes: {}["operator"])
+        with caplog.at_level(logging.WARNING, "stdnet_core.inference.openvino_engine"):
+            for frame in moving_frames((32, 48), 4, 12):
+                wait_for_compilation(engine)
+                assert np.isfinite(engine.step(*frame, (4.0, 4.0)).depth).all()
+        assert engine.executes == "torch"
+        sizes = "colour of 48x32 and depth of 12x8"
+        assert [r.message for r in caplog.records] == [
+            f"OpenVINO cannot compile the network for {sizes} ('operator'); choose backend torch"
+        ]
+
     def test_another_size_is_compiled_anew(self):
         model = network()
         info = CheckpointInfo(model.config, (), None, name="small")
