@@ -634,16 +634,15 @@ def _edge_products(log_depth: Tensor, share: Tensor, colour: Tensor, ratio: floa
         return log_depth.new_zeros(len(log_depth), _COMPARED + 2)
     middle = slice(step, -step)
 
-    def changes(image: Tensor, half: float) -> Tensor:
-        along = [image[..., middle, 2 * step :] - image[..., middle, : -2 * step],
-                 image[..., 2 * step :, middle] - image[..., : -2 * step, middle]]  # fmt: skip
-        size = torch.cat([change.abs().mean(1, keepdim=True) for change in along], 1)
-        return size / (size + half)
+    def pairs(image: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return [(image[..., middle, 2 * step :], image[..., middle, : -2 * step]),
+                (image[..., 2 * step :, middle], image[..., : -2 * step, middle])]  # fmt: skip
 
-    known = (share > 0).to(log_depth.dtype)
-    known = torch.cat(
-        (known[..., middle, 2 * step :] * known[..., middle, : -2 * step],
-         known[..., 2 * step :, middle] * known[..., : -2 * step, middle]), 1)  # fmt: skip
+    def changes(image: Tensor, half: float) -> Tensor:
+        change = torch.cat([(a - b).abs().mean(1, keepdim=True) for a, b in pairs(image)], 1)
+        return change / (change + half)
+
+    known = torch.cat([a * b for a, b in pairs((share > 0).to(log_depth.dtype))], 1)
     of_depth = changes(log_depth, _DEPTH_EDGE) * known
     of_depth = of_depth - known * (_total(of_depth) / _total(known).clamp(min=1))[..., None, None]
     of_colour = changes(colour, _COLOUR_EDGE)
