@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import os
@@ -10,9 +11,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
+from stdnet_core.cli import run_cli
 from stdnet_core.errors import StdnetError
 
 _PR_SET_PDEATHSIG = 1
@@ -111,6 +114,27 @@ class Children:
         with _undisturbed():
             for child in self._children:
                 child.stop()
+
+
+def run_child(main: Callable[[], int | None]) -> NoReturn:
+    """Run the ``main`` of a process that others wait for, as :func:`run_cli` does.
+
+    The C library's exit handlers are skipped. One of them, in the logging library of ROS (spdlog), joins its thread
+    for flushing and sometimes waits for ever if the machine is busy."""
+    status: str | int | None = 1
+    try:
+        run_cli(main)
+    except SystemExit as end:  # run_cli's, or argparse's
+        status = end.code
+        if isinstance(status, str):
+            print(status, file=sys.stderr)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status if isinstance(status, int) else int(status is not None))
 
 
 def options(**values: object) -> list[str]:

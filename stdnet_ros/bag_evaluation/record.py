@@ -13,9 +13,9 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from stdnet_core.cli import run_cli
 from stdnet_ros.bag_evaluation.output_bag import RawBagWriter
 from stdnet_ros.demo.topics import OUTPUTS, NodeWatch, publishers_of, spin_for
+from stdnet_ros.processes import run_child
 
 DEPTH_TOPIC = "/depth"
 _QUIET = 3.0
@@ -84,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_child(main)

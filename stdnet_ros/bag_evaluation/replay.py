@@ -15,11 +15,11 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
-from stdnet_core.cli import run_cli
 from stdnet_core.data.bags.storage import Raw
 from stdnet_core.errors import StdnetError
 from stdnet_ros.bag_evaluation.bag import TYPES, Bag
 from stdnet_ros.demo.topics import spin_for
+from stdnet_ros.processes import run_child
 
 _CLOCK_PERIOD = 0.01
 
@@ -112,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_child(main)

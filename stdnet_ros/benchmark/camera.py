@@ -10,11 +10,11 @@ from pathlib import Path
 import rclpy
 from rclpy.node import Node
 
-from stdnet_core.cli import run_cli
 from stdnet_core.errors import StdnetError
 from stdnet_core.memory import keep_freed_memory
 from stdnet_ros.benchmark.topics import NAMESPACE, Scene, message_type, qos
 from stdnet_ros.demo.topics import INPUTS, NODE_NAME, NodeWatch, spin_for
+from stdnet_ros.processes import run_child
 
 
 class Camera(Node):
@@ -119,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_child(main)

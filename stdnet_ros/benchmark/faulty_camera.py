@@ -14,9 +14,9 @@ from typing import Any
 import rclpy
 from rclpy.node import Node
 
-from stdnet_core.cli import run_cli
 from stdnet_ros.benchmark.topics import NAMESPACE, Scene, message_type, qos
 from stdnet_ros.demo.topics import INPUTS, spin_for
+from stdnet_ros.processes import run_child
 
 HOUR = 3_600_000_000_000
 """Clock jumps are whole hours, so that a latency can still be measured: as the remainder."""
@@ -164,4 +164,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_child(main)

@@ -12,11 +12,11 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from stdnet_core.cli import run_cli
 from stdnet_core.errors import StdnetError
 from stdnet_core.memory import keep_freed_memory
 from stdnet_ros.benchmark.topics import DEPTH_OUT, DIAGNOSTICS, INFO_OUT, NAMESPACE, POINTS_OUT, qos
 from stdnet_ros.demo.topics import NODE_NAME, spin_for, stamp_nanoseconds
+from stdnet_ros.processes import run_child
 
 _QUIET = 1.5
 """Once the camera has ended, the listener stops after this many seconds without a message."""
@@ -81,4 +81,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_child(main)

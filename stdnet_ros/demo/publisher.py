@@ -18,7 +18,6 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from stdnet_core.cli import run_cli
 from stdnet_core.errors import StdnetError
 from stdnet_ros.demo.stream import Stream, open_stream
 from stdnet_ros.demo.topics import (
@@ -33,6 +32,7 @@ from stdnet_ros.demo.topics import (
 )
 from stdnet_ros.messages.camera_info import fit_to_image
 from stdnet_ros.messages.conversions import array_to_image
+from stdnet_ros.processes import run_child
 
 _ANSWER_TIMEOUT = 40.0
 
@@ -177,4 +177,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_child(main)

@@ -16,12 +16,12 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from stdnet_core.cli import run_cli
 from stdnet_core.data.bags.ros_images import depth_of
 from stdnet_core.errors import StdnetError
 from stdnet_ros.demo.scoring import Reception, score
 from stdnet_ros.demo.stream import open_stream
 from stdnet_ros.demo.topics import OUTPUTS, NodeWatch, publishers_of, spin_for, stamp_nanoseconds
+from stdnet_ros.processes import run_child
 
 _QUIET = 4.0
 """Once the publisher has ended, the receiver stops after this many seconds without a message."""
@@ -130,4 +130,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_child(main)
