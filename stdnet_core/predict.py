@@ -263,7 +263,8 @@ def _parser() -> argparse.ArgumentParser:
         "--backend",
         default="torch",
         choices=BACKENDS,
-        help="what runs the network: torch; openvino for live on a CPU; onnxruntime for an exported file as checkpoint "
+        help="what runs the network: torch; openvino for live on a CPU; auto: openvino where it fits and is installed, "
+        "otherwise torch; onnxruntime for an exported file as checkpoint "
         "(default: %(default)s)",
     )
     return parser

@@ -24,7 +24,8 @@ from stdnet_core.model.recurrent.geometry import STRIDE
 from stdnet_core.optical_flow import FlowEstimator
 
 _log = logging.getLogger(__name__)
-_SETTLED = 10  # frames of the same sizes after which the network is compiled for them beside the stream
+SETTLED = 60
+"""Frames of the same sizes after which the network is compiled for them beside the stream."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class RecurrentOpenVinoEngine:
     Args:
         model: copied.
         threads: CPU threads; None: as many as PyTorch uses.
-        beside: compile on another thread once ten frames had the same sizes; until it is ready, PyTorch computes
+        beside: compile on another thread once :data:`SETTLED` frames had the same sizes; until then, PyTorch computes
             the frames. OpenVINO then continues from their state. If OpenVINO cannot compile the network for these
             sizes, PyTorch goes on, with a warning in the log.
 
@@ -145,7 +146,7 @@ class RecurrentOpenVinoEngine:
                 tensors = () if state is None else flat_state(state)
                 self._state = [np.ascontiguousarray(tensor.numpy()) for tensor in tensors] or None
                 return True
-        if self._compilation is None and self._frames >= _SETTLED and sizes not in self._impossible:
+        if self._compilation is None and self._frames >= SETTLED and sizes not in self._impossible:
             self._compilation = _Compilation(self, sizes)
             self._compilation.start()
         return False

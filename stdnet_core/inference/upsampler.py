@@ -21,7 +21,8 @@ import torch
 
 from stdnet_core import checkpoints
 from stdnet_core.checkpoints import CheckpointInfo
-from stdnet_core.errors import CheckpointError, ConfigError, InputError
+from stdnet_core.cli import require
+from stdnet_core.errors import CheckpointError, ConfigError, InputError, StdnetError
 from stdnet_core.filtering import GuidedTemporalFilter
 from stdnet_core.filtering.upsampling import upsample
 from stdnet_core.inference import classical
@@ -52,7 +53,7 @@ from stdnet_core.model import RecurrentNet, STDNet
 from stdnet_core.short_repr import short_repr
 
 METHODS = ("auto", "stdnet", "guided_temporal", "joint_bilateral", "bilinear", "nearest", "bicubic")
-BACKENDS = ("torch", "openvino", "onnxruntime")
+BACKENDS = ("torch", "openvino", "auto", "onnxruntime")
 MAX_LATENCY = 8
 
 _JOINT_BILATERAL_SCALES = tuple(range(1, 65))
@@ -135,11 +136,12 @@ class DepthUpsampler:
         mask_unsupported: make depth invalid where no measurement is within about one cell. Where holes of fine depth
             are filled (``guided_temporal``, recurrent network), the limit is about 32 pixels.
         backend: what executes the network: ``torch``; ``openvino`` for a recurrent network on the CPU in float32,
-            which is faster, but takes seconds to compile it for the sizes of a stream; or ``onnxruntime`` for an
-            ``.onnx`` checkpoint from ``stdnet_core.export``, whose sizes and latency are fixed. With the last two,
-            device ``auto`` is the CPU.
-        compile_beside: with ``openvino``, compile on another thread while PyTorch computes the first frames. No frame
-            then waits, but which of them PyTorch computed is not reproducible.
+            which is faster, but takes seconds to compile it for the sizes of a stream; ``auto``: OpenVINO if it is
+            installed and device and precision leave such a network to it, otherwise PyTorch; or ``onnxruntime`` for
+            an ``.onnx`` checkpoint from ``stdnet_core.export``, whose sizes and latency are fixed. With ``openvino``
+            and ``onnxruntime``, device ``auto`` is the CPU.
+        compile_beside: with OpenVINO, compile on another thread once the sizes stay the same, while PyTorch computes
+            the frames. No frame then waits, but which of them PyTorch computed is not reproducible.
         keep_memory: on a CPU, let the process keep memory that it frees (:mod:`stdnet_core.memory`), which makes a
             frame about a quarter faster. This affects the whole process.
 
@@ -149,7 +151,7 @@ class DepthUpsampler:
         method: the method in use; ``auto`` chooses it with the first frame of a stream.
         latency: frames between an input and its output.
         edge_filter: as passed in; may be changed between frames.
-        backend: as passed in, but ``torch`` as long as OpenVINO compiles beside the stream.
+        backend: what executes the network now; ``torch`` as long as OpenVINO compiles beside the stream.
         info: the checkpoint's description; None for a classical method.
 
     Raises:
@@ -184,15 +186,17 @@ class DepthUpsampler:
         self._max_depth = max_depth
         self.edge_filter = edge_filter
         self._mask_unsupported = mask_unsupported
-        self._backend = backend
         exported = _load_exported(checkpoint, method, device, latency) if backend == "onnxruntime" else None
         if backend == "openvino":
             _check_openvino(device, precision)
             precision = "fp32"
-        self._placement = place(device if backend == "torch" else "cpu", precision)
+        self._placement = place(device if backend in ("torch", "auto") else "cpu", precision)
         if keep_memory and self._placement.device.type == "cpu":
             keep_freed_memory()
         loaded = _load(checkpoint, method) if exported is None else None
+        if backend == "auto":
+            backend = "openvino" if _suits_openvino(loaded, self._placement) else "torch"
+        self._backend = backend
         self.info: CheckpointInfo | None = None
         self._engine: Engine | None = None
         self._recurrent_engine: RecurrentEngine | None = None
@@ -582,6 +586,19 @@ def _check_openvino(device: str, precision: str) -> None:
         raise ConfigError(f"backend openvino runs on the CPU, and device is {device!r}; choose auto or cpu")
     if precision not in ("auto", "fp32"):
         raise ConfigError(f"backend openvino computes in fp32, and precision is {precision!r}; choose auto or fp32")
+
+
+def _suits_openvino(loaded: tuple[STDNet | RecurrentNet, CheckpointInfo] | None, placement: Placement) -> bool:
+    """Whether OpenVINO is installed and runs the network as it would run in PyTorch, only faster."""
+    if loaded is None or not isinstance(loaded[0], RecurrentNet):
+        return False
+    if placement.device.type != "cpu" or placement.dtype != torch.float32:
+        return False
+    try:
+        require("openvino", extra="openvino")
+    except StdnetError:
+        return False
+    return True
 
 
 def _load_exported(checkpoint: object, method: str, device: str, latency: int) -> OnnxEngine | RecurrentOnnxEngine:

@@ -24,7 +24,7 @@ CASES = ("overhead", "overload")
 TARGETS_MS = {"overhead p50": 3.0, "overhead p99": 10.0, "overhead with points p50": 8.0}
 _CALIBRATION_HZ = 30.0
 _CALIBRATION_SECONDS = 10.0
-_COMPILING_SECONDS = 20.0
+_COMPILING_SECONDS = 30.0
 """Added to the calibration, and not counted at the start, if a backend compiles the network beside the stream."""
 _GROWTH = 0.25
 """Most that the age may grow from the first to the last fifth of the run, as a share of an inference time."""
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument("--scale", type=int, default=8, help="overload: colour height / depth height (default 8)")
     cli.add_argument("--method", default="auto", help="overload: the node's parameter method (default auto)")
     cli.add_argument("--model", default="auto", help="overload: the node's parameter model (default auto)")
-    cli.add_argument("--backend", default="torch", help="overload: the node's parameter backend (default torch)")
+    cli.add_argument("--backend", default="auto", help="overload: the node's parameter backend (default auto)")
     return cli
 
 

@@ -107,11 +107,12 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ),
     ParameterSpec(
         "backend",
-        "torch",
+        "auto",
         "What runs the network: torch, or openvino, which is faster on a CPU and must be installed (extra openvino). "
-        "openvino runs recurrent networks such as live, in fp32. For some seconds at the start, and after each change "
-        "of the images' sizes, it compiles the network, and PyTorch computes the frames.",
-        choices=("torch", "openvino"),
+        "openvino runs recurrent networks such as live, in fp32. Once the sizes of 60 frames were the same, it "
+        "compiles the network for some seconds; until then PyTorch computes the frames. auto: openvino if it is "
+        "installed, the device is the CPU and the precision is fp32.",
+        choices=("auto", "torch", "openvino"),
     ),
     ParameterSpec(
         "latency_frames",

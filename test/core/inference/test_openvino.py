@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from recurrent_fixtures import moving_frames, network
 
 from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.errors import ConfigError, InputError, StdnetError
-from stdnet_core.inference import DepthUpsampler
+from stdnet_core.inference import DepthUpsampler, openvino_engine
 from stdnet_core.inference.devices import Placement
 from stdnet_core.inference.engine import RecurrentTorchEngine
 from stdnet_core.inference.openvino_engine import RecurrentOpenVinoEngine
@@ -26,8 +27,9 @@ def wait_for_compilation(engine):
 
 class TestWithOpenVino:
     @pytest.fixture(autouse=True)
-    def _openvino(self):
+    def _openvino(self, monkeypatch):
         pytest.importorskip("openvino")
+        monkeypatch.setattr(openvino_engine, "SETTLED", 10)
 
     @pytest.mark.parametrize(("size", "scale"), [((64, 96), 1), ((50, 90), 8), ((60, 80), 2.5)])
     def test_frames_and_state_are_those_of_pytorch(self, size, scale):
@@ -132,6 +134,34 @@ class TestWithOpenVino:
             engine.step(*moving_frames((16, 48), 4, 2)[0], (4.0, 4.0))
         assert np.isfinite(engine.step(*moving_frames((32, 48), 4, 2)[0], (4.0, 4.0)).depth).all()
 
+    def test_auto_takes_openvino_where_it_computes_the_same(self):
+        chosen = {"method": "stdnet", "device": "cpu", "backend": "auto", "compile_beside": True}
+        model = network()
+        info = CheckpointInfo(model.config, (), None, name="small")
+        upsampler = DepthUpsampler.from_model(model, info, **chosen, precision="fp32")
+        for number, frame in enumerate(moving_frames((32, 48), 4, 12)):
+            if number == 11:
+                wait_for_compilation(upsampler._recurrent_engine)
+            upsampler.step(*frame)
+            assert upsampler.backend == ("openvino" if number == 11 else "torch")
+
+    @pytest.mark.parametrize("case", ["bf16", "network", "method", "missing"])
+    def test_auto_takes_pytorch_elsewhere(self, case, monkeypatch):
+        model = STDNet(ModelConfig.preset("tiny_causal")) if case == "network" else network()
+        info = CheckpointInfo(model.config, (8,) if case == "network" else (), None, name="small")
+        if case == "missing":
+            monkeypatch.setitem(sys.modules, "openvino", None)
+        upsampler = DepthUpsampler.from_model(
+            model,
+            info,
+            method="bilinear" if case == "method" else "stdnet",
+            device="cpu",
+            precision="bf16" if case == "bf16" else "fp32",
+            backend="auto",
+        )
+        upsampler.step(*moving_frames((32, 48), 8, 1)[0])
+        assert upsampler.backend == "torch"
+
     def test_classical_methods_ignore_the_backend(self):
         frame = moving_frames((32, 48), 4, 2)[0]
         one, other = (DepthUpsampler(method="bilinear", backend=b).step(*frame) for b in ("torch", "openvino"))
@@ -157,6 +187,6 @@ def test_settings_that_openvino_does_not_have_are_refused(settings, said):
 
 
 def test_without_openvino_the_error_says_how_to_install_it(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(StdnetError, match=r"'openvino'.*install it with: pip install .*\[openvino\]"):
         DepthUpsampler("live", backend="openvino")

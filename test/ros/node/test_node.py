@@ -373,7 +373,7 @@ def test_diagnostics_balance_and_name_the_device():
 
 def test_the_network_runs_with_openvino_once_it_is_compiled_and_no_frame_waits_for_it():
     pytest.importorskip("openvino")
-    with running_graph(method="stdnet", model="live", backend="openvino") as graph:
+    with running_graph(method="stdnet", model="live", device="cpu", precision="fp32") as graph:  # backend: auto
         seen = []
         graph.partner.create_subscription(DiagnosticArray, "/diagnostics", seen.append, 10)
         graph.listen()
