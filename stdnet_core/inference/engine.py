@@ -95,6 +95,10 @@ class TorchEngine:
 class RecurrentEngine(Protocol):
     """Runs the recurrent network with any backend."""
 
+    @property
+    def executes(self) -> str:
+        """The backend that computed the last frame: ``torch``, ``openvino`` or ``onnxruntime``."""
+
     def step(self, rgb: np.ndarray, depth: np.ndarray, ratio: tuple[float, float]) -> EngineOutput:
         """Process rgb (H, W, 3), uint8 or float32 in 0..1, and depth (h, w) in metres, 0 invalid, whose cells are
         ``ratio`` (rows, columns) pixels in size. Return depth and error scale (H, W) of this frame, in metres."""
@@ -110,6 +114,8 @@ class RecurrentTorchEngine:
         model: copied, because its device may change.
         placement: device, and precision of the convolutions.
     """
+
+    executes = "torch"
 
     def __init__(self, model: RecurrentNet, placement: Placement) -> None:
         self._placement = placement

@@ -282,6 +282,7 @@ class RecurrentOnnxEngine(_ExportedStep):
 
     file_format = RECURRENT_FORMAT
     latency = 0
+    executes = "onnxruntime"
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ SETTLED = 60
 
 
 @dataclass(frozen=True)
-class _Sizes:
+class Sizes:
     """What a compiled network is made for.
 
     Attributes:
@@ -42,26 +42,14 @@ class _Sizes:
     depth: tuple[int, int]
     ratio: tuple[float, float]
 
+    @classmethod
+    def of(cls, rgb: np.ndarray, depth: np.ndarray, ratio: tuple[float, float]) -> Sizes:
+        """The sizes for a frame."""
+        return cls(padded_size((rgb.shape[0], rgb.shape[1])), (depth.shape[0], depth.shape[1]), ratio)
+
     def __str__(self) -> str:
         (height, width), (rows, columns) = self.colour, self.depth
         return f"colour of {width}x{height} and depth of {columns}x{rows}"
-
-
-class _Compilation(threading.Thread):
-    """Compiles on a thread of its own, which ends with the process."""
-
-    def __init__(self, engine: RecurrentOpenVinoEngine, sizes: _Sizes) -> None:
-        super().__init__(name="openvino", daemon=True)
-        self.sizes = sizes
-        self.request: Any = None
-        self.error: StdnetError | None = None
-        self._engine = engine
-
-    def run(self) -> None:
-        try:
-            self.request = self._engine._compile(self.sizes)
-        except StdnetError as error:
-            self.error = error
 
 
 class RecurrentOpenVinoEngine:
@@ -74,41 +62,33 @@ class RecurrentOpenVinoEngine:
     Args:
         model: copied.
         threads: CPU threads; None: as many as PyTorch uses.
-        beside: compile on another thread once :data:`SETTLED` frames had the same sizes; until then, PyTorch computes
-            the frames. OpenVINO then continues from their state. If OpenVINO cannot compile the network for these
-            sizes, PyTorch goes on, with a warning in the log.
+
+    Attributes:
+        sizes: those for which it is compiled.
 
     Raises:
-        StdnetError: OpenVINO is not installed. From :meth:`step`, unless ``beside``, InputError: OpenVINO cannot
+        StdnetError: OpenVINO is not installed. From :meth:`step` and :meth:`compile`, InputError: OpenVINO cannot
             compile the network for these sizes; sides of less than 32 pixels are too small for it.
     """
 
-    def __init__(self, model: RecurrentNet, threads: int | None = None, *, beside: bool = False) -> None:
+    executes = "openvino"
+
+    def __init__(self, model: RecurrentNet, threads: int | None = None) -> None:
         self._openvino = require("openvino", extra="openvino")
         self._core = self._openvino.Core()
         self._model = copy.deepcopy(model).float().cpu().eval()
         self._threads = threads or torch.get_num_threads()
         self._flow = FlowEstimator()
-        self._sizes: _Sizes | None = None
         self._request: Any = None
         self._state: list[np.ndarray] | None = None
-        on_cpu = Placement(torch.device("cpu"), torch.float32)
-        self._meanwhile = RecurrentTorchEngine(self._model, on_cpu) if beside else None
-        self._compilation: _Compilation | None = None
-        self._impossible: set[_Sizes] = set()
-        self._wanted: _Sizes | None = None
-        self._frames = 0  # with the wanted sizes
+        self.sizes: Sizes | None = None
 
     def step(self, rgb: np.ndarray, depth: np.ndarray, ratio: tuple[float, float]) -> EngineOutput:
         """See :class:`stdnet_core.inference.engine.RecurrentEngine`."""
         height, width = rgb.shape[:2]
-        sizes = _Sizes(padded_size((height, width)), (depth.shape[0], depth.shape[1]), ratio)
-        if sizes != self._sizes:
-            if self._meanwhile is not None and not self._take_over(sizes, self._meanwhile):
-                return self._meanwhile.step(rgb, depth, ratio)
-            if self._meanwhile is None:
-                self._request, self._sizes = self._compile(sizes), sizes
-        self._wanted = sizes
+        sizes = Sizes.of(rgb, depth, ratio)
+        if sizes != self.sizes:
+            self._request, self.sizes = self.compile(sizes), sizes
         if self._state is None:
             self._state = [tensor.numpy() for tensor in flat_state(self._model.start(torch.empty(1, 3, *sizes.colour)))]
         inputs = recurrent_inputs(rgb, depth, sizes.colour, self._flow)
@@ -122,37 +102,16 @@ class RecurrentOpenVinoEngine:
         """See :class:`stdnet_core.inference.engine.RecurrentEngine`."""
         self._flow.reset()
         self._state = None
-        if self._meanwhile is not None:
-            self._meanwhile.reset()
 
-    @property
-    def executes(self) -> str:
-        """What computes frames of the sizes of the last one: ``openvino``, or ``torch`` until it is compiled."""
-        return "torch" if self._meanwhile is not None and self._wanted != self._sizes else "openvino"
+    def take_over(self, sizes: Sizes, request: Any, other: RecurrentTorchEngine) -> None:
+        """Continue the stream of another engine with what :meth:`compile` returned for its sizes."""
+        self._request, self.sizes = request, sizes
+        self._flow, state = other.hand_over()
+        tensors = () if state is None else flat_state(state)
+        self._state = [np.ascontiguousarray(tensor.numpy()) for tensor in tensors] or None
 
-    def _take_over(self, sizes: _Sizes, meanwhile: RecurrentTorchEngine) -> bool:
-        """Whether OpenVINO can compute a frame of these sizes, which it could not yet for the last one."""
-        self._frames = self._frames + 1 if sizes == self._wanted else 1
-        self._wanted = sizes
-        done = self._compilation
-        if done is not None and not done.is_alive():
-            self._compilation = None
-            if done.error is not None:
-                _log.warning("%s", done.error)
-                self._impossible.add(done.sizes)
-            elif done.sizes == sizes:
-                self._request, self._sizes = done.request, sizes
-                self._flow, state = meanwhile.hand_over()
-                tensors = () if state is None else flat_state(state)
-                self._state = [np.ascontiguousarray(tensor.numpy()) for tensor in tensors] or None
-                return True
-        if self._compilation is None and self._frames >= SETTLED and sizes not in self._impossible:
-            self._compilation = _Compilation(self, sizes)
-            self._compilation.start()
-        return False
-
-    def _compile(self, sizes: _Sizes) -> Any:
-        """A request for inference with the network, compiled for these sizes."""
+    def compile(self, sizes: Sizes) -> Any:
+        """A request for inference with the network, compiled for these sizes. Any thread may call it."""
         started = time.monotonic()
         options = {
             "INFERENCE_PRECISION_HINT": "f32",  # bfloat16 would round depth itself
@@ -172,7 +131,7 @@ class RecurrentOpenVinoEngine:
         _log.info("OpenVINO compiled the network for %s in %.1f s", sizes, time.monotonic() - started)
         return request
 
-    def _graph(self, sizes: _Sizes) -> Any:
+    def _graph(self, sizes: Sizes) -> Any:
         """The network as OpenVINO's model.
 
         Its frontend is called directly. ``openvino.convert_model`` does the same, but sends statistics of use."""
@@ -191,3 +150,73 @@ class RecurrentOpenVinoEngine:
         graph = frontend.convert(loaded)
         graph.reshape({number: list(tensor.shape) for number, tensor in enumerate(example)})
         return graph
+
+
+class _Compilation(threading.Thread):
+    """Compiles on a thread of its own, which ends with the process."""
+
+    def __init__(self, engine: RecurrentOpenVinoEngine, sizes: Sizes) -> None:
+        super().__init__(name="openvino", daemon=True)
+        self.sizes = sizes
+        self.request: Any = None
+        self.error: StdnetError | None = None
+        self._engine = engine
+
+    def run(self) -> None:
+        try:
+            self.request = self._engine.compile(self.sizes)
+        except StdnetError as error:
+            self.error = error
+
+
+class CompilingEngine:
+    """The recurrent network in PyTorch until OpenVINO is ready; see
+    :class:`stdnet_core.inference.engine.RecurrentEngine`.
+
+    Once :data:`SETTLED` frames had the same sizes, OpenVINO compiles the network for them on another thread. It then
+    continues from PyTorch's state. If it cannot compile the network, PyTorch goes on, with a warning in the log.
+
+    Args and Raises: as for :class:`RecurrentOpenVinoEngine`, but :meth:`step` raises nothing.
+    """
+
+    def __init__(self, model: RecurrentNet, threads: int | None = None) -> None:
+        self._openvino = RecurrentOpenVinoEngine(model, threads)
+        self._torch = RecurrentTorchEngine(model, Placement(torch.device("cpu"), torch.float32))
+        self._compilation: _Compilation | None = None
+        self._impossible: set[Sizes] = set()
+        self._last: Sizes | None = None
+        self._frames = 0  # in a row with these sizes
+
+    def step(self, rgb: np.ndarray, depth: np.ndarray, ratio: tuple[float, float]) -> EngineOutput:
+        """See :class:`stdnet_core.inference.engine.RecurrentEngine`."""
+        sizes = Sizes.of(rgb, depth, ratio)
+        self._frames = self._frames + 1 if sizes == self._last else 1
+        self._last = sizes
+        if sizes != self._openvino.sizes:
+            self._compile(sizes)
+        return (self._openvino if sizes == self._openvino.sizes else self._torch).step(rgb, depth, ratio)
+
+    def reset(self) -> None:
+        """See :class:`stdnet_core.inference.engine.RecurrentEngine`."""
+        self._openvino.reset()
+        self._torch.reset()
+
+    @property
+    def executes(self) -> str:
+        """What computed the last frame."""
+        return "torch" if self._last is None or self._last != self._openvino.sizes else "openvino"
+
+    def _compile(self, sizes: Sizes) -> None:
+        """Begin to compile for these sizes if it is time, or use what is compiled for them."""
+        done = self._compilation
+        if done is not None and not done.is_alive():
+            self._compilation = None
+            if done.error is not None:
+                _log.warning("%s", done.error)
+                self._impossible.add(done.sizes)
+            elif done.sizes == sizes:
+                self._openvino.take_over(sizes, done.request, self._torch)
+                return
+        if self._compilation is None and self._frames >= SETTLED and sizes not in self._impossible:
+            self._compilation = _Compilation(self._openvino, sizes)
+            self._compilation.start()

@@ -47,7 +47,7 @@ from stdnet_core.inference.engine import (
 from stdnet_core.inference.fill import fill_invalid, measured_here, measured_nearby, measured_within
 from stdnet_core.inference.frames import DepthRange, Geometry, cells_fit, check_rgb, pad_colour, to_metres
 from stdnet_core.inference.onnx_engine import OnnxEngine, RecurrentOnnxEngine, open_engine
-from stdnet_core.inference.openvino_engine import RecurrentOpenVinoEngine
+from stdnet_core.inference.openvino_engine import CompilingEngine, RecurrentOpenVinoEngine
 from stdnet_core.memory import keep_freed_memory
 from stdnet_core.model import RecurrentNet, STDNet
 from stdnet_core.short_repr import short_repr
@@ -218,11 +218,10 @@ class DepthUpsampler:
                 self._note("latency", f"latency {latency}: the network is causal, so waiting does not help; using 0")
                 network_latency = 0
             if isinstance(model, RecurrentNet):
-                self._recurrent_engine = (
-                    RecurrentOpenVinoEngine(model, beside=compile_beside)
-                    if backend == "openvino"
-                    else RecurrentTorchEngine(model, self._placement)
-                )
+                if backend == "openvino":
+                    self._recurrent_engine = (CompilingEngine if compile_beside else RecurrentOpenVinoEngine)(model)
+                else:
+                    self._recurrent_engine = RecurrentTorchEngine(model, self._placement)
             elif backend == "openvino":
                 raise ConfigError(
                     f"backend openvino runs recurrent networks such as live, and {info.name} is none; use backend torch"
@@ -236,8 +235,7 @@ class DepthUpsampler:
 
     @property
     def backend(self) -> str:
-        engine = self._recurrent_engine
-        return engine.executes if isinstance(engine, RecurrentOpenVinoEngine) else self._backend
+        return self._backend if self._recurrent_engine is None else self._recurrent_engine.executes
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **settings: Any) -> DepthUpsampler:

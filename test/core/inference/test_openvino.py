@@ -15,7 +15,7 @@ from stdnet_core.errors import ConfigError, InputError, StdnetError
 from stdnet_core.inference import DepthUpsampler, openvino_engine
 from stdnet_core.inference.devices import Placement
 from stdnet_core.inference.engine import RecurrentTorchEngine
-from stdnet_core.inference.openvino_engine import RecurrentOpenVinoEngine
+from stdnet_core.inference.openvino_engine import CompilingEngine, RecurrentOpenVinoEngine
 from stdnet_core.model import ModelConfig, STDNet
 
 
@@ -59,7 +59,7 @@ class TestWithOpenVino:
     def test_beside_the_stream_pytorch_computes_until_openvino_goes_on_from_its_state(self):
         model = network()
         expected = RecurrentTorchEngine(model, Placement(torch.device("cpu"), torch.float32))
-        actual = RecurrentOpenVinoEngine(model, beside=True)
+        actual = CompilingEngine(model)
         frames = moving_frames((32, 48), 4, 16)
         executed = []
         for number, frame in enumerate(frames):
@@ -77,7 +77,7 @@ class TestWithOpenVino:
         assert actual.executes == "openvino"
 
     def test_beside_the_stream_other_sizes_do_not_wait_and_return_to_what_is_compiled(self):
-        engine = RecurrentOpenVinoEngine(network(), beside=True)
+        engine = CompilingEngine(network())
         for frame in moving_frames((32, 48), 4, 10):
             engine.step(*frame, (4.0, 4.0))
         wait_for_compilation(engine)
@@ -90,7 +90,7 @@ class TestWithOpenVino:
         assert executed == ["openvino", "torch", "openvino"]
 
     def test_beside_the_stream_what_openvino_cannot_compile_stays_with_pytorch(self, caplog):
-        engine = RecurrentOpenVinoEngine(network(), beside=True)
+        engine = CompilingEngine(network())
         reference = RecurrentTorchEngine(network(), Placement(torch.device("cpu"), torch.float32))
         with caplog.at_level(logging.WARNING, "stdnet_core.inference.openvino_engine"):
             for number, frame in enumerate(moving_frames((16, 48), 4, 24)):
@@ -103,8 +103,8 @@ class TestWithOpenVino:
         ]
 
     def test_beside_the_stream_any_failure_to_compile_leaves_it_to_pytorch(self, caplog, monkeypatch):
-        engine = RecurrentOpenVinoEngine(network(), beside=True)
-        monkeypatch.setattr(engine, "_graph", lambda sizes: {}["operator"])
+        engine = CompilingEngine(network())
+        monkeypatch.setattr(engine._openvino, "_graph", lambda sizes: {}["operator"])
         with caplog.at_level(logging.WARNING, "stdnet_core.inference.openvino_engine"):
             for frame in moving_frames((32, 48), 4, 12):
                 wait_for_compilation(engine)
