@@ -44,6 +44,7 @@ _STACKS_AFTER = 20.0
 _START_SECONDS = 120.0
 _ROWS = 10
 _READY = "subscribed"
+_CROWD = "subscriber_"
 _KINDS = ("depth", "depth", "camera_info", "depth")
 
 
@@ -76,7 +77,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def subscribe(count: int, seed: int) -> None:
-    """One process of subscribers: ``count`` subscriptions, of which one is replaced every second."""
+    """One process of subscribers: ``count`` subscriptions, of which one is replaced every second.
+
+    Prints how many depth images they got, at the end of each second with one."""
     import rclpy
     from sensor_msgs.msg import CameraInfo, Image
 
@@ -87,17 +90,26 @@ def subscribe(count: int, seed: int) -> None:
     rclpy.init()
     node = rclpy.create_node(f"subscriber_{os.getpid()}", namespace=NAMESPACE)
     chance = random.Random(seed)
+    images = 0
+
+    def note(message) -> None:
+        nonlocal images
+        images += 1
 
     def subscription(number: int):
         kind, topic = (Image, DEPTH_OUT) if _KINDS[number % len(_KINDS)] == "depth" else (CameraInfo, INFO_OUT)
         policy = qos() if number % 2 else sensor_qos()
-        return node.create_subscription(kind, topic, lambda message: None, policy, raw=True)
+        callback = note if kind is Image else lambda message: None
+        return node.create_subscription(kind, topic, callback, policy, raw=True)
 
     subscriptions = [subscription(number) for number in range(count)]
     print(_READY, flush=True)
     try:
         while True:
             spin_for(node, 1.0)
+            if images:
+                print(images, flush=True)
+                images = 0
             number = chance.randrange(count)
             node.destroy_subscription(subscriptions[number])
             subscriptions[number] = subscription(number)
@@ -209,22 +221,24 @@ class Churn:
             self.camera.check_running()
         self._start = time.monotonic()
         shown = 0.0
-        while self.camera.poll() is None:
+        while not self._sent.exists():
             self._spin()
+            status = self.camera.poll()
+            if status is not None and not self._sent.exists():
+                raise self.camera.failure(status)
             self._come_and_go()
             self._sample()
             if time.monotonic() - shown > 10.0:
                 shown = time.monotonic()
                 self._show()
-        if self.camera.poll() != 0:
-            raise self.camera.failure(self.camera.poll())
         self._length = time.monotonic() - self._start
         rest = time.monotonic() + 2.5  # the node's next diagnostics count the last frame as well
         while time.monotonic() < rest:
             self._spin()
         self._note()
         stop = self._stop()
-        for child in [*(each.child for each in self._living), *self._leaving]:  # nothing more is to be seen of them
+        crowd = [*(each.child for each in self._living), *self._leaving]
+        for child in [*crowd, self.camera]:  # nothing more is to be seen of them
             with suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
         return self._report(stop)
@@ -256,7 +270,7 @@ class Churn:
             least, more = divmod(args.subscribers, args.processes)
             share = least + (self._started % args.processes < more)
             arguments = options(subscribe=share, seed=self._started)
-            child = self._crowd.start(f"subscriber_{self._started}", "subscriber_churn", arguments)
+            child = self._crowd.start(f"{_CROWD}{self._started}", "subscriber_churn", arguments)
             killed = int((self._started + 1) * args.killed) > int(self._started * args.killed)
             self._living.append(_Living(child, killed))
             self._started += 1
@@ -324,6 +338,7 @@ class Churn:
             "processes_killed": len(seen.kills),
             "processes_ended": seen.ended,
             "subscribers_most": max((known for _, known in seen.subscribers), default=0),
+            "crowd_received": sum(_numbers(args.output / f"{_CROWD}{n}.log") for n in range(self._started)),
             "sent": len(self._stamps),
             "camera_late_ms": self._late,
             "received": len(got),
@@ -377,6 +392,11 @@ class Churn:
         return rows
 
 
+def _numbers(log: Path) -> int:
+    """Sum of the lines that are a number."""
+    return sum(int(line) for line in log.read_text(errors="replace").splitlines() if line.isdigit())
+
+
 def show(report: dict) -> None:
     """The table."""
     print("\n   s      images  age p50   p99   max ms  gap s  subscribers  kills  own MB  resident MB")
@@ -393,6 +413,7 @@ def show(report: dict) -> None:
         f"{report['processes_ended']} ended; at most {report['subscribers_most']} subscribers of the depth image"
     )
     print(f"frames:    {report['sent']} sent, {report['received']} received; lost {report['lost']}")
+    print(f"           {report['crowd_received']} depth images received by the subscribers that came and went")
     if age:
         print("age:       " + ", ".join(f"{name} {age[name]:.1f} ms" for name in ("p50", "p95", "p99", "max")))
     print(f"gaps:      {gap['diagnostics']:.1f} s of diagnostics, {gap['depth']:.1f} s of depth; {report['stalls']}")

@@ -76,6 +76,7 @@ def test_fast_dds_profile_has_a_large_segment_and_the_loopback():
     root = ElementTree.parse(ROOT / "config" / "fastdds.xml").getroot()
     transports = {t.find(f"{space}type").text: t for t in root.iter(f"{space}transport_descriptor")}
     assert int(transports["SHM"].find(f"{space}segment_size").text) == 64 * 2**20
+    assert int(transports["SHM"].find(f"{space}healthy_check_timeout_ms").text) == 4000
     assert transports["UDPv4"].find(f".//{space}address").text == "127.0.0.1"
     used = {t.text for t in root.iter(f"{space}userTransports") for t in t}
     assert used == {t.find(f"{space}transport_id").text for t in transports.values()}
