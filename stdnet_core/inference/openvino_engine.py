@@ -17,6 +17,7 @@ from stdnet_core.cli import require
 from stdnet_core.errors import InputError, StdnetError
 from stdnet_core.inference.devices import Placement
 from stdnet_core.inference.engine import EngineOutput, RecurrentTorchEngine, recurrent_inputs
+from stdnet_core.memory import give_back_holes
 from stdnet_core.model import RecurrentNet
 from stdnet_core.model.recurrent import padded_size
 from stdnet_core.model.recurrent.flat_step import FlatStep, flat_state
@@ -26,6 +27,8 @@ from stdnet_core.optical_flow import FlowEstimator
 _log = logging.getLogger(__name__)
 SETTLED = 60
 """Frames of the same sizes after which the network is compiled for them beside the stream."""
+MOST_SIZES = 4
+"""Different sizes for which it is compiled beside a stream, since some 20 MB remain in use for each."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ class _Compilation(threading.Thread):
             self.request = self._engine.compile(self.sizes)
         except StdnetError as error:
             self.error = error
+        give_back_holes()  # compiling for 640x480 takes some 450 MB that are not used again
 
 
 class CompilingEngine:
@@ -174,7 +178,8 @@ class CompilingEngine:
     :class:`stdnet_core.inference.engine.RecurrentEngine`.
 
     Once :data:`SETTLED` frames had the same sizes, OpenVINO compiles the network for them on another thread. It then
-    continues from PyTorch's state. If it cannot compile the network, PyTorch goes on, with a warning in the log.
+    continues from PyTorch's state. What was compiled is kept, for :data:`MOST_SIZES` different sizes; all others stay
+    with PyTorch. If OpenVINO cannot compile the network, PyTorch goes on, with a warning in the log.
 
     Args and Raises: as for :class:`RecurrentOpenVinoEngine`, but :meth:`step` raises nothing.
     """
@@ -183,7 +188,7 @@ class CompilingEngine:
         self._openvino = RecurrentOpenVinoEngine(model, threads)
         self._torch = RecurrentTorchEngine(model, Placement(torch.device("cpu"), torch.float32))
         self._compilation: _Compilation | None = None
-        self._impossible: set[Sizes] = set()
+        self._requests: dict[Sizes, Any] = {}  # None: it cannot be compiled
         self._last: Sizes | None = None
         self._frames = 0  # in a row with these sizes
 
@@ -194,6 +199,8 @@ class CompilingEngine:
         self._last = sizes
         if sizes != self._openvino.sizes:
             self._compile(sizes)
+            if self._requests.get(sizes) is not None:
+                self._openvino.take_over(sizes, self._requests[sizes], self._torch)
         return (self._openvino if sizes == self._openvino.sizes else self._torch).step(rgb, depth, ratio)
 
     def reset(self) -> None:
@@ -207,16 +214,15 @@ class CompilingEngine:
         return "torch" if self._last is None or self._last != self._openvino.sizes else "openvino"
 
     def _compile(self, sizes: Sizes) -> None:
-        """Begin to compile for these sizes if it is time, or use what is compiled for them."""
+        """Begin to compile for these sizes if it is time, and keep what is compiled."""
         done = self._compilation
         if done is not None and not done.is_alive():
             self._compilation = None
+            self._requests[done.sizes] = done.request
             if done.error is not None:
                 _log.warning("%s", done.error)
-                self._impossible.add(done.sizes)
-            elif done.sizes == sizes:
-                self._openvino.take_over(sizes, done.request, self._torch)
-                return
-        if self._compilation is None and self._frames >= SETTLED and sizes not in self._impossible:
+        if self._compilation is not None or self._frames < SETTLED or sizes in self._requests:
+            return
+        if len(self._requests) < MOST_SIZES:
             self._compilation = _Compilation(self._openvino, sizes)
             self._compilation.start()

@@ -110,7 +110,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "auto",
         "What runs the network: torch, or openvino, which is faster on a CPU and must be installed (extra openvino). "
         "openvino runs recurrent networks such as live, in fp32. Once the sizes of 60 frames were the same, it "
-        "compiles the network for some seconds; until then PyTorch computes the frames. auto: openvino if it is "
+        "compiles the network for some seconds (for four different sizes at most); until then PyTorch computes the "
+        "frames. auto: openvino if it is "
         "installed, the device is the CPU and the precision is fp32.",
         choices=("auto", "torch", "openvino"),
     ),

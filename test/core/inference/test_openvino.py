@@ -89,6 +89,22 @@ class TestWithOpenVino:
             executed.append(engine.executes)
         assert executed == ["openvino", "torch", "openvino"]
 
+    def test_beside_the_stream_a_limited_number_of_sizes_is_compiled_once(self, monkeypatch):
+        monkeypatch.setattr(openvino_engine, "SETTLED", 2)
+        monkeypatch.setattr(openvino_engine, "MOST_SIZES", 2)
+        engine = CompilingEngine(network())
+        reference = RecurrentTorchEngine(network(), Placement(torch.device("cpu"), torch.float32))
+        executed = []
+        for size in ((32, 48), (48, 32), (48, 48), (32, 48), (48, 32), (48, 48)):
+            for e in (engine, reference):
+                e.reset()
+            for frame in moving_frames(size, 4, 3):
+                np.testing.assert_allclose(*(e.step(*frame, (4.0, 4.0)).depth for e in (engine, reference)), rtol=1e-4)
+                executed.append(engine.executes)
+                wait_for_compilation(engine)
+        first = ["torch", "torch", "openvino"]
+        assert executed == [*first, *first, *["torch"] * 3, *["openvino"] * 6, *["torch"] * 3]
+
     def test_beside_the_stream_what_openvino_cannot_compile_stays_with_pytorch(self, caplog):
         engine = CompilingEngine(network())
         reference = RecurrentTorchEngine(network(), Placement(torch.device("cpu"), torch.float32))
