@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from stdnet_core.cli import run_cli
 from stdnet_core.errors import StdnetError
+from stdnet_ros.node.stopping import exit_at_once
 
 _PR_SET_PDEATHSIG = 1
 _DDS_PORT = 7400
@@ -131,10 +132,7 @@ def run_child(main: Callable[[], int | None]) -> NoReturn:
     except BaseException:
         sys.excepthook(*sys.exc_info())
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(status if isinstance(status, int) else int(status is not None))
+    exit_at_once(status if isinstance(status, int) else int(status is not None))
 
 
 def options(**values: object) -> list[str]:

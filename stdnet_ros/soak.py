@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from stdnet_core import __version__
-from stdnet_core.cli import require, run_cli
+from stdnet_core.cli import require
 from stdnet_core.errors import ConfigError, StdnetError
 from stdnet_ros.benchmark.session import environment, machine, node_arguments
 from stdnet_ros.benchmark.statistics import counters, durations, slope, summary, unbalanced
-from stdnet_ros.processes import Child, Children, options
+from stdnet_ros.processes import Child, Children, options, run_child
 
 GROWTH_LIMIT_MB = 5.0
 _PERIOD = 1800.0
@@ -267,4 +267,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_child(main)

@@ -27,11 +27,11 @@ from pathlib import Path
 
 import numpy as np
 
-from stdnet_core.cli import require, run_cli
+from stdnet_core.cli import require
 from stdnet_core.errors import ConfigError, StdnetError
 from stdnet_ros.benchmark.session import environment, machine, node_arguments
 from stdnet_ros.benchmark.statistics import counters, durations, slope, summary
-from stdnet_ros.processes import Child, Children, options
+from stdnet_ros.processes import Child, Children, options, run_child
 from stdnet_ros.soak import memory
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -221,24 +221,22 @@ class Churn:
             self.camera.check_running()
         self._start = time.monotonic()
         shown = 0.0
-        while not self._sent.exists():
+        while self.camera.poll() is None:
             self._spin()
-            status = self.camera.poll()
-            if status is not None and not self._sent.exists():
-                raise self.camera.failure(status)
             self._come_and_go()
             self._sample()
             if time.monotonic() - shown > 10.0:
                 shown = time.monotonic()
                 self._show()
+        if self.camera.poll() != 0:
+            raise self.camera.failure(self.camera.poll())
         self._length = time.monotonic() - self._start
         rest = time.monotonic() + 2.5  # the node's next diagnostics count the last frame as well
         while time.monotonic() < rest:
             self._spin()
         self._note()
         stop = self._stop()
-        crowd = [*(each.child for each in self._living), *self._leaving]
-        for child in [*crowd, self.camera]:  # nothing more is to be seen of them
+        for child in [*(each.child for each in self._living), *self._leaving]:  # nothing more is to be seen of them
             with suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
         return self._report(stop)
@@ -477,4 +475,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_child(main)

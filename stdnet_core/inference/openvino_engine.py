@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 SETTLED = 60
 """Frames of the same sizes after which the network is compiled for them beside the stream."""
 MOST_SIZES = 4
-"""Different sizes for which it is compiled beside a stream, since some 20 MB remain in use for each."""
+"""Different sizes for which it is compiled beside a stream: each stays in memory, and compiling leaks some 20 MB."""
 
 
 @dataclass(frozen=True)

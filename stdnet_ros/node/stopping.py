@@ -52,6 +52,11 @@ def leave(status: int) -> NoReturn:
     """End the process. After :func:`prepare`, skip the interpreter's own shutdown, which would wait for inference."""
     if not _prepared:
         sys.exit(status)
+    exit_at_once(status)
+
+
+def exit_at_once(status: int) -> NoReturn:
+    """End the process without the interpreter's shutdown and the C library's exit handlers; print what is printed."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
