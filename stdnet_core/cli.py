@@ -1,15 +1,18 @@
-"""Common parts of the command-line tools: errors without tracebacks, and errors for packages that are not installed."""
+"""Common parts of the command-line tools: errors without tracebacks, exit, and errors for packages that are not
+installed."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from stdnet_core.errors import StdnetError
 
@@ -33,6 +36,14 @@ def run_cli(main: Callable[[], int | None]) -> None:
         print("interrupted", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def exit_at_once(status: int) -> NoReturn:
+    """End the process without the interpreter's shutdown and the C library's exit handlers; print what is printed."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def print_notes(notes: Iterable[str]) -> None:

@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from stdnet_core.cli import run_cli
+from stdnet_core.cli import exit_at_once, run_cli
 from stdnet_core.errors import StdnetError
-from stdnet_ros.node.stopping import exit_at_once
 
 _PR_SET_PDEATHSIG = 1
 _DDS_PORT = 7400

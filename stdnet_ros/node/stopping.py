@@ -15,9 +15,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, NoReturn
 
+from stdnet_core.cli import exit_at_once
 from stdnet_ros.node.clib_timer import LibraryTimer
 
 GRACE_SECONDS = 0.6
@@ -53,14 +53,6 @@ def leave(status: int) -> NoReturn:
     if not _prepared:
         sys.exit(status)
     exit_at_once(status)
-
-
-def exit_at_once(status: int) -> NoReturn:
-    """End the process without the interpreter's shutdown and the C library's exit handlers; print what is printed."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(status)
 
 
 def _nothing(number: int, frame: Any) -> None:
