@@ -34,6 +34,9 @@ class AugmentationConfig:
         misregister: probability of depth, including the ground truth, that is badly registered to colour, as in
             recordings of real sensors. Teaches the network to follow colour only where depth agrees with it.
         shift_px: in misregistered clips, largest shift of colour on each axis.
+        parallax_px: in misregistered clips, largest shift of depth on each axis at the clip's median distance. It is
+            inversely proportional to depth, as if the depth camera were beside the colour camera.
+        zoom: in misregistered clips, largest ratio of the focal lengths of the two cameras.
         fattening_px: in misregistered clips, largest growth of the foreground over the background (stereo matching).
         wobble: in misregistered clips, largest standard deviation, as a fraction of depth, of depth errors that are
             smooth in the image and different in each frame; also applied to the ground truth.
@@ -56,6 +59,8 @@ class AugmentationConfig:
     gray: float = 0.0
     misregister: float = 0.0
     shift_px: int = 6
+    parallax_px: float = 0.0
+    zoom: float = 1.0
     fattening_px: int = 4
     wobble: float = 0.0
     gamma: tuple[float, float] = (0.8, 1.25)
@@ -79,6 +84,10 @@ class AugmentationConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 0:
                 raise ConfigError(f"augmentation {name} is {value!r}; it is a whole number of pixels, 0 or more")
+        if not isinstance(self.parallax_px, int | float) or not 0 <= self.parallax_px <= 100:
+            raise ConfigError(f"augmentation parallax_px is {self.parallax_px!r}; it is a number of pixels, 0 to 100")
+        if not isinstance(self.zoom, int | float) or not 1 <= self.zoom <= 1.5:
+            raise ConfigError(f"augmentation zoom is {self.zoom!r}; it is a factor, 1 to 1.5")
         if not isinstance(self.wobble, int | float) or not 0 <= self.wobble < 0.3:
             raise ConfigError(f"augmentation wobble is {self.wobble!r}; it is a fraction of the depth, 0 to 0.3")
 
@@ -139,7 +148,12 @@ def augment(clip: RgbdClip, config: AugmentationConfig, generator: torch.Generat
     clip = scale_depth(replace(clip, rgb=rgb), factor["depth_gain"][0])
     span = 2 * config.shift_px + 1
     right, down, fattening, amplitude, seed = torch.randint(1 << 30, (5,), generator=generator).tolist()
+    beside, below, zoom = (2 * torch.rand(3, generator=generator, dtype=torch.float64) - 1).tolist()
     if chance["misregister"] < config.misregister:
+        if config.parallax_px or config.zoom > 1:
+            clip = other_viewpoint(
+                clip, right=beside * config.parallax_px, down=below * config.parallax_px, zoom=config.zoom**zoom
+            )
         clip = misregister(
             clip,
             right=right % span - config.shift_px,
@@ -173,6 +187,39 @@ def misregister(clip: RgbdClip, *, right: int, down: int, fattening: int) -> Rgb
         nearest = -torch.nn.functional.max_pool2d(nearness, size, stride=1, padding=fattening)
         depth = torch.where(clip.valid, nearest, torch.zeros_like(depth))
     return replace(clip, rgb=rgb, depth=depth, flow=None)
+
+
+def other_viewpoint(clip: RgbdClip, *, right: float, down: float, zoom: float) -> RgbdClip:
+    """Depth as a camera beside the colour camera sees it, which is not registered to colour.
+
+    Args:
+        right, down: shift of depth in pixels at the clip's median distance; it is inversely proportional to depth.
+        zoom: the depth camera's focal length, divided by the colour camera's; the centre of the image stays in place.
+
+    Returns:
+        The clip without flow, which would no longer match the depth, and without a source's own low-resolution depth.
+        Where several surfaces meet, the nearest counts; what the colour camera does not see is invalid.
+    """
+    frames = len(clip.depth)
+    height, width = clip.frame_size
+    if not clip.valid.any():
+        return clip
+    median = clip.depth[clip.valid].median()
+    nearness = (median / clip.depth.clamp_min(1e-6)).clamp(max=4)
+    rows, columns = (torch.arange(n, device=clip.depth.device, dtype=torch.float32) for n in (height, width))
+    row = (rows[:, None] - (height - 1) / 2) * zoom + (height - 1) / 2 + down * nearness
+    column = (columns - (width - 1) / 2) * zoom + (width - 1) / 2 + right * nearness
+    frame = torch.arange(frames, device=clip.depth.device).view(-1, 1, 1, 1)
+    nearest = clip.depth.new_full((frames * height * width,), math.inf)
+    for below in (0, 1):  # all four pixels around the new place, so that surfaces have no cracks
+        for beside in (0, 1):
+            y, x = row.floor().long() + below, column.floor().long() + beside
+            inside = clip.valid & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+            place = ((frame * height + y) * width + x)[inside]
+            nearest.scatter_reduce_(0, place, clip.depth[inside], "amin")
+    nearest = nearest.view_as(clip.depth)
+    valid = nearest.isfinite()
+    return replace(clip, depth=nearest.where(valid, nearest.new_zeros(())), valid=valid, flow=None, depth_lr=None)
 
 
 def wobble(clip: RgbdClip, amplitude: float, generator: torch.Generator) -> RgbdClip:

@@ -1,5 +1,6 @@
 """Augmentation keeps the geometry true: checked by following moving points through every variation."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from stdnet_core.data.augmentation import (
     flip_horizontal,
     flip_vertical,
     misregister,
+    other_viewpoint,
     reverse,
     scale_depth,
     transpose,
@@ -196,7 +198,16 @@ def test_crop_of_own_low_resolution_depth_stays_aligned():
 
 @pytest.mark.parametrize(
     "values",
-    [{"transpose": 2}, {"gamma": [0, 1]}, {"exposure": [2, 1]}, {"contrast": 1.0}, {"flip": 0.5}, {"wobble": -0.1}],
+    [
+        {"transpose": 2},
+        {"gamma": [0, 1]},
+        {"exposure": [2, 1]},
+        {"contrast": 1.0},
+        {"flip": 0.5},
+        {"wobble": -0.1},
+        {"zoom": 0.9},
+        {"parallax_px": -1},
+    ],
 )
 def test_wrong_settings_are_named(values):
     with pytest.raises(ConfigError, match=next(iter(values))):
@@ -218,6 +229,37 @@ def test_misregistration_moves_colour_and_lets_the_foreground_grow():
         torch.cartesian_prod(torch.arange(4, 8), torch.arange(7, 11)),
     )
     assert (moved.depth[moved.valid] > 0).all()
+
+
+def test_another_viewpoint_is_a_pinhole_camera_beside_the_first():
+    """Against projection of each point, of two walls and a near square, with one loop a pixel."""
+    height, width, focal = 24, 40, 30.0
+    depth = torch.full((1, 1, height, width), 3.0)
+    depth[..., :, 25:] = 4.0
+    depth[..., 8:15, 10:18] = 1.5
+    depth[..., 3, 3] = 0.0
+    clip = RgbdClip(rgb=torch.rand(1, 3, height, width), depth=depth, valid=depth > 0, name="square")
+    baseline, zoom = 0.4, 1.05  # metres to the left: everything moves right
+    moved = other_viewpoint(clip, right=zoom * focal * baseline / 3.0, down=0.0, zoom=zoom)
+    assert torch.equal(moved.rgb, clip.rgb)
+    assert moved.flow is None
+    expected = torch.zeros(height, width)
+    for row in range(height):
+        for column in range(width):
+            z = float(depth[0, 0, row, column])
+            if z == 0:
+                continue
+            x, y = (column - (width - 1) / 2) * z / focal + baseline, (row - (height - 1) / 2) * z / focal
+            u, v = zoom * focal * x / z + (width - 1) / 2, zoom * focal * y / z + (height - 1) / 2
+            for v_ in (math.floor(v), math.floor(v) + 1):
+                for u_ in (math.floor(u), math.floor(u) + 1):
+                    if 0 <= v_ < height and 0 <= u_ < width and (expected[v_, u_] == 0 or z < expected[v_, u_]):
+                        expected[v_, u_] = z
+    assert torch.equal(moved.depth[0, 0], expected)
+    assert torch.equal(moved.valid, moved.depth > 0)
+    assert not moved.valid[..., :2].any(), "the left border is not seen"
+    empty = replace(clip, valid=torch.zeros_like(clip.valid))
+    assert other_viewpoint(empty, right=3.0, down=0.0, zoom=1.0) is empty
 
 
 def test_wobble_is_smooth_relative_and_new_in_each_frame():
