@@ -137,7 +137,7 @@ class DepthUpsampler:
             are filled (``guided_temporal``, recurrent network), the limit is about 32 pixels.
         backend: what executes the network: ``torch``; ``openvino`` for a recurrent network on the CPU in float32,
             which is faster, but takes seconds to compile it for the sizes of a stream; ``auto``: OpenVINO if it is
-            installed and device and precision leave such a network to it, otherwise PyTorch; or ``onnxruntime`` for
+            installed, the device is the CPU and bf16 is not asked for, otherwise PyTorch; or ``onnxruntime`` for
             an ``.onnx`` checkpoint from ``stdnet_core.export``, whose sizes and latency are fixed. With ``openvino``
             and ``onnxruntime``, device ``auto`` is the CPU.
         compile_beside: with OpenVINO, compile on another thread once the sizes stay the same, while PyTorch computes
@@ -195,7 +195,9 @@ class DepthUpsampler:
             keep_freed_memory()
         loaded = _load(checkpoint, method) if exported is None else None
         if backend == "auto":
-            backend = "openvino" if _suits_openvino(loaded, self._placement) else "torch"
+            backend = "openvino" if _suits_openvino(loaded, self._placement, precision) else "torch"
+            if backend == "openvino":
+                self._placement = replace(self._placement, dtype=torch.float32)
         self._backend = backend
         self.info: CheckpointInfo | None = None
         self._engine: Engine | None = None
@@ -586,11 +588,13 @@ def _check_openvino(device: str, precision: str) -> None:
         raise ConfigError(f"backend openvino computes in fp32, and precision is {precision!r}; choose auto or fp32")
 
 
-def _suits_openvino(loaded: tuple[STDNet | RecurrentNet, CheckpointInfo] | None, placement: Placement) -> bool:
-    """Whether OpenVINO is installed and runs the network as it would run in PyTorch, only faster."""
+def _suits_openvino(
+    loaded: tuple[STDNet | RecurrentNet, CheckpointInfo] | None, placement: Placement, precision: str
+) -> bool:
+    """Whether OpenVINO is installed and may run the network, as PyTorch would and faster, even than in bfloat16."""
     if loaded is None or not isinstance(loaded[0], RecurrentNet):
         return False
-    if placement.device.type != "cpu" or placement.dtype != torch.float32:
+    if placement.device.type != "cpu" or (precision != "auto" and placement.dtype != torch.float32):
         return False
     try:
         require("openvino", extra="openvino")

@@ -101,8 +101,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         "precision",
         "auto",
-        "Number format of the network's arithmetic. auto: bf16 where the device supports it, otherwise fp16 on CUDA "
-        "and fp32 on the CPU.",
+        "Number format of the network's arithmetic. auto: fp32 with OpenVINO; elsewhere bf16 where the device supports "
+        "it, otherwise fp16 on CUDA and fp32 on the CPU.",
         choices=("auto", "fp32", "fp16", "bf16"),
     ),
     ParameterSpec(
@@ -112,7 +112,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "openvino runs recurrent networks such as live, in fp32. Once the sizes of 60 frames were the same, it "
         "compiles the network for some seconds (for four different sizes at most); until then PyTorch computes the "
         "frames. auto: openvino if it is "
-        "installed, the device is the CPU and the precision is fp32.",
+        "installed, the device is the CPU and the precision is auto or fp32.",
         choices=("auto", "torch", "openvino"),
     ),
     ParameterSpec(

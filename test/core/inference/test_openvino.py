@@ -12,7 +12,7 @@ from recurrent_fixtures import moving_frames, network
 
 from stdnet_core.checkpoints import CheckpointInfo
 from stdnet_core.errors import ConfigError, InputError, StdnetError
-from stdnet_core.inference import DepthUpsampler, openvino_engine
+from stdnet_core.inference import DepthUpsampler, devices, openvino_engine
 from stdnet_core.inference.devices import Placement
 from stdnet_core.inference.engine import RecurrentTorchEngine
 from stdnet_core.inference.openvino_engine import CompilingEngine, RecurrentOpenVinoEngine
@@ -150,11 +150,14 @@ class TestWithOpenVino:
             engine.step(*moving_frames((16, 48), 4, 2)[0], (4.0, 4.0))
         assert np.isfinite(engine.step(*moving_frames((32, 48), 4, 2)[0], (4.0, 4.0)).depth).all()
 
-    def test_auto_takes_openvino_where_it_computes_the_same(self):
+    @pytest.mark.parametrize("precision", ["fp32", "auto"])
+    def test_auto_takes_openvino_where_it_computes_the_same(self, precision, monkeypatch):
+        monkeypatch.setattr(devices, "cpu_computes_bf16", lambda: True)
         chosen = {"method": "stdnet", "device": "cpu", "backend": "auto", "compile_beside": True}
         model = network()
         info = CheckpointInfo(model.config, (), None, name="small")
-        upsampler = DepthUpsampler.from_model(model, info, **chosen, precision="fp32")
+        upsampler = DepthUpsampler.from_model(model, info, **chosen, precision=precision)
+        assert upsampler.placement.precision == "fp32"
         for number, frame in enumerate(moving_frames((32, 48), 4, 12)):
             if number == 11:
                 wait_for_compilation(upsampler._recurrent_engine)
