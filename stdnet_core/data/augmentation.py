@@ -44,6 +44,8 @@ class AugmentationConfig:
         exposure: limits of the factor on colour.
         contrast: limits of the factor on the difference from the clip's mean colour.
         balance: limits of an additional factor on each colour channel separately.
+        blur_px: largest standard deviation in pixels of a blur of colour.
+        noise: largest standard deviation of noise in colour (0..1), which is different in each frame.
         depth_gain: limits of the factor on all depths; the camera matrix stays the same, so the scene is scaled.
 
     Factors are drawn log-uniformly, so that (0.5, 2) halves as often as it doubles.
@@ -67,6 +69,8 @@ class AugmentationConfig:
     exposure: tuple[float, float] = (0.7, 1.4)
     contrast: tuple[float, float] = (0.8, 1.25)
     balance: tuple[float, float] = (0.95, 1.05)
+    blur_px: float = 0.0
+    noise: float = 0.0
     depth_gain: tuple[float, float] = (0.8, 1.25)
 
     def __post_init__(self) -> None:
@@ -88,6 +92,10 @@ class AugmentationConfig:
             raise ConfigError(f"augmentation parallax_px is {self.parallax_px!r}; it is a number of pixels, 0 to 100")
         if not isinstance(self.zoom, int | float) or not 1 <= self.zoom <= 1.5:
             raise ConfigError(f"augmentation zoom is {self.zoom!r}; it is a factor, 1 to 1.5")
+        for name, most in (("blur_px", 5), ("noise", 0.5)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value <= most:
+                raise ConfigError(f"augmentation {name} is {value!r}; it is a number from 0 to {most}")
         if not isinstance(self.wobble, int | float) or not 0 <= self.wobble < 0.3:
             raise ConfigError(f"augmentation wobble is {self.wobble!r}; it is a fraction of the depth, 0 to 0.3")
 
@@ -163,7 +171,13 @@ def augment(clip: RgbdClip, config: AugmentationConfig, generator: torch.Generat
         if config.wobble:
             noise = torch.Generator().manual_seed(seed)
             clip = wobble(clip, config.wobble * amplitude / (1 << 30), noise)
-    return clip.contiguous()
+    blur, grain = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+    seed = int(torch.randint(1 << 30, (1,), generator=generator))
+    rgb = blurred(clip.rgb, config.blur_px * blur)
+    if config.noise:
+        drawn = torch.randn(rgb.shape, generator=torch.Generator().manual_seed(seed)).to(rgb)
+        rgb = (rgb + config.noise * grain * drawn).clamp(0, 1)
+    return replace(clip, rgb=rgb).contiguous()
 
 
 def misregister(clip: RgbdClip, *, right: int, down: int, fattening: int) -> RgbdClip:
@@ -259,6 +273,18 @@ def vary_color(rgb: Tensor, *, gamma: float, exposure: float, contrast: float, b
         mean = rgb.mean()
         rgb = mean + contrast * (rgb - mean)
     return rgb.clamp(0, 1)
+
+
+def blurred(rgb: Tensor, sigma: float) -> Tensor:
+    """Colour (T, 3, H, W), blurred by a Gaussian of standard deviation ``sigma`` pixels; below a tenth it stays."""
+    if sigma < 0.1:
+        return rgb
+    reach = math.ceil(3 * sigma)
+    places = torch.arange(-reach, reach + 1, dtype=rgb.dtype, device=rgb.device)
+    weights = torch.softmax(-places.square() / (2 * sigma**2), 0)
+    padded = torch.nn.functional.pad(rgb, (reach,) * 4, mode="replicate").flatten(0, 1)[:, None]
+    rows = torch.nn.functional.conv2d(padded, weights.view(1, 1, -1, 1))
+    return torch.nn.functional.conv2d(rows, weights.view(1, 1, 1, -1)).view_as(rgb)
 
 
 def scale_depth(clip: RgbdClip, gain: float) -> RgbdClip:

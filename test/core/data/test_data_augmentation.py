@@ -3,18 +3,22 @@
 import math
 from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from stdnet_core.data.augmentation import (
     AugmentationConfig,
     augment,
+    blurred,
     flip_horizontal,
     flip_vertical,
     misregister,
     other_viewpoint,
     reverse,
     scale_depth,
+    stand_still,
     transpose,
     vary_color,
     wobble,
@@ -260,6 +264,25 @@ def test_another_viewpoint_is_a_pinhole_camera_beside_the_first():
     assert not moved.valid[..., :2].any(), "the left border is not seen"
     empty = replace(clip, valid=torch.zeros_like(clip.valid))
     assert other_viewpoint(empty, right=3.0, down=0.0, zoom=1.0) is empty
+
+
+def test_blur_is_that_of_another_library():
+    rgb = torch.rand(2, 3, 30, 40)
+    found = blurred(rgb, 1.1)
+    for frame, expected in zip(rgb, found, strict=True):
+        image = cv2.GaussianBlur(frame.permute(1, 2, 0).numpy(), (9, 9), 1.1, borderType=cv2.BORDER_REPLICATE)
+        np.testing.assert_allclose(expected.permute(1, 2, 0), image, atol=1e-5)
+    assert blurred(rgb, 0.05) is rgb
+
+
+def test_noise_of_colour_is_new_in_each_frame_and_leaves_depth_alone():
+    clip = stand_still(moving_clip(), 3, 0.0, torch.Generator())
+    clip = replace(clip, rgb=torch.full_like(clip.rgb, 0.5))
+    noisy = augment(clip, replace(AugmentationConfig.none(), noise=0.05), torch.Generator().manual_seed(3))
+    change = noisy.rgb - clip.rgb
+    assert 0 < float(change.std()) < 0.05
+    assert abs(float(torch.corrcoef(change.flatten(1)[:2])[0, 1])) < 0.1
+    assert torch.equal(noisy.depth, clip.depth)
 
 
 def test_wobble_is_smooth_relative_and_new_in_each_frame():
