@@ -43,6 +43,8 @@ def test_parameter_file_is_accepted_and_has_no_unknown_names():
             flat.update({f"{group}.{k}": v for k, v in members.items()})
     assert parameters.unknown_names(list(flat)) == []
     assert flat.keys() >= {"method", "model", "latency_frames", "points.stride"}
+    # The launch files load it: another value here would be the default of those alone.
+    assert {name: SPECS[name].parse(value) for name, value in flat.items()} == {n: SPECS[n].default for n in flat}
     assert parameters.unknown_names(["modle", "use_sim_time", "qos_overrides./x.publisher.depth"]) == ["modle"]
 
 
