@@ -26,3 +26,7 @@ class OutputError(StdnetError):
 
 class DataError(StdnetError):
     """A dataset, sequence, recording or one of its files is missing, incomplete or damaged."""
+
+
+class MissingDataError(DataError):
+    """The file or folder of a data source does not exist."""

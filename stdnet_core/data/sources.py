@@ -40,7 +40,7 @@ from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.seven_scenes import is_seven_scenes_folder, open_seven_scenes
 from stdnet_core.data.tartanair import is_tartanair_folder, open_tartanair
 from stdnet_core.depth_units import DepthUnits
-from stdnet_core.errors import DataError
+from stdnet_core.errors import DataError, MissingDataError
 
 KINDS = {
     "tartanair": "<scene>/<Hard>/<Pxxx>/{image_left,depth_left}",
@@ -200,7 +200,7 @@ def detect_kind(path: Path) -> str:
         DataError: the path does not exist, or nothing there is known.
     """
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder; expected a source such as {_examples()}")
+        raise MissingDataError(f"{path}: no such file or folder; expected a source such as {_examples()}")
     if path.is_file():
         if is_bag_name(path):
             return "bag"
@@ -247,7 +247,7 @@ def _open_path(
     path = Path(place)
     rules = _rules(options)
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder; expected {KINDS[kind]}")
+        raise MissingDataError(f"{path}: no such file or folder; expected {KINDS[kind]}")
     if kind == "bag":
         _no_split(kind, split)
         return _open_bags(path, options, rules.units, findings)

@@ -42,7 +42,7 @@ class SourceConfig:
     exclude: list[str] = field(default_factory=list)
     """Name patterns of the sequences to leave out."""
     optional: bool = False
-    """If the data set has none of these sequences, continue without them, with a warning."""
+    """If the data set is not there or has none of these sequences, continue without them, with a warning."""
     max_depth: float | None = None
     """Metres; larger depths are set to this value (``far: clip``) or made invalid (``far: invalid``)."""
     far: str = "clip"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.rgbd_sequence import RgbdSequence
-from stdnet_core.errors import ConfigError, DataError
+from stdnet_core.errors import ConfigError, DataError, MissingDataError
 from stdnet_core.training.config import DataConfig, SourceConfig, public_name
 from stdnet_core.training.draw import BatchPlan, choose
 
@@ -106,7 +106,13 @@ def open_sequences(config: SourceConfig, *, skip_bad: bool = False) -> list[Rgbd
     """
     from stdnet_core.data.sources import open_source
 
-    found = open_source(config.source, split=config.split, skip_bad=skip_bad)
+    try:
+        found = open_source(config.source, split=config.split, skip_bad=skip_bad)
+    except MissingDataError as error:
+        if not config.optional:
+            raise
+        _LOG.warning("left out: %s", error)
+        return []
     for note in found.notes:
         logging.getLogger(__name__).warning("%s", note)
     kept = [s for s in found if selected(s.name, config)]

@@ -251,8 +251,12 @@ def test_optional_sources_alone_are_not_enough(clips: Path) -> None:
     absent = f"{{source: 'folder:{clips}', include: [x], optional: true}}"
     with pytest.raises(DataError, match="no source of data.sources has a sequence"):
         BatchBuilder(small_config(clips, f"data.sources=[{absent}]"))
-    both = small_config(clips, f"data.sources=[{absent}, {{source: 'folder:{clips}', include: ['*_1']}}]")
-    assert {name.rsplit("/", 1)[-1] for name in BatchBuilder(both).build(0)["names"]} == {"clip_1"}
+    missing = f"{{source: 'folder:{clips}/elsewhere', optional: true}}"
+    for left_out in (absent, missing):
+        both = small_config(clips, f"data.sources=[{left_out}, {{source: 'folder:{clips}', include: ['*_1']}}]")
+        assert {name.rsplit("/", 1)[-1] for name in BatchBuilder(both).build(0)["names"]} == {"clip_1"}
+    with pytest.raises(DataError, match="elsewhere: no such file or folder"):
+        BatchBuilder(small_config(clips, f"data.sources=[{missing.replace('true', 'false')}]"))
     with pytest.raises(ConfigError, match="no source of val.sources has a sequence"):
         Validator(small_config(clips, "data.sources=[{source: synthetic}]", f"val.sources=[{absent}]"))
 
