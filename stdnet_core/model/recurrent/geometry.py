@@ -13,6 +13,9 @@ STRIDE = 4
 """Colour pixels per pixel of the working grid, on each axis."""
 INVALID = -1e4
 """Logit of a candidate that must have no weight."""
+_SIMILAR = 1 / 16  # standard deviation of colours on one surface, in guided filling
+_LEAST_SIMILARITY = 1e-4
+_ROUNDS_AT_8, _ROUNDS_AT_4 = 3, 1  # of averaging at H/8, and at H/4, where it takes longer
 
 
 @dataclass(frozen=True)
@@ -189,3 +192,71 @@ def fill(depth: Tensor, share: Tensor, levels: int = 7) -> Tensor:
         coarse = coarse[..., : mean.shape[-2], : mean.shape[-1]]
         filled = torch.where(weight > 1e-7, mean, coarse)
     return filled
+
+
+def guided_fill(filled: Tensor, share: Tensor, colour: Tensor) -> Tensor:
+    """Fill holes again, guided by colour, from H/16 to H/4, in inverse depth (which is linear in the image on planes).
+
+    On each level, a hole takes the mean of the four coarser pixels around it and then, a few times, that of the four
+    pixels beside it, weighted by the similarity of colours. So depth spreads from the border of a hole over what looks
+    like it.
+
+    Args:
+        filled: (N, 1, h, w), what :func:`fill` returned; h and w are multiples of 4.
+        share: (N, 1, h, w), 0 in holes.
+        colour: (N, 3, h, w) in 0..1.
+
+    Returns:
+        (N, 2, h, w): depth; in the second, farther depth has more weight, because most holes are places that one of two
+        views does not see behind a nearer surface. Outside holes, depth is unchanged.
+    """
+    inverse4, known4 = 1 / filled, (share > 0).to(filled.dtype)
+    counts = known4 + 1e-4  # a pixel at H/8 without a measurement takes the mean of what lies in it
+    total = F.avg_pool2d(counts, 2)
+    inverse8, colour8 = (F.avg_pool2d(image * counts, 2) / total for image in (inverse4, colour))
+    coarse, coarse_colour = F.avg_pool2d(inverse4, 4).expand(-1, 2, -1, -1), F.avg_pool2d(colour, 4)
+    for inverse, known, own, rounds in (
+        (inverse8, F.max_pool2d(known4, 2), colour8, _ROUNDS_AT_8),
+        (inverse4, known4, colour, _ROUNDS_AT_4),
+    ):
+        # diagonally beside a pixel, with coarse pixels twice as large: the one it lies in and three on its side
+        similarity = [_similarity(other, own) for other in _corners(_twice(coarse_colour))]
+        coarse = torch.where(known > 0, inverse, _similar_mean(_corners(_twice(coarse)), similarity))
+        similarity = [_similarity(other, own) for other in _beside(own)]
+        for _ in range(rounds):
+            coarse = torch.where(known > 0, inverse, _similar_mean(_beside(coarse), similarity))
+        coarse_colour = own
+    return torch.where(share > 0, filled, 1 / coarse)
+
+
+def _twice(image: Tensor) -> Tensor:
+    """Each pixel as 2x2 pixels."""
+    return F.interpolate(image, scale_factor=2.0, mode="nearest")
+
+
+def _corners(image: Tensor) -> list[Tensor]:
+    """The four values diagonally beside each pixel."""
+    around = neighbors(image)
+    return [around[i] for i in (0, 2, 6, 8)]
+
+
+def _beside(image: Tensor) -> list[Tensor]:
+    """The four values beside each pixel."""
+    return neighbors(image)[1::2]
+
+
+def _similarity(colour: Tensor, own: Tensor) -> Tensor:
+    """Of two colours, (N, 1, h, w), almost 0 to 1."""
+    distance = sum(channel.square() for channel in (colour - own).split(1, 1))  # faster than a sum over channels
+    return torch.exp(distance * (-0.5 / _SIMILAR**2)) + _LEAST_SIMILARITY
+
+
+def _similar_mean(inverse: list[Tensor], similarity: list[Tensor]) -> Tensor:
+    """Mean of inverse depths (N, 2, h, w), weighted by similarity, and in the second channel by squared depth, too."""
+    total = weights = torch.zeros_like(inverse[0])
+    second = torch.tensor([0.0, 1.0], device=total.device)[:, None, None]
+    for value, alike in zip(inverse, similarity, strict=True):
+        weight = alike * (1 + second * (value.clamp(min=1e-4).square().reciprocal() - 1))
+        total = total + weight * value
+        weights = weights + weight
+    return total / weights

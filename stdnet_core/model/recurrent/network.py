@@ -22,6 +22,7 @@ from stdnet_core.model.recurrent.geometry import (
     CellGeometry,
     blocks,
     fill,
+    guided_fill,
     masked_mean,
     neighbors,
     take,
@@ -31,10 +32,11 @@ from stdnet_core.short_repr import network_repr, short_repr
 MULTIPLE = 16
 """The height and width of the network's input must be multiples of this."""
 _CELL = 4.0  # ratio from which the candidates of the coarse estimate are the depth pixels themselves
-_COARSE = 15  # candidates of the coarse estimate
+_COARSE = 17  # candidates of the coarse estimate
 _FINE = 17  # candidates of the fine estimate
 _SEEN = 5  # further input channels of the fine estimate
 _FINE_PRIORS = (0.3, -4.0, -4.0, -4.0, -4.0, 0.0, -1.0, 0.3)  # own, 4 beside, interpolated, previous, mean
+_FILLED_PRIOR = 3.0  # logit of depth filled along colour, in holes
 _AGING = 2  # the last candidates, whose weight grows with the evidence
 _BESIDE = ((0, 0), (0, -1), (-1, 0), (1, 0), (0, 1))  # cells whose measurements are candidates of a pixel
 _LEAST = 1e-3  # metres
@@ -146,10 +148,10 @@ class RecurrentNet(nn.Module):
         with torch.no_grad():
             _bias(self.fine_head)[16 * _FINE :] = -3.0
 
-    inputs = 48 + 32 + 3 + 4 + 3 + 3 + 16 + 3 + 2 + 1 + 16 + 1 + 2 + 4
+    inputs = 48 + 32 + 3 + 4 + 3 + 3 + 16 + 3 + 2 + 1 + 16 + 1 + 2 + 4 + 2
     """Input channels: colour; measurements and their validity; differences of depth to coarser means; farthest and
     nearest depth; place in the cell and ratio; density and distance; the previous depth; how well it fits; noise;
-    evidence; running mean; noise over the frame in another form; motion; registration."""
+    evidence; running mean; noise over the frame in another form; motion; registration; holes filled along colour."""
 
     def start(self, rgb: Tensor) -> RecurrentState:
         """The state before the first frame of (N, 3, H, W)."""
@@ -247,6 +249,8 @@ class RecurrentNet(nn.Module):
         photometric = _outside(rgb4, aligned) * (previous_share > 0)
 
         far5, near5, far17, near17 = _extremes(base, (share > 0).to(rgb.dtype))
+        in_hole = ((share <= 0) & (share.amax((-2, -1), keepdim=True) > 0)).expand(-1, 2, -1, -1)
+        filled = torch.where(in_hole, guided_fill(base, share, rgb4), base)
 
         noise = self._noise(depth, valid, geometry)
         edges = _edge_products(log_base.detach(), share, rgb4, coarse_ratio)
@@ -274,6 +278,7 @@ class RecurrentNet(nn.Module):
                 noise[2],
                 *_motion(flow, previous_share),
                 _registered(registration)[..., None, None].expand(-1, -1, *base.shape[-2:]),
+                squash(filled.clamp(min=_LEAST).log() - log_base),
             ),
             1,
         )
@@ -287,10 +292,9 @@ class RecurrentNet(nn.Module):
         correction = correction.exp()
         cells, prior = self._cells(depth, valid, base, share, geometry, rgb4, strength)
         previous_fits = torch.where(previous_share > 0, 0.0, INVALID)
-        candidates = torch.cat((*cells, base, previous * correction, far5, near5, far17, near17), 1)
-        extra = torch.cat(
-            (torch.full_like(base, -1.0), previous_fits - 2.0, *(torch.full_like(base, -6.0) for _ in range(4))), 1
-        )
+        candidates = torch.cat((*cells, base, previous * correction, far5, near5, far17, near17, filled), 1)
+        fixed = torch.full_like(base, -1.0), previous_fits - 2.0, *(torch.full_like(base, -6.0) for _ in range(4))
+        extra = torch.cat((*fixed, torch.where(in_hole, _FILLED_PRIOR, INVALID)), 1)
         weights = torch.softmax(logits + torch.cat((prior, extra), 1), 1)
         coarse = (weights * candidates).sum(1, keepdim=True)
         spread = (far5 - near5).clamp(min=0) + 0.002 * base

@@ -16,7 +16,7 @@ from stdnet_core.data.synthetic import render_clip
 from stdnet_core.errors import CheckpointError, ConfigError, InputError
 from stdnet_core.inference import DepthUpsampler, classical
 from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, network_config
-from stdnet_core.model.recurrent.geometry import CellGeometry, fill, masked_mean, take
+from stdnet_core.model.recurrent.geometry import CellGeometry, fill, guided_fill, masked_mean, take
 from stdnet_core.model.recurrent.network import _edge_products, _extremes, _registered, _running_mean
 from stdnet_core.optical_flow import FlowEstimator
 
@@ -122,6 +122,81 @@ def test_holes_take_the_value_of_what_is_around_and_measurements_stay():
     one[..., 3, 7] = 1
     assert fill(depth * one, one) == pytest.approx(2.0, abs=1e-4)
     assert not fill(torch.zeros_like(depth), torch.zeros_like(depth)).any()
+
+
+def filled_by_loops(filled, share, colour, *, farther):
+    """Guided filling (h, w), with loops over pixels, from its description."""
+
+    def mean(pairs):  # (inverse depth, difference of colour)
+        weights = [math.exp(-0.5 * float(np.square(change).sum()) / (1 / 16) ** 2) + 1e-4 for _, change in pairs]
+        if farther:
+            weights = [weight / value**2 for weight, (value, _) in zip(weights, pairs, strict=True)]
+        return np.average([value for value, _ in pairs], weights=weights)
+
+    def at(image, row, column):
+        return image[min(max(row, 0), image.shape[0] - 1), min(max(column, 0), image.shape[1] - 1)]
+
+    def pool(image, size):
+        rows, columns = (length // size for length in image.shape[:2])
+        return image.reshape(rows, size, columns, size, -1).mean((1, 3)).squeeze(-1 if image.ndim == 2 else ())
+
+    known = share > 0
+    half_known = pool(known.astype(float), 2) > 0
+    half, half_colour = pool(1 / filled, 2), pool(colour, 2)
+    for row, column in zip(*np.nonzero(half_known), strict=True):
+        cell = np.s_[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+        half[row, column] = (1 / filled)[cell][known[cell]].mean()
+        half_colour[row, column] = colour[cell][known[cell]].mean(0)
+    coarse, above = pool(1 / filled, 4), pool(colour, 4)
+    levels = ((half, half_known, half_colour, 3), (1 / filled, known, colour, 1))
+    for inverse, measured, own, rounds in levels:
+        guess = inverse.copy()
+        for row, column in zip(*np.nonzero(~measured), strict=True):
+            near = [(row + i) // 2 for i in (-1, 1)], [(column + j) // 2 for j in (-1, 1)]
+            if row == 0 or row == len(inverse) - 1:
+                near[0][0 if row == 0 else 1] = row // 2
+            places = [(r, c) for r in near[0] for c in near[1]]
+            guess[row, column] = mean([(at(coarse, *p), at(above, *p) - own[row, column]) for p in places])
+        for _ in range(rounds):
+            last = guess.copy()
+            for row, column in zip(*np.nonzero(~measured), strict=True):
+                places = [(row - 1, column), (row, column - 1), (row, column + 1), (row + 1, column)]
+                guess[row, column] = mean([(at(last, *p), at(own, *p) - own[row, column]) for p in places])
+        coarse, above = guess, own
+    return np.where(known, filled, 1 / coarse)
+
+
+@pytest.mark.parametrize("size", [(16, 20), (24, 12)])
+def test_guided_filling_is_that_of_a_loop(size):
+    generator = torch.Generator().manual_seed(4)
+    depth = 1 + 4 * torch.rand(2, 1, *size, generator=generator)
+    share = (torch.rand(2, 1, *size, generator=generator) > 0.6).float()
+    share[:, :, 2:11, 3:9] = 0
+    colour = 0.3 + 0.15 * torch.rand(2, 3, *size, generator=generator)
+    found = guided_fill(depth, share, colour)
+    assert found.shape == (2, 2, *size)
+    for n in range(2):
+        arrays = depth[n, 0].double().numpy(), share[n, 0].numpy(), colour[n].double().permute(1, 2, 0).numpy()
+        for farther in (False, True):
+            expected = filled_by_loops(*arrays, farther=farther)
+            np.testing.assert_allclose(found[n, int(farther)], expected, rtol=1e-3)
+
+
+def test_guided_filling_follows_colour_and_takes_shadows_from_what_is_behind():
+    depth, colour = torch.full((1, 1, 40, 40), 4.0), torch.full((1, 3, 40, 40), 0.2)
+    depth[..., 20:], colour[..., 20:] = 1.0, 0.8
+    share = torch.ones_like(depth)
+    share[..., 8:32, 14:26] = 0  # over the edge
+    plain = fill(depth * share, share)
+    for guided in guided_fill(plain, share, colour)[0]:
+        assert (guided[8:32, :20] > 2.7).all()
+        assert (guided[8:32, 20:] < 1.6).all()
+    assert plain[0, 0, 20, 18] - plain[0, 0, 20, 21] < 0.7  # it knows nothing of the edge
+    shadow = torch.ones_like(depth)
+    shadow[..., 8:32, 17:20] = 0  # beside the edge, all of one colour: it is the background's
+    neutral, farther = guided_fill(fill(depth * shadow, shadow), shadow, torch.full_like(colour, 0.5))[0]
+    assert (farther[10:30, 17:20] > 2.9).all()
+    assert neutral[20, 19] < 2 < 3.7 < farther[20, 17]
 
 
 def test_masked_mean_is_that_of_a_loop():
