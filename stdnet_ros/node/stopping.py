@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from stdnet_core.cli import exit_at_once
 from stdnet_ros.node.clib_timer import LibraryTimer
 
 GRACE_SECONDS = 0.6
@@ -52,6 +51,8 @@ def leave(status: int) -> NoReturn:
     """End the process. After :func:`prepare`, skip the interpreter's own shutdown, which would wait for inference."""
     if not _prepared:
         sys.exit(status)
+    from stdnet_core.cli import exit_at_once  # not at the top: this module is the first that the node imports
+
     exit_at_once(status)
 
 
