@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
-_SHOWN = 4
+_SHOWN = 3
 _LONGEST = 80
 
 

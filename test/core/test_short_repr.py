@@ -51,7 +51,7 @@ def test_arrays_are_told_by_type_and_shape():
     figures = {"model": {f"figure_{i}": np.float64(1 / 3) for i in range(40)}}
     result = SequenceResult(figures, [figures] * 500, 500, "true", None, None, {})
     assert "'figure_0': 0.333333" in short_repr(result)
-    assert "... 36 more" in repr(result)
+    assert "... 37 more" in repr(result)
     assert len(repr(result)) < 2000
 
 
@@ -59,7 +59,7 @@ def test_networks_are_told_by_size_and_settings():
     network = STDNet(ModelConfig(channels=16, head_channels=8))
     count = sum(p.numel() for p in network.parameters())
     assert repr(network) == f"STDNet({count:,} parameters, channels=16, head_channels=8)"
-    assert repr(RecurrentNet()).startswith("RecurrentNet(780,278 ")
+    assert repr(RecurrentNet()).startswith("RecurrentNet(780,984 ")
     assert len(repr(RecurrentNet())) < 100
 
 
