@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from stdnet_core.data.clip import RgbdClip
+from stdnet_core.data.sensors.view import gaussian_blur
 from stdnet_core.errors import ConfigError
 
 _PROBABILITIES = ("flip_horizontal", "flip_vertical", "transpose", "reverse", "gray", "misregister")
 _FACTORS = ("gamma", "exposure", "contrast", "balance", "depth_gain")
+_LIMITS = {"parallax_px": (0, 100), "zoom": (1, 1.5), "blur_px": (0, 5), "noise": (0, 0.5)}
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -88,14 +90,10 @@ class AugmentationConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 0:
                 raise ConfigError(f"augmentation {name} is {value!r}; it is a whole number of pixels, 0 or more")
-        if not isinstance(self.parallax_px, int | float) or not 0 <= self.parallax_px <= 100:
-            raise ConfigError(f"augmentation parallax_px is {self.parallax_px!r}; it is a number of pixels, 0 to 100")
-        if not isinstance(self.zoom, int | float) or not 1 <= self.zoom <= 1.5:
-            raise ConfigError(f"augmentation zoom is {self.zoom!r}; it is a factor, 1 to 1.5")
-        for name, most in (("blur_px", 5), ("noise", 0.5)):
+        for name, (least, most) in _LIMITS.items():
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value <= most:
-                raise ConfigError(f"augmentation {name} is {value!r}; it is a number from 0 to {most}")
+            if not isinstance(value, int | float) or not least <= value <= most:
+                raise ConfigError(f"augmentation {name} is {value!r}; it is a number from {least} to {most}")
         if not isinstance(self.wobble, int | float) or not 0 <= self.wobble < 0.3:
             raise ConfigError(f"augmentation wobble is {self.wobble!r}; it is a fraction of the depth, 0 to 0.3")
 
@@ -173,10 +171,9 @@ def augment(clip: RgbdClip, config: AugmentationConfig, generator: torch.Generat
             clip = wobble(clip, config.wobble * amplitude / (1 << 30), noise)
     blur, grain = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
     seed = int(torch.randint(1 << 30, (1,), generator=generator))
-    rgb = blurred(clip.rgb, config.blur_px * blur)
+    rgb = gaussian_blur(clip.rgb, config.blur_px * blur)
     if config.noise:
-        drawn = torch.randn(rgb.shape, generator=torch.Generator().manual_seed(seed)).to(rgb)
-        rgb = (rgb + config.noise * grain * drawn).clamp(0, 1)
+        rgb = with_noise(rgb, config.noise * grain, torch.Generator().manual_seed(seed))
     return replace(clip, rgb=rgb).contiguous()
 
 
@@ -275,16 +272,11 @@ def vary_color(rgb: Tensor, *, gamma: float, exposure: float, contrast: float, b
     return rgb.clamp(0, 1)
 
 
-def blurred(rgb: Tensor, sigma: float) -> Tensor:
-    """Colour (T, 3, H, W), blurred by a Gaussian of standard deviation ``sigma`` pixels; below a tenth it stays."""
-    if sigma < 0.1:
-        return rgb
-    reach = math.ceil(3 * sigma)
-    places = torch.arange(-reach, reach + 1, dtype=rgb.dtype, device=rgb.device)
-    weights = torch.softmax(-places.square() / (2 * sigma**2), 0)
-    padded = torch.nn.functional.pad(rgb, (reach,) * 4, mode="replicate").flatten(0, 1)[:, None]
-    rows = torch.nn.functional.conv2d(padded, weights.view(1, 1, -1, 1))
-    return torch.nn.functional.conv2d(rows, weights.view(1, 1, 1, -1)).view_as(rgb)
+def with_noise(rgb: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    """Colour (T, 3, H, W) in 0..1 with noise of standard deviation ``sigma``, new in each frame.
+
+    The generator is on the CPU."""
+    return (rgb + sigma * torch.randn(rgb.shape, generator=generator).to(rgb)).clamp(0, 1)
 
 
 def scale_depth(clip: RgbdClip, gain: float) -> RgbdClip:
@@ -300,10 +292,9 @@ def stand_still(clip: RgbdClip, frames: int, noise: float, generator: torch.Gene
         noise: standard deviation, for colour in 0..1.
         generator: on the CPU.
     """
-    noisy = clip.rgb[:1] + noise * torch.randn(frames, *clip.rgb.shape[1:], generator=generator).to(clip.rgb)
     return replace(
         clip,
-        rgb=noisy.clamp(0, 1),
+        rgb=with_noise(clip.rgb[:1].expand(frames, -1, -1, -1), noise, generator),
         depth=clip.depth[:1].repeat(frames, 1, 1, 1),
         valid=clip.valid[:1].repeat(frames, 1, 1, 1),
         flow=clip.depth.new_zeros(frames - 1, 2, *clip.frame_size),

@@ -114,7 +114,7 @@ def open_sequences(config: SourceConfig, *, skip_bad: bool = False) -> list[Rgbd
         _LOG.warning("left out: %s", error)
         return []
     for note in found.notes:
-        logging.getLogger(__name__).warning("%s", note)
+        _LOG.warning("%s", note)
     kept = [s for s in found if selected(s.name, config)]
     if not kept:
         problem = (

@@ -18,7 +18,7 @@ from torch import Tensor
 from stdnet_core.data.sensors.draws import Draws
 from stdnet_core.data.sensors.holes import in_shadow
 from stdnet_core.data.sensors.reduction import reduce_image
-from stdnet_core.data.sensors.view import Memory, View, smooth_field
+from stdnet_core.data.sensors.view import Memory, View, gaussian_blur, smooth_field
 from stdnet_core.errors import ConfigError
 
 _DETOUR = 0.1  # share of the image's width within which surfaces illuminate each other
@@ -157,18 +157,6 @@ def _facing(depth: Tensor, focal_px: float) -> Tensor:
         slope = torch.minimum(before, after) * focal_px / depth.clamp_min(0.05)
         total = total + slope.square()
     return total.rsqrt()
-
-
-def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Blur (T, C, H, W); nothing is done below 0.2 pixels."""
-    if sigma < 0.2:
-        return images
-    radius = max(1, math.ceil(2.5 * sigma))
-    tap = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
-    kernel = (-0.5 * (tap / sigma).square()).exp()
-    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
-    flat = F.pad(images.flatten(0, 1)[:, None], (radius,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(flat, kernel), kernel.transpose(-1, -2)).view(images.shape)
 
 
 def _onto(depth: Tensor, size: Sequence[int], phase: list[float]) -> Tensor:

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stdnet_core.data.sensors.draws import Draws
-from stdnet_core.data.sensors.phase_tof import gaussian_blur
 from stdnet_core.data.sensors.reduction import reduce_depth
-from stdnet_core.data.sensors.view import Memory, View, smooth_field
+from stdnet_core.data.sensors.view import Memory, View, gaussian_blur, smooth_field
 from stdnet_core.errors import ConfigError
 
 _UNSURE = 0.05  # of the depth; a larger difference within 3x3 cells means low confidence

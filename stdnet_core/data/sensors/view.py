@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,3 +91,15 @@ def smooth_field(coarse: Tensor, size: Sequence[int]) -> Tensor:
     flat = coarse.reshape(-1, 1, *coarse.shape[-2:])
     field = F.interpolate(flat, size, mode="bicubic", align_corners=True)
     return field.reshape(*coarse.shape[:-2], *size)
+
+
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Blur (T, C, H, W); nothing is done below 0.2 pixels."""
+    if sigma < 0.2:
+        return images
+    radius = max(1, math.ceil(2.5 * sigma))
+    tap = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+    kernel = (-0.5 * (tap / sigma).square()).exp()
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
+    flat = F.pad(images.flatten(0, 1)[:, None], (radius,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(flat, kernel), kernel.transpose(-1, -2)).view(images.shape)

@@ -11,7 +11,6 @@ import torch
 from stdnet_core.data.augmentation import (
     AugmentationConfig,
     augment,
-    blurred,
     flip_horizontal,
     flip_vertical,
     misregister,
@@ -24,6 +23,7 @@ from stdnet_core.data.augmentation import (
     wobble,
 )
 from stdnet_core.data.clip import RgbdClip
+from stdnet_core.data.sensors.view import gaussian_blur
 from stdnet_core.errors import ConfigError
 
 MOTION = (3, -2)  # pixels a frame, (x, y)
@@ -268,11 +268,11 @@ def test_another_viewpoint_is_a_pinhole_camera_beside_the_first():
 
 def test_blur_is_that_of_another_library():
     rgb = torch.rand(2, 3, 30, 40)
-    found = blurred(rgb, 1.1)
+    found = gaussian_blur(rgb, 1.5)
     for frame, expected in zip(rgb, found, strict=True):
-        image = cv2.GaussianBlur(frame.permute(1, 2, 0).numpy(), (9, 9), 1.1, borderType=cv2.BORDER_REPLICATE)
+        image = cv2.GaussianBlur(frame.permute(1, 2, 0).numpy(), (9, 9), 1.5, borderType=cv2.BORDER_REPLICATE)
         np.testing.assert_allclose(expected.permute(1, 2, 0), image, atol=1e-5)
-    assert blurred(rgb, 0.05) is rgb
+    assert gaussian_blur(rgb, 0.05) is rgb
 
 
 def test_noise_of_colour_is_new_in_each_frame_and_leaves_depth_alone():

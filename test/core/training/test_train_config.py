@@ -51,11 +51,12 @@ def test_shipped_configurations_are_complete_and_without_folders_of_a_machine(pa
     assert not [word for word in text.replace(":", " ").split() if len(word) > 1 and word.startswith("/")]
 
 
-def test_held_out_clips_are_left_out_of_training_and_are_what_validation_uses() -> None:
+@pytest.mark.parametrize("name_of_config", ["tiny_causal_mixed", "live"])
+def test_held_out_clips_are_left_out_of_training_and_are_what_validation_uses(name_of_config: str) -> None:
     lines = (REPOSITORY / "config" / "train" / "heldout_clips.txt").read_text().splitlines()
     held_out = [line for line in lines if line and not line.startswith("#")]
     assert len(held_out) == 15
-    config = load_config("tiny_causal_mixed", ["data.root=/data"])
+    config = load_config(name_of_config, ["data.root=/data"])
     for name in held_out:
         kind = "libero" if "libero" in name else "openarena"
         for sources, wanted in ((config.data.sources, False), (config.val.sources, True)):
