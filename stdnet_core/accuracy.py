@@ -31,7 +31,7 @@ from stdnet_core.data.rgbd_sequence import RgbdSequence
 from stdnet_core.data.sensors.cell import JUDGED, STANDING, Cell
 from stdnet_core.data.sources import open_source
 from stdnet_core.errors import ConfigError, DataError
-from stdnet_core.evaluation import judge
+from stdnet_core.evaluation import judge, librealsense
 from stdnet_core.evaluation.judge import FILTER, Group, Judge, Task
 from stdnet_core.inference import DepthUpsampler
 from stdnet_core.report.accuracy_tables import accuracy_report
@@ -54,8 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
     tasks = judge.tasks_of(counts, args.cell or JUDGED, () if args.no_standing else _standing(args.cell))
     if not tasks:
         raise ConfigError("no cell fits the data: on recordings, only reductions and dToF can be simulated")
+    filters = librealsense.installed()
+    if not filters and any(librealsense.suits(task.cell.ratio) for task in tasks):
+        print_notes(
+            ["librealsense's filters are not among the rivals; they need pip install '.[realsense]' and libusb 1.0"]
+        )
     settings = {
         "checkpoints": names,
+        "librealsense": filters,
         "frames": args.frames,
         "size": list(args.size),
         "clips": clips,

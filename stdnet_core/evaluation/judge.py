@@ -46,7 +46,6 @@ FIGURES = (
     "confidence_error",
 )
 
-_LIBREALSENSE_UP_TO = 2  # largest ratio at which librealsense's filters are a rival
 _STANDING_NOISE = 1.5 / 255  # standard deviation of colour's noise in simulated static video
 
 
@@ -201,7 +200,7 @@ class Judge:
             return runners
         for name in RIVALS[:-1]:
             runners[name] = Runner.classical(name, self._device)
-        if task.cell.ratio <= _LIBREALSENSE_UP_TO and librealsense.installed():
+        if librealsense.suits(task.cell.ratio) and librealsense.installed():
             runners["librealsense"] = StreamRunner(librealsense.LibrealsenseFilters())
         return runners
 

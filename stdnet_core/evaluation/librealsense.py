@@ -5,6 +5,7 @@ recommends. Needs ``pip install '.[realsense]'`` (and the system's libusb 1.0 an
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from typing import Any
 
@@ -18,12 +19,24 @@ from stdnet_core.inference.frames import Geometry, to_metres
 _MILLIMETRE = 0.001
 _BASELINE_MM = 50.0  # RealSense D435; it scales disparities, which matters only to the filters' thresholds
 _FPS = 30
+_UP_TO = 2  # largest ratio of colour to depth at which the filters are a rival
 _FARTHEST_AROUND = 1  # mode of hole filling, the library's default
 
 
 def installed() -> bool:
-    """Whether pyrealsense2 is installed."""
-    return importlib.util.find_spec("pyrealsense2") is not None
+    """Whether pyrealsense2 is installed, with the system's libraries that it needs."""
+    if importlib.util.find_spec("pyrealsense2") is None:
+        return False
+    try:
+        importlib.import_module("pyrealsense2")
+    except ImportError:  # libusb is missing
+        return False
+    return True
+
+
+def suits(ratio: float) -> bool:
+    """Whether the filters are a rival for depth of this ratio of colour to depth."""
+    return ratio <= _UP_TO
 
 
 class LibrealsenseFilters:

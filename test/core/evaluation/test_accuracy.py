@@ -282,6 +282,29 @@ def test_clips_are_cut_around_their_middle():
     assert torch.equal(cut.depth, clip.depth[:2, :, 4:36])
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_missing_rival_is_said_and_not_mixed_with_others(there, files, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "results.json"
+    monkeypatch.setattr(librealsense, "installed", lambda: there)
+    fine = options(files, "--cell", "exact@1,area@8", "--json", str(path), "--workers", "1", "--no-standing")
+    monkeypatch.setattr(librealsense, "suits", lambda ratio: False)
+    assert accuracy.main(fine) == 0
+    assert "librealsense" not in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setattr(librealsense, "installed", lambda: not there)
+    with pytest.raises(ConfigError, match="other settings"):
+        accuracy.main(fine)
+    said = "librealsense's filters are not among the rivals" in capsys.readouterr().err
+    assert said == there  # this time it is the other way round
+
+
+def test_a_library_that_cannot_be_loaded_is_not_installed(tmp_path, monkeypatch):
+    (tmp_path / "pyrealsense2.py").write_text("raise ImportError('libusb-1.0.so.0: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pyrealsense2", raising=False)
+    assert not librealsense.installed()
+
+
 @pytest.mark.skipif(not librealsense.installed(), reason="pyrealsense2 is not installed")
 def test_librealsense_runs_its_filters():
     filters = librealsense.LibrealsenseFilters()
