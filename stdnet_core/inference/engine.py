@@ -31,11 +31,14 @@ class EngineOutput:
         depth: (H, W) float32.
         error_scale: (H, W) float32, predicted Laplace scale of the error; None if the network predicts none.
         disagreement: (H, W) float32, absolute difference between the depths of the two stages; None if unknown.
+        registration: what the recurrent network remembers of edges of depth and colour, see
+            :func:`stdnet_core.model.recurrent.registration.edge_products`; None from other networks.
     """
 
     depth: np.ndarray
     error_scale: np.ndarray | None = None
     disagreement: np.ndarray | None = None
+    registration: np.ndarray | None = None
 
     __repr__ = short_repr
 
@@ -140,6 +143,7 @@ class RecurrentTorchEngine:
         return EngineOutput(
             depth_out[0, 0, :height, :width].float().cpu().numpy(),
             log_scale[0, 0, :height, :width].float().exp().cpu().numpy(),
+            registration=self._state.registration[0].float().cpu().numpy(),
         )
 
     def reset(self) -> None:

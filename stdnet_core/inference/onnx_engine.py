@@ -16,7 +16,7 @@ from stdnet_core.inference.engine import EngineOutput, recurrent_inputs
 from stdnet_core.optical_flow import FlowEstimator
 
 FORMAT = "stdnet-onnx-1"
-RECURRENT_FORMAT = "stdnet-recurrent-onnx-1"
+RECURRENT_FORMAT = "stdnet-recurrent-onnx-2"
 STATE_PREFIX = "state_"
 NEXT_PREFIX = "next_"
 TAIL_SUFFIX = ".tail.onnx"
@@ -329,7 +329,8 @@ class RecurrentOnnxEngine(_ExportedStep):
         height, width = rgb.shape[:2]
         results = self._file.run({**recurrent_inputs(rgb, depth, self._padded, self._flow), **self._state})
         self._state = _advanced(self._state, results)
-        return EngineOutput(*(results[name][0, 0, :height, :width] for name in ("depth", "error_scale")))
+        metres, scale = (results[name][0, 0, :height, :width] for name in ("depth", "error_scale"))
+        return EngineOutput(metres, scale, registration=results["next_registration"][0])
 
     def _check(self, rgb: np.ndarray, depth: np.ndarray, ratio: tuple[float, float] | None) -> None:
         if rgb.shape not in ((*self.size, 3), (*self.covered, 3)) or depth.shape != self.depth_size:

@@ -20,7 +20,7 @@ from stdnet_core.inference.engine import EngineOutput, RecurrentTorchEngine, rec
 from stdnet_core.memory import give_back_holes
 from stdnet_core.model import RecurrentNet
 from stdnet_core.model.recurrent import padded_size
-from stdnet_core.model.recurrent.flat_step import FlatStep, flat_state
+from stdnet_core.model.recurrent.flat_step import STATE, FlatStep, flat_state
 from stdnet_core.model.recurrent.geometry import STRIDE
 from stdnet_core.optical_flow import FlowEstimator
 
@@ -99,7 +99,8 @@ class RecurrentOpenVinoEngine:
         # copied, because the next frame overwrites the request's memory
         results = [np.array(tensor.data) for tensor in self._request.output_tensors]
         self._state = results[2:]
-        return EngineOutput(*(image[0, 0, :height, :width] for image in results[:2]))
+        metres, scale = (image[0, 0, :height, :width] for image in results[:2])
+        return EngineOutput(metres, scale, registration=self._state[STATE.index("registration")][0])
 
     def reset(self) -> None:
         """See :class:`stdnet_core.inference.engine.RecurrentEngine`."""

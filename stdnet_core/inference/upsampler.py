@@ -50,6 +50,8 @@ from stdnet_core.inference.onnx_engine import OnnxEngine, RecurrentOnnxEngine, o
 from stdnet_core.inference.openvino_engine import CompilingEngine, RecurrentOpenVinoEngine
 from stdnet_core.memory import keep_freed_memory
 from stdnet_core.model import RecurrentNet, STDNet
+from stdnet_core.model.recurrent.geometry import STRIDE
+from stdnet_core.model.recurrent.registration import register
 from stdnet_core.short_repr import short_repr
 
 METHODS = ("auto", "stdnet", "guided_temporal", "joint_bilateral", "bilinear", "nearest", "bicubic")
@@ -58,14 +60,16 @@ MAX_LATENCY = 8
 
 _JOINT_BILATERAL_SCALES = tuple(range(1, 65))
 _LEAST_SCALE = 4
-"""Ratio of colour to depth below which ``auto`` chooses the filter, unless the checkpoint lists scales; then it is the
-smallest of these."""
+"""Ratio of colour to depth below which depth is fine. There, ``auto`` chooses the filter if there is no network, or one
+that takes only the scales of its checkpoint; the smallest of these then counts instead."""
 _SUPPORTED_LEVEL = 5
 _SUPPORTED_DISTANCE = 32.0
 """In holes of fine depth, pixels farther than 32 pixels from a measurement count as unsupported."""
 _WEIGHTS = ("live",)
 """The shipped checkpoints that ``auto`` prefers."""
 _NOTICES_KEPT = 50
+_MISREGISTERED_FRAMES = 15
+"""Frames in a row in which colour is shifted before the user is told."""
 
 _log = logging.getLogger(__name__)
 
@@ -124,8 +128,9 @@ class DepthUpsampler:
             the shipped one (``joint_bilateral`` if none ships). With None, method ``auto`` uses no network, and
             method ``stdnet`` the shipped one. The classical methods ignore it.
         method: ``auto`` (the network if there is a checkpoint, else ``joint_bilateral``; but ``guided_temporal`` if
-            depth is less than 4 times coarser than colour), ``stdnet``, ``guided_temporal``,
-            ``joint_bilateral``, ``bilinear``, ``nearest`` or ``bicubic``.
+            depth is less than 4 times coarser than colour and the network is not a recurrent one, which takes depth of
+            any ratio), ``stdnet``, ``guided_temporal``, ``joint_bilateral``, ``bilinear``, ``nearest`` or
+            ``bicubic``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         latency: following frames that the network waits for, 0 to 8; more increase accuracy. Other methods and causal
@@ -278,6 +283,7 @@ class DepthUpsampler:
         self._use(self._usual)
         self._geometry: Geometry | None = None
         self._last_filled: np.ndarray | None = None
+        self._misregistered = 0  # frames in a row
         self._pending: deque[_Pending] = deque()
         self._ready: deque[UpsampledDepth] = deque()
         self._range.reset()
@@ -400,18 +406,17 @@ class DepthUpsampler:
         return geometry
 
     def _choose_method(self, geometry: Geometry) -> None:
-        """Method ``auto``: below x4, choose the filter; on recordings of real cameras it beats every network so far."""
-        if not self._automatic:
+        """Method ``auto``: below x4, choose the filter unless the network takes such depth as it is."""
+        if not self._automatic or self._recurrent:
             return
         least = min(self._scales, default=_LEAST_SCALE)
         filtering = geometry.ratio < least and not cells_fit(geometry.size, geometry.depth_size, least)
         self._use("guided_temporal" if filtering else self._usual)
         if filtering:
-            other = "method stdnet runs the network" if self._recurrent else f"{self._usual} is for coarser depth"
             self._note(
                 "filter",
                 f"depth of {_text(geometry.depth_size)} is nearly as fine as colour of {_text(geometry.size)}: method "
-                f"auto runs guided_temporal, which removes noise and fills holes ({other})",
+                f"auto runs guided_temporal, which removes noise and fills holes ({self._usual} is for coarser depth)",
             )
 
     def _advance(self, rgb: np.ndarray, cells: np.ndarray, geometry: Geometry, stamp: Any) -> None:
@@ -498,8 +503,11 @@ class DepthUpsampler:
         """A step of the recurrent network, which accepts depth with holes, in metres."""
         assert self._recurrent_engine is not None
         (height, width), (rows, columns) = geometry.covered, depth.shape
-        output = self._recurrent_engine.step(pad_colour(rgb, geometry.covered), depth, (height / rows, width / columns))
+        ratio = height / rows, width / columns
+        output = self._recurrent_engine.step(pad_colour(rgb, geometry.covered), depth, ratio)
         assert output.error_scale is not None
+        assert output.registration is not None
+        self._watch_registration(output.registration, min(ratio))
         height, width = geometry.size
         metres = output.depth[:height, :width]
         confidence = within_tolerance(metres, output.error_scale[:height, :width])
@@ -507,6 +515,21 @@ class DepthUpsampler:
         if geometry.ratio < _LEAST_SCALE and not measured.all():  # holes of fine depth are filled
             measured = measured_within(measured, geometry.covered, _SUPPORTED_DISTANCE)
         return self._mask(metres, confidence, measured, geometry, stamp)
+
+    def _watch_registration(self, sums: np.ndarray, ratio: float) -> None:
+        """Tell the user if the network has shifted colour for a while."""
+        shift, _ = register(torch.from_numpy(sums)[None], ratio)
+        self._misregistered = self._misregistered + 1 if shift.any() else 0
+        if self._misregistered == _MISREGISTERED_FRAMES:
+            down, right = (STRIDE * int(steps) for steps in shift[0])
+            vertical = f"{abs(down)} pixels {'lower' if down > 0 else 'higher'}"
+            horizontal = f"{abs(right)} pixels further {'right' if right > 0 else 'left'}"
+            where = " and ".join(text for text, by in ((vertical, down), (horizontal, right)) if by)
+            self._note(
+                "registration",
+                f"depth does not seem to be registered to colour, whose edges are {where}. The network allows for "
+                "this, but only for the image as a whole; register depth to colour, or correct the calibration",
+            )
 
     def _mask(
         self, depth: np.ndarray, confidence: np.ndarray, measured: np.ndarray, geometry: Geometry, stamp: Any

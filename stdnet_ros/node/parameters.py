@@ -81,10 +81,11 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         "method",
         "auto",
-        "How depth is upsampled. auto: guided_temporal if depth is less than 4 times coarser than colour (RealSense, "
-        "OAK-D, Kinect); for coarser depth, the network if model is set or weights ship with the package, otherwise "
-        "joint_bilateral. guided_temporal denoises depth and fills its holes at the resolution of depth. stdnet is the "
-        "network, for depth of any resolution.",
+        "How depth is upsampled. auto: the network if model is set or weights ship with the package, otherwise "
+        "joint_bilateral. Without a network, or with another than live, which takes only some resolutions, auto runs "
+        "guided_temporal where depth is less than 4 times coarser than colour (RealSense, OAK-D, Kinect). "
+        "guided_temporal denoises depth and fills its holes at the resolution of depth, without weights. stdnet is the "
+        "network.",
         choices=("auto", "stdnet", "guided_temporal", "joint_bilateral", "bilinear", "bicubic", "nearest"),
     ),
     ParameterSpec(

@@ -174,19 +174,22 @@ def test_the_network_is_better_and_history_makes_it_steadier(ran):
     assert np.abs(last - names["last"].depth).mean() > 1e-3
 
 
-def test_auto_takes_the_filter_for_fine_depth(ran):
+def test_fine_depth_is_denoised_and_filled(ran):
     names, _, _ = ran
     assert names["fine"].shape == (10, 240, 320)
     assert (names["fine"] == 0).mean() > 0.02
-    assert len(names["upsampler"].notices) >= 1
-    assert np.isfinite(names["filtered"]).mean() > 0.99  # holes are filled
-    assert list(names["shown"]) == ["measured by stereo", "guided_temporal", "truth"]
+    truth, there = names["truth"], names["fine"] > 0
+    raw = np.abs(names["fine"] - truth)[there].mean()
+    for name in ("denoised", "filtered"):
+        assert np.isfinite(names[name]).mean() > 0.99  # holes are filled
+        assert np.nanmean(np.abs(names[name] - truth)[there]) < raw
+    assert list(names["shown"]) == ["measured by stereo", "live network", "guided_temporal", "truth"]
 
 
 def test_its_pictures_show_the_arrays(ran):
     names, shown, _ = ran
     pictures = [value for value in shown if isinstance(value, Image.Image)]
-    assert [picture.size for picture in pictures] == [(984, 546), (990, 426), (984, 276), (480, 360)]
+    assert [picture.size for picture in pictures] == [(984, 546), (990, 426), (1310, 276), (480, 360)]
     first = np.asarray(pictures[0])[30 : 30 + 240, 6 : 6 + 320]  # below its caption, beside the margin
     rgb = (255 * names["clip"].rgb[0]).round().byte().permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(first, rgb)

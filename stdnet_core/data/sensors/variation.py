@@ -25,6 +25,7 @@ _ROUNDED = 0.5  # share of faultless reductions that come in whole millimetres
 _SMOOTH = 0.5  # share of stereo cameras whose noise is smoother than the matching window explains
 _WAVERING = 0.5  # share of stereo cameras whose outlines waver
 _JITTER_PX = 4.0  # largest amplitude of the wavering
+_NEARER = 0.5  # share of stereo and phase time-of-flight cameras that also measure nearer than their data sheet says
 _NOISY = 0.35  # share of reductions and direct time of flight with independent noise in every reading
 _NOISE = (0.0005, 0.04)  # of the depth
 _NOISY_COARSE = 0.15  # the same from SPLIT_BELOW on, where a reading is a mean over many pixels and has less noise
@@ -65,15 +66,23 @@ def varied(sensor: Sensor, rng: np.random.Generator, ratio: float = 1.0) -> Sens
             values["stereo.correlation"] = float(rng.uniform(0, 0.8))
         if rng.random() < _WAVERING:
             values["stereo.edge_jitter"] = float(rng.uniform(0, _JITTER_PX))
+        values["stereo.min_m"] = preset.min_m * _nearer(rng)
     elif isinstance(preset, PhaseTof):
         noise = factor(0.15, 1.5)
         values["phase_tof.noise_m"] = preset.noise_m * noise
         values["phase_tof.floor_m"] = preset.floor_m * noise
         values["phase_tof.multipath_m"] = preset.multipath_m * float(rng.uniform(0, 1.2))
+        values["phase_tof.min_m"] = preset.min_m * _nearer(rng)
     elif isinstance(preset, PhoneLidar):
         values["phone_lidar.noise"] = preset.noise * factor(0.3, 1.5)
         values["phone_lidar.lag"] = float(rng.uniform(0.2, 0.7))
     return sensor.with_values(values)
+
+
+def _nearer(rng: np.random.Generator) -> float:
+    """Factor on the minimum distance. Scenes are scaled to a camera's range, so that many have large parts in front of
+    it; with the same distance everywhere, a network takes most holes for these."""
+    return float(rng.uniform(0, 1)) if rng.random() < _NEARER else 1.0
 
 
 def smoothed(depth: Tensor, window: int) -> Tensor:

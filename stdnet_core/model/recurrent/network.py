@@ -27,6 +27,7 @@ from stdnet_core.model.recurrent.geometry import (
     neighbors,
     take,
 )
+from stdnet_core.model.recurrent.registration import NUMBERS, SUMS, edge_products, register, shifted
 from stdnet_core.short_repr import network_repr, short_repr
 
 MULTIPLE = 16
@@ -49,9 +50,6 @@ _MOTION = 8.0  # so that a motion of an eighth of a pixel differs from none
 _LEAST_LOGIT = -40.0  # below the highest; smaller weights would be denormal numbers, which are slow
 _PRIOR_SIGMA = 0.6  # of the spatial part of joint bilateral upsampling, in cells
 _COLOUR_STRENGTH = 50.0  # of its colour part: 1 / (2 * 0.1^2)
-_SHIFTS = 2  # places on each side of the present one where colour is compared with depth, on each axis
-_COMPARED = (2 * _SHIFTS + 1) ** 2
-_DEPTH_EDGE, _COLOUR_EDGE = 0.2, 0.1  # change of log depth, and of colour, that counts as half an edge
 _REMEMBERED = 0.95  # share of the registration's sums that is kept for the next frame
 _RANGE_STRENGTH = 8.0  # of the part that compares with the pixel's own measurement: 1 / (2 * 0.25^2)
 
@@ -72,8 +70,8 @@ class RecurrentState:
         rgb: mean colour on the working grid (N, 3, H/4, W/4).
         evidence: number of frames whose measurements support the depth (N, 1, H/4, W/4), less what was forgotten.
         hidden: features (N, C, H/8, W/8).
-        registration: how well edges of depth and colour match, in sums over past frames (N, 27), see
-            :func:`_edge_products`.
+        registration: how well edges of depth and colour match, in sums over past frames (N, 83), see
+            :func:`stdnet_core.model.recurrent.registration.edge_products`.
     """
 
     depth: Tensor
@@ -148,7 +146,7 @@ class RecurrentNet(nn.Module):
         with torch.no_grad():
             _bias(self.fine_head)[16 * _FINE :] = -3.0
 
-    inputs = 48 + 32 + 3 + 4 + 3 + 3 + 16 + 3 + 2 + 1 + 16 + 1 + 2 + 4 + 2
+    inputs = 48 + 32 + 3 + 4 + 3 + 3 + 16 + 3 + 2 + 1 + 16 + 1 + 2 + NUMBERS + 2
     """Input channels: colour; measurements and their validity; differences of depth to coarser means; farthest and
     nearest depth; place in the cell and ratio; density and distance; the previous depth; how well it fits; noise;
     evidence; running mean; noise over the frame in another form; motion; registration; holes filled along colour."""
@@ -163,7 +161,7 @@ class RecurrentNet(nn.Module):
             rgb.new_zeros(n, 3, height // STRIDE, width // STRIDE),
             rgb.new_zeros(n, 1, height // STRIDE, width // STRIDE),
             rgb.new_zeros(n, c8, height // 8, width // 8),
-            rgb.new_zeros(n, _COMPARED + 2),
+            rgb.new_zeros(n, SUMS),
         )
 
     def forward(self, rgb: Tensor, depth: Tensor, flow: Tensor, ratio: tuple[float, float]) -> RecurrentOutput:
@@ -216,10 +214,19 @@ class RecurrentNet(nn.Module):
         else:
             base, share = masked_mean(smooth, smooth_weight)
         base = fill(base, share).clamp(min=_LEAST)
+
+        # Colour of depth that is not registered to it is shifted to where their edges coincide.
         rgb_blocks = F.pixel_unshuffle(rgb, STRIDE)
+        own_rgb4 = rgb_blocks.unflatten(1, (3, 16)).mean(2)
+        edges = edge_products(base.log().detach(), share, own_rgb4, coarse_ratio)
+        registration = _REMEMBERED * state.registration + edges
+        shift, registered = register(registration, coarse_ratio)
+        rgb_blocks = shifted(rgb_blocks, shift)
+        flow = shifted(flow, shift)
         rgb4 = rgb_blocks.unflatten(1, (3, 16)).mean(2)
         if coarse_ratio < _CELL:
-            grey_of_cells = geometry.average_pixels(rgb.mean(1, keepdim=True))
+            grey = F.pixel_shuffle(rgb_blocks.unflatten(1, (3, 16)).mean(1), STRIDE)
+            grey_of_cells = geometry.average_pixels(grey)
         else:
             grey_of_cells = geometry.average(rgb4.mean(1, keepdim=True))
 
@@ -230,7 +237,7 @@ class RecurrentNet(nn.Module):
         known = blocks(known)
         mean_known = known * mean_known
         known = (known * (warped_blocks > 0)).to(rgb.dtype)
-        aligned, _ = self._warp(torch.cat((state.rgb, state.evidence), 1), flow, 1)
+        aligned, _ = self._warp(torch.cat((shifted(state.rgb, shift), state.evidence), 1), flow, 1)
         aligned, evidence = aligned.split((3, 1), 1)
         hidden, _ = self._warp(state.hidden, F.avg_pool2d(flow, 2), 0.5)
         previous, previous_share = masked_mean(warped_blocks, known)
@@ -253,8 +260,6 @@ class RecurrentNet(nn.Module):
         filled = torch.where(in_hole, guided_fill(base, share, rgb4), base)
 
         noise = self._noise(depth, valid, geometry)
-        edges = _edge_products(log_base.detach(), share, rgb4, coarse_ratio)
-        registration = _REMEMBERED * state.registration + edges
         differences = [log_base - _upsample(F.avg_pool2d(log_base, k, ceil_mode=True), base) for k in (2, 4, 8)]
         extremes = [e.clamp(min=_LEAST).log() - log_base for e in (far5, near5, far17, near17)]
         inputs = torch.cat(
@@ -277,7 +282,7 @@ class RecurrentNet(nn.Module):
                 squash(mean.clamp(min=_LEAST).log() - log_base) * has_mean,
                 noise[2],
                 *_motion(flow, previous_share),
-                _registered(registration)[..., None, None].expand(-1, -1, *base.shape[-2:]),
+                registered[..., None, None].expand(-1, -1, *base.shape[-2:]),
                 squash(filled.clamp(min=_LEAST).log() - log_base),
             ),
             1,
@@ -309,7 +314,7 @@ class RecurrentNet(nn.Module):
         evidence = (torch.sigmoid(_KEPT + keep) * evidence + share).clamp(max=_MOST_EVIDENCE)
         mean = F.pixel_shuffle(mean, STRIDE)
         return output, RecurrentState(
-            output.depth, mean, rgb4, evidence.to(rgb.dtype), features8, registration.to(rgb.dtype)
+            output.depth, mean, own_rgb4, evidence.to(rgb.dtype), features8, registration.to(rgb.dtype)
         )
 
     def _trunk(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -613,70 +618,6 @@ def _motion(flow: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     here = (1 + _MOTION * flow.norm(dim=1, keepdim=True)).log() * is_known
     overall = here.sum((-2, -1), keepdim=True) / is_known.sum((-2, -1), keepdim=True).clamp(min=1)
     return here * 0.3, (overall * 0.3).expand_as(here)
-
-
-def _edge_products(log_depth: Tensor, share: Tensor, colour: Tensor, ratio: float) -> Tensor:
-    """How edges of depth coincide with those of colour, as both are and with colour shifted by up to two steps of half
-    a depth pixel (at least one pixel of the working grid) on each axis. If they coincide best as they are, depth is
-    registered to colour; otherwise, an edge of colour does not say where depth changes.
-
-    Args:
-        log_depth: (N, 1, h, w) on the working grid.
-        share: (N, 1, h, w), 0 where nothing was measured.
-        colour: (N, 3, h, w).
-        ratio: of the size of colour to that of depth.
-
-    Returns:
-        (N, 27): sums of the products at 5x5 shifts, row by row, and of the squares of both.
-    """
-    step = max(1, round(ratio / (2 * STRIDE)))
-    size = 2 * (round(ratio / STRIDE) // 2) + 1
-    if size > 1:  # as blurred as depth is
-        colour = F.avg_pool2d(F.pad(colour, (size // 2,) * 4, mode="replicate"), size, 1)
-    height, width = log_depth.shape[-2] - 2 * step, log_depth.shape[-1] - 2 * step
-    if min(height, width) < 1:
-        return log_depth.new_zeros(len(log_depth), _COMPARED + 2)
-    middle = slice(step, -step)
-
-    def pairs(image: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return [(image[..., middle, 2 * step :], image[..., middle, : -2 * step]),
-                (image[..., 2 * step :, middle], image[..., : -2 * step, middle])]  # fmt: skip
-
-    def changes(image: Tensor, half: float) -> Tensor:
-        change = torch.cat([(a - b).abs().mean(1, keepdim=True) for a, b in pairs(image)], 1)
-        return change / (change + half)
-
-    known = torch.cat([a * b for a, b in pairs((share > 0).to(log_depth.dtype))], 1)
-    of_depth = changes(log_depth, _DEPTH_EDGE) * known
-    of_depth = of_depth - known * (_total(of_depth) / _total(known).clamp(min=1))[..., None, None]
-    of_colour = changes(colour, _COLOUR_EDGE)
-    of_colour = of_colour - of_colour.mean((1, 2, 3), keepdim=True)
-    reach = _SHIFTS * step
-    around = F.pad(of_colour, (reach,) * 4)
-    shifts = range(0, 2 * reach + 1, step)
-    products = [_total(of_depth * around[..., y : y + height, x : x + width]) for y in shifts for x in shifts]
-    return torch.cat((*products, _total(of_depth.square()), _total(of_colour.square() * known)), 1)
-
-
-def _total(image: Tensor) -> Tensor:
-    """Sum over channels and pixels, (N, 1)."""
-    return image.sum((1, 2, 3))[:, None]
-
-
-def _registered(sums: Tensor) -> Tensor:
-    """Whether depth is registered to colour, from the sums of :func:`_edge_products`: their correlation, how much it
-    exceeds the highest and the mean of the shifts around (the latter in standard deviations), and how much there was to
-    compare, (N, 4)."""
-    products, squares = sums.split((_COMPARED, 2), 1)
-    of_depth, of_colour = squares.split(1, 1)
-    correlations = products / ((of_depth * of_colour).clamp(min=0).sqrt() + 1)
-    middle = _COMPARED // 2
-    here = correlations[:, middle : middle + 1]
-    others = torch.cat((correlations[:, :middle], correlations[:, middle + 1 :]), 1)
-    mean = others.mean(1, keepdim=True)
-    deviation = (others - mean).square().mean(1, keepdim=True).sqrt()
-    excess = ((here - mean) / (deviation + 1e-3)).clamp(-4, 4)
-    return torch.cat((here, 3 * (here - others.amax(1, keepdim=True)), 0.3 * excess, 0.1 * (1 + of_depth).log()), 1)
 
 
 def _running_mean(

@@ -104,7 +104,7 @@ def test_the_state_is_what_the_networks_step_carries(coarse):
         np.testing.assert_allclose(engine.step(rgb, depth).depth, output.depth[0, 0, :60, :90], rtol=1e-3)
         for name in STATE:
             np.testing.assert_allclose(engine._state[f"state_{name}"], getattr(state, name), rtol=1e-3, atol=1e-4)
-    assert engine.state_bytes() == 4 * (2 * 64 * 96 + (3 + 1) * 16 * 24 + 8 * 8 * 12 + 27)
+    assert engine.state_bytes() == 4 * (2 * 64 * 96 + (3 + 1) * 16 * 24 + 8 * 8 * 12 + 83)
 
 
 def test_file_says_what_it_is(exported):

@@ -17,7 +17,7 @@ from stdnet_core.errors import CheckpointError, ConfigError, InputError
 from stdnet_core.inference import DepthUpsampler, classical
 from stdnet_core.model import ModelConfig, RecurrentConfig, RecurrentNet, network_config
 from stdnet_core.model.recurrent.geometry import CellGeometry, fill, guided_fill, masked_mean, take
-from stdnet_core.model.recurrent.network import _edge_products, _extremes, _registered, _running_mean
+from stdnet_core.model.recurrent.network import _extremes, _running_mean
 from stdnet_core.optical_flow import FlowEstimator
 
 SMALL = RecurrentConfig(channels=8, channels_8=8, channels_16=8, blocks=1)
@@ -351,66 +351,6 @@ def test_farthest_and_nearest_of_measurements_and_of_what_holes_were_filled_with
     for image in _extremes(filled, torch.zeros_like(weight)):
         assert float(image.max()) <= 50.001
         assert float(image.min()) >= 1.999
-
-
-@pytest.mark.parametrize(("ratio", "step", "blur"), [(1, 1, 1), (4, 1, 1), (8, 1, 3), (16, 2, 5)])
-def test_edges_are_compared_as_in_a_loop(ratio, step, blur):
-    generator = torch.Generator().manual_seed(ratio)
-    log_depth = torch.rand(1, 1, 18, 21, generator=generator)
-    colour = torch.rand(1, 3, 18, 21, generator=generator)
-    share = (torch.rand(1, 1, 18, 21, generator=generator) > 0.1).float()
-    sums = _edge_products(log_depth, share, colour, float(ratio))[0].double()
-
-    def at(image, y, x):
-        return image[..., max(0, min(y, 17)), max(0, min(x, 20))].double()
-
-    def blurred(y, x):
-        reach = blur // 2
-        around = [at(colour[0], y + r, x + c) for r in range(-reach, reach + 1) for c in range(-reach, reach + 1)]
-        return sum(around) / blur**2
-
-    depth_edges, colour_edges = {}, {}
-    for y in range(step, 18 - step):
-        for x in range(step, 21 - step):
-            for axis, (r, c) in enumerate(((0, step), (step, 0))):
-                change = float((blurred(y + r, x + c) - blurred(y - r, x - c)).abs().mean())
-                colour_edges[axis, y, x] = change / (change + 0.1)
-                if at(share[0, 0], y + r, x + c) > 0 and at(share[0, 0], y - r, x - c) > 0:
-                    change = float((at(log_depth[0, 0], y + r, x + c) - at(log_depth[0, 0], y - r, x - c)).abs())
-                    depth_edges[axis, y, x] = change / (change + 0.2)
-    mean_depth, mean_colour = (sum(e.values()) / len(e) for e in (depth_edges, colour_edges))
-    wanted = [
-        sum(
-            (edge - mean_depth) * (colour_edges.get((axis, y + r * step, x + c * step), mean_colour) - mean_colour)
-            for (axis, y, x), edge in depth_edges.items()
-        )
-        for r in range(-2, 3)
-        for c in range(-2, 3)
-    ]
-    wanted.append(sum((edge - mean_depth) ** 2 for edge in depth_edges.values()))
-    wanted.append(sum((colour_edges[place] - mean_colour) ** 2 for place in depth_edges))
-    torch.testing.assert_close(sums, torch.tensor(wanted, dtype=torch.float64), rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("ratio", [1, 4, 8])
-def test_colour_that_is_not_where_depth_is_shows_in_the_comparison(ratio):
-    """A box in front of a wall, with a texture that says nothing about depth."""
-    generator = torch.Generator().manual_seed(0)
-    rgb = 0.1 * torch.rand(1, 3, 192, 256, generator=generator)
-    depth = torch.full((1, 1, 192, 256), 3.0)
-    rgb[..., 60:130, 70:190] += 0.5
-    depth[..., 60:130, 70:190] = 1.5
-    low = F.avg_pool2d(depth, ratio)
-    on_grid = F.interpolate(low, (48, 64), mode="bilinear").log()
-    excess = []
-    for shift in (0, 8):
-        colour = F.avg_pool2d(torch.roll(rgb, shift, -1), 4)
-        sums = _edge_products(on_grid, torch.ones_like(on_grid), colour, float(ratio))
-        excess.append(_registered(sums)[0, 1:3].tolist())
-    assert excess[0][0] > 0.1
-    assert excess[0][1] > 0.5
-    assert excess[1][0] < -0.1
-    assert excess[1][1] < excess[0][1] - 0.2
 
 
 def test_the_comparison_adds_up_over_frames_and_starts_with_nothing():

@@ -212,7 +212,7 @@ def test_a_recording_is_judged_by_itself(bag, tmp_path):
 
 def test_the_method_that_auto_takes_is_named(bag, tmp_path):
     metrics = evaluate(bag, tmp_path, "--self", "--method", "auto")
-    assert metrics["method"] == metrics["run"]["method"] == "guided_temporal"
+    assert metrics["method"] == metrics["run"]["method"] == "stdnet"
 
 
 def test_a_recording_whose_depth_is_elsewhere_is_not_judged_by_itself(tmp_path, bag):

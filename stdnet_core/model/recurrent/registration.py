@@ -1,0 +1,147 @@
+"""Whether depth is registered to colour, and by how many pixels colour has to be shifted if not.
+
+An edge of colour says where depth changes only if both are seen from the same place. Over a whole image and many frames
+their edges tell: those of registered depth coincide best with those of colour where they are. If they coincide clearly
+better with colour shifted by more than half a depth pixel, the network is given colour so shifted. Depth stays where
+it was measured. See docs/live_network.md."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stdnet_core.model.recurrent.geometry import STRIDE
+
+_PITCH = 2  # pixels of the working grid between the shifts that are compared
+_REACH = 4  # shifts on each side of the present place, on each axis
+_SIDE = 2 * _REACH + 1
+SUMS = _SIDE**2 + 2
+"""Numbers that are remembered."""
+NUMBERS = 5
+"""Numbers that :func:`register` returns for the network."""
+_DEPTH_EDGE, _COLOUR_EDGE = 0.2, 0.1  # change of log depth, and of colour, that counts as half an edge
+_CERTAIN = 5.0  # strength of edges below which a correlation counts less
+_CLEARLY = 0.05  # by how much a correlation must exceed those of the places where depth may have been measured
+_COARSE = 6.0  # ratio from which colour is shifted; in finer depth, parallax that remains does more harm
+_BEYOND = 0.5  # pixels of the working grid by which a shift must exceed half a depth pixel
+
+
+def edge_products(log_depth: Tensor, share: Tensor, colour: Tensor, ratio: float) -> Tensor:
+    """How edges of depth coincide with those of colour, as both are and with colour shifted by up to 32 pixels, in
+    steps of eight, on each axis.
+
+    Args:
+        log_depth: (N, 1, h, w) on the working grid.
+        share: (N, 1, h, w), 0 where nothing was measured.
+        colour: (N, 3, h, w).
+        ratio: of the size of colour to that of depth.
+
+    Returns:
+        (N, 83): sums of the products at 9x9 shifts, row by row, and of the squares of both.
+    """
+    step = max(1, round(ratio / (2 * STRIDE)))
+    size = 2 * (round(ratio / STRIDE) // 2) + 1
+    if size > 1:  # as blurred as depth is
+        colour = F.avg_pool2d(F.pad(colour, (size // 2,) * 4, mode="replicate"), size, 1)
+    if min(log_depth.shape[-2:]) < 2 * step + _PITCH:
+        return log_depth.new_zeros(len(log_depth), SUMS)
+    middle = slice(step, -step)
+
+    def pairs(image: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return [(image[..., middle, 2 * step :], image[..., middle, : -2 * step]),
+                (image[..., 2 * step :, middle], image[..., : -2 * step, middle])]  # fmt: skip
+
+    def changes(image: Tensor, half: float) -> Tensor:
+        change = torch.cat([(a - b).abs().mean(1, keepdim=True) for a, b in pairs(image)], 1)
+        return change / (change + half)
+
+    known = torch.cat([a * b for a, b in pairs((share > 0).to(log_depth.dtype))], 1)
+    of_depth = F.avg_pool2d(changes(log_depth, _DEPTH_EDGE) * known, _PITCH)
+    of_colour = F.avg_pool2d(changes(colour, _COLOUR_EDGE), _PITCH)
+    known = F.avg_pool2d(known, _PITCH)
+    of_depth = of_depth - known * (_total(of_depth) / _total(known).clamp(min=1))[..., None, None]
+    of_colour = of_colour - of_colour.mean((1, 2, 3), keepdim=True)
+    height, width = of_depth.shape[-2:]
+    around = F.pad(of_colour, (_REACH,) * 4)
+    beside = torch.stack([around[..., x : x + width] for x in range(_SIDE)], 1)
+    rows = [(of_depth[:, None] * beside[..., y : y + height, :]).sum((2, 3, 4)) for y in range(_SIDE)]
+    return torch.cat((*rows, _total(of_depth.square()), _total(of_colour.square() * known)), 1)
+
+
+def register(sums: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
+    """By how much colour is shifted, from the sums of :func:`edge_products`.
+
+    Where in its cell a depth pixel was measured is unknown (an average, or one of the corners), so shifts of up to half
+    a depth pixel mean nothing.
+
+    Returns:
+        The shift (N, 2) in whole pixels of the working grid (rows, columns): place y, x is to get the colour of
+        y + rows, x + columns. Then what the network is told (N, 5): the correlation of the edges with colour so
+        shifted, how much it exceeds the highest and the mean of the other shifts (the latter in standard deviations),
+        how much there was to compare, and how far colour is shifted.
+    """
+    products, of_depth, of_colour = sums.split((_SIDE**2, 1, 1), 1)
+    correlations = products / ((of_depth * of_colour).clamp(min=0).sqrt() + _CERTAIN)
+    highest, place = correlations.max(1, keepdim=True)
+    row, column = place // _SIDE, place % _SIDE
+    shift = _PITCH * torch.cat((_peak(correlations, row, column, 0), _peak(correlations, row, column, 1)), 1)
+    shift = shift.round()
+    within = max(STRIDE, ratio / 2) / STRIDE  # half a depth pixel, at least a pixel of the working grid
+    near = min(_REACH, int(within / _PITCH))
+    square = correlations.unflatten(1, (_SIDE, _SIDE))
+    inner = slice(_REACH - near, _REACH + near + 1)
+    unmoved = square[:, inner, inner].amax((1, 2))[:, None]
+    distance = shift.abs().amax(1, keepdim=True)
+    clearly = _CLEARLY if ratio >= _COARSE else math.inf
+    moved = (highest - unmoved > clearly) & (distance > within + _BEYOND)
+    shift = torch.where(moved, shift, torch.zeros_like(shift))
+    chosen = torch.where(moved, place, torch.full_like(place, _SIDE**2 // 2))
+    here = correlations.gather(1, chosen)
+    is_chosen = torch.arange(_SIDE**2, device=sums.device)[None] == chosen
+    others = torch.where(is_chosen, here, correlations)  # the chosen one adds nothing to the deviations below
+    count = _SIDE**2 - 1
+    mean = (correlations.sum(1, keepdim=True) - here) / count
+    deviation = ((torch.where(is_chosen, mean, others) - mean).square().sum(1, keepdim=True) / count).sqrt()
+    excess = ((here - mean) / (deviation + 1e-3)).clamp(-4, 4)
+    second = torch.where(is_chosen, torch.full_like(correlations, -1.0), correlations).amax(1, keepdim=True)
+    far = shift.abs().amax(1, keepdim=True) / (_PITCH * _REACH)
+    numbers = (here, 3 * (here - second), 0.3 * excess, 0.1 * (1 + of_depth).log(), far)
+    return shift.long(), torch.cat(numbers, 1)
+
+
+def shifted(image: Tensor, shift: Tensor) -> Tensor:
+    """``image`` (N, C, h, w) with at each place what was ``shift`` (N, 2) pixels (rows, columns) away; its border is
+    repeated."""
+    height, width = image.shape[-2:]
+    rows = (torch.arange(height, device=image.device) + shift[:, :1]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=image.device) + shift[:, 1:]).clamp(0, width - 1)
+    moved = [
+        one.index_select(1, row).index_select(2, column)
+        for one, row, column in zip(image.unbind(), rows.unbind(), columns.unbind(), strict=True)
+    ]
+    return torch.stack(moved)
+
+
+def _peak(correlations: Tensor, row: Tensor, column: Tensor, axis: int) -> Tensor:
+    """Place of the maximum on one axis, in steps from the middle: of the parabola through it and its two neighbours."""
+
+    def at(offset: int) -> Tensor:
+        y, x = (
+            ((row + offset).clamp(0, _SIDE - 1), column) if axis == 0 else (row, (column + offset).clamp(0, _SIDE - 1))
+        )
+        return correlations.gather(1, y * _SIDE + x)
+
+    before, here, after = at(-1), at(0), at(1)
+    curve = before - 2 * here + after
+    place = row if axis == 0 else column
+    inside = (place > 0) & (place < _SIDE - 1) & (curve < -1e-9)
+    offset = torch.where(inside, 0.5 * (before - after) / curve.clamp(max=-1e-9), torch.zeros_like(here))
+    return place - _REACH + offset
+
+
+def _total(image: Tensor) -> Tensor:
+    """Sum over channels and pixels, (N, 1)."""
+    return image.sum((1, 2, 3))[:, None]

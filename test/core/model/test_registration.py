@@ -1,0 +1,222 @@
+"""Registration of depth to colour: sums and shifts against loops and known shifts, and the network's use of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from stdnet_core import checkpoints
+from stdnet_core.checkpoints import CheckpointInfo
+from stdnet_core.data.augmentation import misregister
+from stdnet_core.data.sensors import simulate
+from stdnet_core.data.sensors.cell import Cell
+from stdnet_core.data.synthetic import render_clip
+from stdnet_core.inference import DepthUpsampler
+from stdnet_core.model import RecurrentConfig, RecurrentNet
+from stdnet_core.model.recurrent import network as network_module
+from stdnet_core.model.recurrent.registration import SUMS, edge_products, register, shifted
+
+SIZE = (192, 256)
+
+
+@pytest.mark.parametrize(("ratio", "step", "blur"), [(1, 1, 1), (4, 1, 1), (8, 1, 3), (16, 2, 5)])
+def test_edges_are_compared_as_in_a_loop(ratio, step, blur):
+    generator = torch.Generator().manual_seed(ratio)
+    height, width = 19, 22  # so that a row and a column are left over
+    log_depth = torch.rand(1, 1, height, width, generator=generator)
+    colour = torch.rand(1, 3, height, width, generator=generator)
+    share = (torch.rand(1, 1, height, width, generator=generator) > 0.1).float()
+    sums = edge_products(log_depth, share, colour, float(ratio))[0].double()
+
+    def at(image, y, x):
+        return image[..., max(0, min(y, height - 1)), max(0, min(x, width - 1))].double()
+
+    def blurred(y, x):
+        reach = blur // 2
+        around = [at(colour[0], y + r, x + c) for r in range(-reach, reach + 1) for c in range(-reach, reach + 1)]
+        return sum(around) / blur**2
+
+    depth_edges, colour_edges, known = {}, {}, {}
+    for j in range((height - 2 * step) // 2):
+        for i in range((width - 2 * step) // 2):
+            for axis, (r, c) in enumerate(((0, step), (step, 0))):
+                of_depth, of_colour, count = [], [], 0
+                for y in (step + 2 * j, step + 2 * j + 1):
+                    for x in (step + 2 * i, step + 2 * i + 1):
+                        change = float((blurred(y + r, x + c) - blurred(y - r, x - c)).abs().mean())
+                        of_colour.append(change / (change + 0.1))
+                        change = float((at(log_depth[0, 0], y + r, x + c) - at(log_depth[0, 0], y - r, x - c)).abs())
+                        both = at(share[0, 0], y + r, x + c) > 0 and at(share[0, 0], y - r, x - c) > 0
+                        count += both
+                        of_depth.append(both * change / (change + 0.2))
+                place = axis, j, i
+                depth_edges[place], colour_edges[place] = sum(of_depth) / 4, sum(of_colour) / 4
+                known[place] = count / 4
+    mean_depth = sum(depth_edges.values()) / sum(known.values())
+    mean_colour = sum(colour_edges.values()) / len(colour_edges)
+    centred = {place: edge - known[place] * mean_depth for place, edge in depth_edges.items()}
+    wanted = [
+        sum(
+            edge * (colour_edges.get((axis, j + r, i + c), mean_colour) - mean_colour)
+            for (axis, j, i), edge in centred.items()
+        )
+        for r in range(-4, 5)
+        for c in range(-4, 5)
+    ]
+    wanted.append(sum(edge**2 for edge in centred.values()))
+    wanted.append(sum((colour_edges[place] - mean_colour) ** 2 * known[place] for place in known))
+    torch.testing.assert_close(sums, torch.tensor(wanted, dtype=torch.float64), rtol=1e-3, atol=1e-4)
+
+
+def boxes(ratio: int, down: int, right: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two boxes in front of a wall, with a texture that says nothing about depth: colour, moved by some pixels, and
+    logarithmic depth on the working grid."""
+    generator = torch.Generator().manual_seed(0)
+    rgb = 0.1 * torch.rand(1, 3, *SIZE, generator=generator)
+    depth = torch.full((1, 1, *SIZE), 3.0)
+    for rows, columns, colour, distance in (((60, 130), (60, 130), 0.5, 1.5), ((90, 150), (160, 210), 0.3, 2.0)):
+        rgb[..., slice(*rows), slice(*columns)] += colour
+        depth[..., slice(*rows), slice(*columns)] = distance
+    low = F.avg_pool2d(depth, ratio, ceil_mode=True)
+    on_grid = F.interpolate(low, (SIZE[0] // 4, SIZE[1] // 4), mode="bilinear").log()
+    return torch.roll(rgb, (down, right), (-2, -1)), on_grid
+
+
+@pytest.mark.parametrize("ratio", [6, 8, 16])
+@pytest.mark.parametrize("moved", [(0, 0), (16, 0), (0, -24), (-16, 12), (24, 24)])
+def test_a_shift_of_colour_is_found(ratio, moved):
+    rgb, depth = boxes(ratio, *moved)
+    colour = F.avg_pool2d(rgb, 4)
+    shift, numbers = register(edge_products(depth, torch.ones_like(depth), colour, ratio), ratio)
+    assert shift.dtype == torch.int64
+    found = [4 * step for step in shift[0].tolist()]
+    assert all(abs(a - b) <= 4 for a, b in zip(found, moved, strict=True)), found
+    if moved == (0, 0):
+        assert found == [0, 0]
+    assert float(numbers[0, 4]) == max(map(abs, found)) / 32
+    assert float(numbers[0, 0]) > 0.5  # with colour where depth is, edges coincide
+    assert float(numbers[0, 2]) > 0.5
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 4])
+def test_colour_of_fine_depth_is_not_shifted_but_the_network_told(ratio):
+    told = []
+    for moved in ((0, 0), (16, -24)):
+        rgb, depth = boxes(ratio, *moved)
+        shift, numbers = register(edge_products(depth, torch.ones_like(depth), F.avg_pool2d(rgb, 4), ratio), ratio)
+        assert shift.tolist() == [[0, 0]]
+        told.append(numbers[0].tolist())
+    assert told[0][0] > 0.5
+    assert told[0][1] > 0.1
+    assert told[1][0] < told[0][0] - 0.3
+    assert told[1][1] < -0.1
+    assert told[0][4] == told[1][4] == 0
+
+
+@pytest.mark.parametrize(("ratio", "moved"), [(8, (4, 4)), (16, (8, 8)), (16, (-8, 0)), (16, (0, 4))])
+def test_half_a_depth_pixel_is_no_shift(ratio, moved):
+    """A camera may measure anywhere in a cell, e.g. at its corner."""
+    rgb, depth = boxes(ratio, *moved)
+    shift, _ = register(edge_products(depth, torch.ones_like(depth), F.avg_pool2d(rgb, 4), ratio), ratio)
+    assert shift.tolist() == [[0, 0]]
+
+
+def test_edges_that_have_nothing_in_common_move_nothing():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        colour = torch.rand(1, 3, 48, 64, generator=generator)
+        depth = torch.rand(1, 1, 48, 64, generator=generator)
+        shift, numbers = register(edge_products(depth, torch.ones_like(depth), colour, 4.0), 4.0)
+        assert shift.tolist() == [[0, 0]]
+        assert abs(float(numbers[0, 0])) < 0.1
+    shift, numbers = register(torch.zeros(2, SUMS), 4.0)
+    assert not shift.any()
+    assert numbers.isfinite().all()
+
+
+def test_images_are_shifted_as_in_a_loop():
+    image = torch.rand(2, 3, 6, 7)
+    shift = torch.tensor([[2, -3], [-1, 0]])
+    out = shifted(image, shift)
+    for n, (rows, columns) in enumerate(shift.tolist()):
+        for y in range(6):
+            for x in range(7):
+                wanted = image[n, :, max(0, min(y + rows, 5)), max(0, min(x + columns, 6))]
+                assert torch.equal(out[n, :, y, x], wanted)
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 8])
+def test_the_network_sees_shifted_colour_as_if_it_had_come_so(ratio, monkeypatch):
+    """Colour, its flow and what is remembered of it are shifted, depth is not."""
+    torch.manual_seed(0)
+    model = RecurrentNet(RecurrentConfig(channels=8, channels_8=8, channels_16=8, blocks=1)).eval()
+    for head in (model.coarse_head, model.fine_head, model.colour_head, model.range_head):
+        torch.nn.init.normal_(head.weight, std=0.3)
+    clip = render_clip(0, 3, 64, 96)
+    rgb, depth = clip.rgb[None], F.avg_pool2d(clip.depth, ratio)[None]
+    flow = torch.randn(1, 3, 2, 16, 24, generator=torch.Generator().manual_seed(0))
+    shift = torch.tensor([[2, -3]])
+    blocks = [F.pixel_unshuffle(frame, 4) for frame in rgb.unbind(1)]
+    moved_rgb = torch.stack([F.pixel_shuffle(shifted(block, shift), 4) for block in blocks], 1)
+    moved_flow = torch.stack([shifted(one, shift) for one in flow.unbind(1)], 1)
+
+    def run(rgb, flow, shift):
+        numbers = torch.tensor([[0.5, 0.3, 0.4, 0.2, 0.25]])
+        monkeypatch.setattr(network_module, "register", lambda *_: (shift, numbers))
+        with torch.no_grad():
+            return model(rgb, depth, flow, (float(ratio),) * 2)
+
+    there, here = run(rgb, flow, shift), run(moved_rgb, moved_flow, torch.zeros_like(shift))
+    torch.testing.assert_close(there.depth, here.depth)
+    torch.testing.assert_close(there.log_scale, here.log_scale)
+    unmoved = run(rgb, flow, torch.zeros_like(shift))
+    assert (unmoved.depth - here.depth).abs().max() > 0.01
+
+
+def test_the_user_is_told_once_that_depth_is_not_registered():
+    model = RecurrentNet(RecurrentConfig(channels=8, channels_8=8, channels_16=8, blocks=1)).eval()
+    info = CheckpointInfo(model.config, (), None)
+
+    def notices(down: int, right: int, frames: int) -> list[str]:
+        rgb, _ = boxes(1, down, right)
+        _, on_grid = boxes(8, 0, 0)
+        depth = F.avg_pool2d(on_grid.exp(), 2)[0, 0].numpy()
+        upsampler = DepthUpsampler.from_model(model, info, method="stdnet", device="cpu", backend="torch")
+        for _ in range(frames):
+            upsampler.step(rgb[0].permute(1, 2, 0).clamp(0, 1).contiguous().numpy(), depth)
+        return upsampler.notices
+
+    assert notices(0, 0, 20) == []
+    assert notices(16, -24, 14) == []
+    (notice,) = notices(16, -24, 20)
+    assert "not seem to be registered" in notice
+    assert "16 pixels lower and 24 pixels further left" in notice
+    (notice,) = notices(0, 16, 20)
+    assert "edges are 16 pixels further right." in notice
+
+
+@pytest.mark.parametrize("camera", ["area@8", "median@16"])
+def test_depth_that_is_not_registered_is_better_for_it_with_the_shipped_weights(camera, monkeypatch):
+    """On scenes of no training."""
+    cell = Cell.parse(camera)
+    model, info = checkpoints.load("live")
+    errors: dict[bool, list[float]] = {True: [], False: []}
+    for seed in (9_000_001, 9_000_002, 9_000_003):
+        clip = misregister(render_clip(seed, 5, 240, 320), right=-20, down=12, fattening=0)
+        low = simulate(cell.sensor, clip.depth, clip.rgb, cell.ratio)
+        for registering in (True, False):
+            if not registering:
+                still = torch.zeros(1, 2, dtype=torch.int64)
+                monkeypatch.setattr(network_module, "register", lambda *a, s=still: (s, register(*a)[1]))
+            upsampler = DepthUpsampler.from_model(
+                model, info, method="stdnet", device="cpu", precision="fp32", backend="torch"
+            )
+            for rgb, depth in zip(clip.rgb, low, strict=True):
+                result = upsampler.step(rgb.permute(1, 2, 0).contiguous().numpy(), depth[0].numpy())
+            assert result is not None
+            errors[registering].append(float(np.abs(result.depth - clip.depth[-1, 0].numpy()).mean()))
+            monkeypatch.undo()
+    gains = np.log(errors[True]) - np.log(errors[False])
+    assert np.exp(gains.mean()) < 0.9, gains
