@@ -59,7 +59,7 @@ def test_networks_are_told_by_size_and_settings():
     network = STDNet(ModelConfig(channels=16, head_channels=8))
     count = sum(p.numel() for p in network.parameters())
     assert repr(network) == f"STDNet({count:,} parameters, channels=16, head_channels=8)"
-    assert repr(RecurrentNet()).startswith("RecurrentNet(780,984 ")
+    assert repr(RecurrentNet()).startswith("RecurrentNet(781,048 ")
     assert len(repr(RecurrentNet())) < 100
 
 
