@@ -517,7 +517,9 @@ class DepthUpsampler:
         return self._mask(metres, confidence, measured, geometry, stamp)
 
     def _watch_registration(self, sums: np.ndarray, ratio: float) -> None:
-        """Tell the user if the network has shifted colour for a while."""
+        """Tell the user, once, if the network has shifted colour for a while."""
+        if "registration" in self._noted:
+            return
         shift, _ = register(torch.from_numpy(sums)[None], ratio)
         self._misregistered = self._misregistered + 1 if shift.any() else 0
         if self._misregistered == _MISREGISTERED_FRAMES:

@@ -223,7 +223,7 @@ class RecurrentNet(nn.Module):
         shift, registered = register(registration, coarse_ratio)
         rgb_blocks = shifted(rgb_blocks, shift)
         flow = shifted(flow, shift)
-        rgb4 = rgb_blocks.unflatten(1, (3, 16)).mean(2)
+        rgb4 = shifted(own_rgb4, shift)
         if coarse_ratio < _CELL:
             grey = F.pixel_shuffle(rgb_blocks.unflatten(1, (3, 16)).mean(1), STRIDE)
             grey_of_cells = geometry.average_pixels(grey)

@@ -86,9 +86,7 @@ def register(sums: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
     products, of_depth, of_colour = sums.split((_SIDE**2, 1, 1), 1)
     correlations = products / ((of_depth * of_colour).clamp(min=0).sqrt() + _CERTAIN)
     highest, place = correlations.max(1, keepdim=True)
-    row, column = place // _SIDE, place % _SIDE
-    shift = _PITCH * torch.cat((_peak(correlations, row, column, 0), _peak(correlations, row, column, 1)), 1)
-    shift = shift.round()
+    shift = (_PITCH * torch.cat([_peak(correlations, place, stride) for stride in (_SIDE, 1)], 1)).round()
     within = max(STRIDE, ratio / 2) / STRIDE  # half a depth pixel, at least a pixel of the working grid
     near = min(_REACH, int(within / _PITCH))
     square = correlations.unflatten(1, (_SIDE, _SIDE))
@@ -101,10 +99,10 @@ def register(sums: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
     chosen = torch.where(moved, place, torch.full_like(place, _SIDE**2 // 2))
     here = correlations.gather(1, chosen)
     is_chosen = torch.arange(_SIDE**2, device=sums.device)[None] == chosen
-    others = torch.where(is_chosen, here, correlations)  # the chosen one adds nothing to the deviations below
     count = _SIDE**2 - 1
     mean = (correlations.sum(1, keepdim=True) - here) / count
-    deviation = ((torch.where(is_chosen, mean, others) - mean).square().sum(1, keepdim=True) / count).sqrt()
+    others = torch.where(is_chosen, mean, correlations)  # the chosen one adds nothing to the deviation
+    deviation = ((others - mean).square().sum(1, keepdim=True) / count).sqrt()
     excess = ((here - mean) / (deviation + 1e-3)).clamp(-4, 4)
     second = torch.where(is_chosen, torch.full_like(correlations, -1.0), correlations).amax(1, keepdim=True)
     far = shift.abs().amax(1, keepdim=True) / (_PITCH * _REACH)
@@ -125,21 +123,17 @@ def shifted(image: Tensor, shift: Tensor) -> Tensor:
     return torch.stack(moved)
 
 
-def _peak(correlations: Tensor, row: Tensor, column: Tensor, axis: int) -> Tensor:
-    """Place of the maximum on one axis, in steps from the middle: of the parabola through it and its two neighbours."""
-
-    def at(offset: int) -> Tensor:
-        y, x = (
-            ((row + offset).clamp(0, _SIDE - 1), column) if axis == 0 else (row, (column + offset).clamp(0, _SIDE - 1))
-        )
-        return correlations.gather(1, y * _SIDE + x)
-
-    before, here, after = at(-1), at(0), at(1)
+def _peak(correlations: Tensor, place: Tensor, stride: int) -> Tensor:
+    """Place of the maximum on the axis of this stride, in steps from the middle: of the parabola through it and its two
+    neighbours."""
+    before, here, after = (
+        correlations.gather(1, (place + offset).clamp(0, _SIDE**2 - 1)) for offset in (-stride, 0, stride)
+    )
     curve = before - 2 * here + after
-    place = row if axis == 0 else column
-    inside = (place > 0) & (place < _SIDE - 1) & (curve < -1e-9)
+    step = place // stride % _SIDE
+    inside = (step > 0) & (step < _SIDE - 1) & (curve < -1e-9)
     offset = torch.where(inside, 0.5 * (before - after) / curve.clamp(max=-1e-9), torch.zeros_like(here))
-    return place - _REACH + offset
+    return step - _REACH + offset
 
 
 def _total(image: Tensor) -> Tensor:
