@@ -11,41 +11,35 @@ _LEAST_SIDE = 16  # pixels that DIS's patches and pyramid need
 _STILL = 0.15  # px of the image; smaller flow is set to 0
 
 
-class GreyFlow:
-    """Optical flow between two grey images, estimated at reduced size."""
-
-    def __init__(self) -> None:
-        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-
-    @staticmethod
-    def reduced(grey: np.ndarray) -> np.ndarray:
-        """A grey image (H, W) uint8, reduced for :meth:`between`."""
-        height, width = (max(1, length // REDUCTION) for length in grey.shape)
-        return cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
-
-    def between(
-        self, now: np.ndarray, before: np.ndarray, size: tuple[int, int], interpolation: int
-    ) -> np.ndarray | None:
-        """Backward flow (h, w, 2) float32 in pixels of the full image, from each position in ``now`` to ``before``.
-
-        Args:
-            now, before: reduced images of one size.
-            size: (h, w) to which the flow is resized.
-            interpolation: OpenCV's method of resizing.
-
-        Returns:
-            The flow, or None if the images are too small.
-        """
-        if min(now.shape) < _LEAST_SIDE:
-            return None
-        flow: np.ndarray = cv2.resize(_calculated(self._dis, now, before), size[::-1], interpolation=interpolation)
-        flow *= np.float32(REDUCTION)
-        return flow
+def reduced_grey(grey: np.ndarray) -> np.ndarray:
+    """A grey image (H, W) uint8, reduced for :func:`grey_flow`."""
+    height, width = (max(1, length // REDUCTION) for length in grey.shape)
+    return cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _calculated(dis: cv2.DISOpticalFlow, now: np.ndarray, before: np.ndarray) -> np.ndarray:
-    # None: no initial flow
-    return dis.calc(now, before, None)  # type: ignore[call-overload]  # OpenCV demands a flow
+def grey_flow(now: np.ndarray, before: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray | None:
+    """Backward flow (h, w, 2) float32 in pixels of the full image, from each position in ``now`` to ``before``.
+
+    Args:
+        now, before: images of :func:`reduced_grey`, of one size.
+        size: (h, w) to which the flow is resized.
+        interpolation: OpenCV's method of resizing.
+
+    Returns:
+        The flow, or None if the images are too small.
+    """
+    if min(now.shape) < _LEAST_SIDE:
+        return None
+    small = _calculated(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST, now, before)
+    flow: np.ndarray = cv2.resize(small, size[::-1], interpolation=interpolation)
+    flow *= np.float32(REDUCTION)
+    return flow
+
+
+def _calculated(preset: int, now: np.ndarray, before: np.ndarray) -> np.ndarray:
+    # A new one for every pair: at some widths (80 and 88), its result otherwise depends on the pairs before.
+    dis = cv2.DISOpticalFlow.create(preset)
+    return dis.calc(now, before, None)  # type: ignore[call-overload]  # None: no initial flow; OpenCV demands one
 
 
 class FlowEstimator:
@@ -57,7 +51,6 @@ class FlowEstimator:
 
     def __init__(self, stride: int = 4) -> None:
         self._stride = stride
-        self._flow = GreyFlow()
         self._before: np.ndarray | None = None
 
     def reset(self) -> None:
@@ -75,12 +68,12 @@ class FlowEstimator:
             frame before; 0 for the first frame, and for images that are too small.
         """
         height, width = rgb.shape[:2]
-        grey = self._flow.reduced(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
+        grey = reduced_grey(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
         before, self._before = self._before, grey
         size = height // self._stride, width // self._stride
         flow = None
         if before is not None and before.shape == grey.shape:
-            flow = self._flow.between(grey, before, size, cv2.INTER_AREA)
+            flow = grey_flow(grey, before, size, cv2.INTER_AREA)
         if flow is None:
             return np.zeros((2, *size), np.float32)
         flow[np.abs(flow).max(-1) < _STILL] = 0
@@ -95,5 +88,5 @@ def estimate_flow(rgb: np.ndarray, next_rgb: np.ndarray) -> np.ndarray:
     if min(rgb.shape[:2]) < _LEAST_SIDE:
         return np.zeros((2, *rgb.shape[:2]), np.float32)
     grey = [cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY) for image in (rgb, next_rgb)]
-    flow = _calculated(cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM), grey[0], grey[1])
+    flow = _calculated(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM, grey[0], grey[1])
     return flow.transpose(2, 0, 1)

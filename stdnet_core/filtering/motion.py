@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from stdnet_core.optical_flow import GreyFlow
+from stdnet_core.optical_flow import grey_flow, reduced_grey
 
 _STILL = 0.5  # px along an axis up to which a pixel is not moved
 _FLOW_ERROR = 0.25  # px,
@@ -43,7 +43,6 @@ class MotionEstimator:
     """Follows the motion of a grey video."""
 
     def __init__(self) -> None:
-        self._flow = GreyFlow()
         self._grid: tuple[np.ndarray, np.ndarray] | None = None
 
     def bring(self, grey: np.ndarray, last_grey: np.ndarray, images: np.ndarray) -> Moved:
@@ -54,7 +53,7 @@ class MotionEstimator:
             last_grey: of the frame before.
             images: (h, w, C) float32, of the frame before.
         """
-        flow = self._backward_flow(grey, last_grey)
+        flow = grey_flow(reduced_grey(grey), reduced_grey(last_grey), grey.shape, cv2.INTER_LINEAR)
         moved, moved_grey, error = images, last_grey, np.zeros(grey.shape, np.float32)
         if flow is not None and (moving := (np.abs(flow) > _STILL).any(-1)).any():
             error[moving] = _FLOW_ERROR + _FLOW_ERROR_SHARE * np.abs(flow[moving]).max(-1)
@@ -64,10 +63,6 @@ class MotionEstimator:
             moved_grey = cv2.remap(last_grey, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         change = cv2.blur(cv2.absdiff(moved_grey, grey), (3, 3))
         return Moved(moved, change <= _COLOUR_CHANGE, error)
-
-    def _backward_flow(self, grey: np.ndarray, last_grey: np.ndarray) -> np.ndarray | None:
-        now, before = self._flow.reduced(grey), self._flow.reduced(last_grey)
-        return self._flow.between(now, before, grey.shape, cv2.INTER_LINEAR)
 
     def _places(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         if self._grid is None or self._grid[0].shape != size:

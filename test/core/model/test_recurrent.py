@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -223,6 +224,21 @@ def test_flow_says_where_things_were():
     assert not estimator.step(second).any()
     estimator.reset()
     assert not estimator.step(first).any()
+
+
+@pytest.mark.parametrize("width", [160, 176, 320])
+def test_flow_does_not_depend_on_the_pairs_before(width):
+    """OpenCV's own object remembers them at some widths."""
+    rng = np.random.default_rng(0)
+    wide = cv2.GaussianBlur(rng.integers(0, 255, (160, width + 40), dtype=np.uint8), (0, 0), 6)
+    wide = np.repeat(cv2.normalize(wide, None, 0, 255, cv2.NORM_MINMAX)[..., None], 3, 2)
+    frames = [np.ascontiguousarray(wide[4 * i : 128 + 4 * i, 6 * i : width + 6 * i]) for i in range(4)]
+    stream = FlowEstimator()
+    streamed = [stream.step(frame) for frame in frames]
+    for before, now, flow in zip(frames, frames[1:], streamed[1:], strict=False):
+        alone = FlowEstimator()
+        alone.step(before)
+        assert np.array_equal(alone.step(now), flow)
 
 
 # --- the network -----------------------------------------------------------------------------------------------------
