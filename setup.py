@@ -26,7 +26,7 @@ ROS = [
 TRAIN = ["lightning>=2.4,<3", "torchmetrics>=1.4", "omegaconf>=2.3", "tensorboard>=2.14", "tqdm>=4.60", "pillow>=10"]
 REPORT = ["matplotlib>=3.7", "jinja2>=3.1", "pillow>=10", "imageio-ffmpeg>=0.4.9", "tqdm>=4.60"]
 REALSENSE = ["pyrealsense2>=2.50"]  # its filters, for comparison; a camera is not needed
-EXPORT = ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"]
+EXPORT = ["onnx>=1.16", "onnxscript>=0.7", "onnxruntime>=1.18"]
 OPENVINO = ["openvino>=2025.0"]
 DOCS = [
     f"{name}; python_version >= '3.11'"
