@@ -32,31 +32,28 @@ class TestWithOpenVino:
         monkeypatch.setattr(openvino_engine, "SETTLED", 10)
 
     @pytest.mark.parametrize(("size", "scale"), [((64, 96), 1), ((50, 90), 8), ((60, 80), 2.5)])
-    def test_frames_and_state_are_those_of_pytorch(self, size, scale):
+    def test_frames_and_state_are_those_of_pytorch_and_again_after_reset(self, size, scale):
         model = network()
         expected = RecurrentTorchEngine(model, Placement(torch.device("cpu"), torch.float32))
         actual = RecurrentOpenVinoEngine(model)
         frames = moving_frames(size, scale, 5)
         ratio = tuple(pixels / cells for pixels, cells in zip(size, frames[0][1].shape, strict=True))
+        returned, copies = [], []
         for number, frame in enumerate(frames):
             outputs = expected.step(*frame, ratio), actual.step(*frame, ratio)
             for name in ("depth", "error_scale"):
                 e, a = (getattr(output, name) for output in outputs)
                 assert a.shape == size
                 np.testing.assert_allclose(a, e, rtol=1e-4, err_msg=f"{name} of frame {number}")
+            returned.append(outputs[1].depth)
+            copies.append(outputs[1].depth.copy())
+        actual.reset()
+        again = [actual.step(*frame, ratio).depth for frame in frames]
+        for depth, copy, later in zip(returned, copies, again, strict=True):
+            assert np.array_equal(depth, copy)
+            assert np.array_equal(depth, later)
 
-    def test_outputs_stay_as_they_were_and_reset_begins_anew(self):
-        frames = moving_frames((32, 48), 4, 3)
-        engine = RecurrentOpenVinoEngine(network())
-        first = engine.step(*frames[0], (4.0, 4.0))
-        kept = first.depth.copy()
-        later = engine.step(*frames[1], (4.0, 4.0)).depth
-        assert np.array_equal(first.depth, kept)
-        engine.reset()
-        assert np.array_equal(engine.step(*frames[0], (4.0, 4.0)).depth, kept)
-        assert np.array_equal(engine.step(*frames[1], (4.0, 4.0)).depth, later)
-
-    def test_beside_the_stream_pytorch_computes_until_openvino_goes_on_from_its_state(self):
+    def test_beside_the_stream_pytorch_computes_until_openvino_goes_on_and_other_sizes_do_not_wait(self):
         model = network()
         expected = RecurrentTorchEngine(model, Placement(torch.device("cpu"), torch.float32))
         actual = CompilingEngine(model)
@@ -75,19 +72,10 @@ class TestWithOpenVino:
         for frame in frames[:2]:
             np.testing.assert_allclose(*(e.step(*frame, (4.0, 4.0)).depth for e in (actual, expected)), rtol=1e-4)
         assert actual.executes == "openvino"
-
-    def test_beside_the_stream_other_sizes_do_not_wait_and_return_to_what_is_compiled(self):
-        engine = CompilingEngine(network())
-        for frame in moving_frames((32, 48), 4, 10):
-            engine.step(*frame, (4.0, 4.0))
-        wait_for_compilation(engine)
-        engine.step(*moving_frames((32, 48), 4, 2)[0], (4.0, 4.0))
-        executed = [engine.executes]
-        for size in ((48, 32), (32, 48)):
-            engine.reset()
-            engine.step(*moving_frames(size, 4, 2)[0], (4.0, 4.0))
-            executed.append(engine.executes)
-        assert executed == ["openvino", "torch", "openvino"]
+        for size, engine in (((48, 32), "torch"), ((32, 48), "openvino")):
+            actual.reset()
+            actual.step(*moving_frames(size, 4, 2)[0], (4.0, 4.0))
+            assert actual.executes == engine
 
     def test_beside_the_stream_a_limited_number_of_sizes_is_compiled_once(self, monkeypatch):
         monkeypatch.setattr(openvino_engine, "SETTLED", 2)
@@ -131,24 +119,21 @@ class TestWithOpenVino:
             f"OpenVINO cannot compile the network for {sizes} ('operator'); choose backend torch"
         ]
 
-    def test_another_size_is_compiled_anew(self):
+    def test_another_size_is_compiled_anew_and_one_that_is_too_small_refused(self):
         model = network()
         info = CheckpointInfo(model.config, (), None, name="small")
         upsampler = DepthUpsampler.from_model(model, info, method="stdnet", device="cpu", backend="openvino")
         reference = DepthUpsampler.from_model(model, info, method="stdnet", device="cpu", precision="fp32")
         for size, scale in (((32, 48), 4), ((48, 32), 1)):
+            with pytest.raises(InputError, match="compile the network for colour of 48x16 .*; choose backend torch"):
+                upsampler.step(*moving_frames((16, 48), 4, 2)[0])
+            upsampler.reset()
             for frame in moving_frames(size, scale, 2):
                 depths = [u.step(*frame).depth for u in (upsampler, reference)]
                 np.testing.assert_allclose(*depths, rtol=1e-4)
             for u in (upsampler, reference):
                 u.reset()
         assert upsampler.placement.precision == "fp32"
-
-    def test_an_image_that_is_too_small_is_refused_and_the_next_one_is_not(self):
-        engine = RecurrentOpenVinoEngine(network())
-        with pytest.raises(InputError, match="compile the network for colour of 48x16 .*; choose backend torch"):
-            engine.step(*moving_frames((16, 48), 4, 2)[0], (4.0, 4.0))
-        assert np.isfinite(engine.step(*moving_frames((32, 48), 4, 2)[0], (4.0, 4.0)).depth).all()
 
     @pytest.mark.parametrize("precision", ["fp32", "auto"])
     def test_auto_takes_openvino_where_it_computes_the_same(self, precision, monkeypatch):
