@@ -22,11 +22,12 @@ SUMS = _SIDE**2 + 2
 """Numbers that are remembered."""
 NUMBERS = 5
 """Numbers that :func:`register` returns for the network."""
-_DEPTH_EDGE, _COLOUR_EDGE = 0.2, 0.1  # change of log depth, and of colour, that counts as half an edge
+_DEPTH_EDGE, _COLOUR_EDGE = 0.1, 0.05  # change of log depth, and of colour, that counts as half an edge
 _CERTAIN = 5.0  # strength of edges below which a correlation counts less
-_CLEARLY = 0.05  # by how much a correlation must exceed those of the places where depth may have been measured
+_CLEARLY = 0.02  # by how much a correlation must exceed those of the places where depth may have been measured
 _COARSE = 6.0  # ratio from which colour is shifted; in finer depth, parallax that remains does more harm
-_BEYOND = 0.5  # pixels of the working grid by which a shift must exceed half a depth pixel
+_COARSEST = 16.0  # ratio up to which it is; in coarser depth, edges tell too little
+_BEYOND = 1.0  # pixels of the working grid by which a shift must exceed half a depth pixel
 
 
 def edge_products(log_depth: Tensor, share: Tensor, colour: Tensor, ratio: float) -> Tensor:
@@ -42,17 +43,14 @@ def edge_products(log_depth: Tensor, share: Tensor, colour: Tensor, ratio: float
     Returns:
         (N, 83): sums of the products at 9x9 shifts, row by row, and of the squares of both.
     """
-    step = max(1, round(ratio / (2 * STRIDE)))
-    size = 2 * (round(ratio / STRIDE) // 2) + 1
-    if size > 1:  # as blurred as depth is
-        colour = F.avg_pool2d(F.pad(colour, (size // 2,) * 4, mode="replicate"), size, 1)
-    if min(log_depth.shape[-2:]) < 2 * step + _PITCH:
+    if ratio >= _COARSE:  # as blurred as depth is
+        colour = F.avg_pool2d(F.pad(colour, (1,) * 4, mode="replicate"), 3, 1)
+    if min(log_depth.shape[-2:]) < 2 + _PITCH:
         return log_depth.new_zeros(len(log_depth), SUMS)
-    middle = slice(step, -step)
+    middle = slice(1, -1)
 
     def pairs(image: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return [(image[..., middle, 2 * step :], image[..., middle, : -2 * step]),
-                (image[..., 2 * step :, middle], image[..., : -2 * step, middle])]  # fmt: skip
+        return [(image[..., middle, 2:], image[..., middle, :-2]), (image[..., 2:, middle], image[..., :-2, middle])]
 
     def changes(image: Tensor, half: float) -> Tensor:
         change = torch.cat([(a - b).abs().mean(1, keepdim=True) for a, b in pairs(image)], 1)
@@ -62,8 +60,9 @@ def edge_products(log_depth: Tensor, share: Tensor, colour: Tensor, ratio: float
     of_depth = F.avg_pool2d(changes(log_depth, _DEPTH_EDGE) * known, _PITCH)
     of_colour = F.avg_pool2d(changes(colour, _COLOUR_EDGE), _PITCH)
     known = F.avg_pool2d(known, _PITCH)
-    of_depth = of_depth - known * (_total(of_depth) / _total(known).clamp(min=1))[..., None, None]
-    of_colour = of_colour - of_colour.mean((1, 2, 3), keepdim=True)
+    # Only what exceeds the surroundings counts, otherwise edges lie anywhere in places that are rich in them.
+    of_depth = of_depth - known * _around(of_depth) / _around(known).clamp(min=0.1)
+    of_colour = of_colour - _around(of_colour)
     height, width = of_depth.shape[-2:]
     around = F.pad(of_colour, (_REACH,) * 4)
     beside = torch.stack([around[..., x : x + width] for x in range(_SIDE)], 1)
@@ -93,7 +92,7 @@ def register(sums: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
     inner = slice(_REACH - near, _REACH + near + 1)
     unmoved = square[:, inner, inner].amax((1, 2))[:, None]
     distance = shift.abs().amax(1, keepdim=True)
-    clearly = _CLEARLY if ratio >= _COARSE else math.inf
+    clearly = _CLEARLY if _COARSE <= ratio <= _COARSEST else math.inf
     moved = (highest - unmoved > clearly) & (distance > within + _BEYOND)
     shift = torch.where(moved, shift, torch.zeros_like(shift))
     chosen = torch.where(moved, place, torch.full_like(place, _SIDE**2 // 2))
@@ -134,6 +133,11 @@ def _peak(correlations: Tensor, place: Tensor, stride: int) -> Tensor:
     inside = (step > 0) & (step < _SIDE - 1) & (curve < -1e-9)
     offset = torch.where(inside, 0.5 * (before - after) / curve.clamp(max=-1e-9), torch.zeros_like(here))
     return step - _REACH + offset
+
+
+def _around(image: Tensor) -> Tensor:
+    """Mean of the 9x9 places around each."""
+    return F.avg_pool2d(image, 9, 1, 4, count_include_pad=False)
 
 
 def _total(image: Tensor) -> Tensor:
