@@ -94,8 +94,9 @@ def open_sequences(args: argparse.Namespace, lr_scale: float | None) -> Sequence
 
 def in_question_first(methods: Mapping[str, Method], args: argparse.Namespace) -> list[str]:
     """The methods, with the subject of the report first: the model, else the first given, else the most elaborate."""
-    given = "model" in methods or args.methods or args.predictions
-    return list(methods) if given else list(methods)[::-1]
+    if "model" in methods:
+        return sorted(methods, key=lambda name: name != "model")
+    return list(methods) if args.methods or args.predictions else list(methods)[::-1]
 
 
 def file_name(sequence: str, scale: float) -> str:

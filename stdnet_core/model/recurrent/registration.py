@@ -25,6 +25,7 @@ NUMBERS = 5
 _DEPTH_EDGE, _COLOUR_EDGE = 0.1, 0.05  # change of log depth, and of colour, that counts as half an edge
 _CERTAIN = 5.0  # strength of edges below which a correlation counts less
 _CLEARLY = 0.02  # by how much a correlation must exceed those of the places where depth may have been measured
+_ALIKE = 0.15  # correlation that a shift must reach; edges that have nothing in common stay below
 _COARSE = 6.0  # ratio from which colour is shifted; in finer depth, parallax that remains does more harm
 _COARSEST = 16.0  # ratio up to which it is; in coarser depth, edges tell too little
 _BEYOND = 1.0  # pixels of the working grid by which a shift must exceed half a depth pixel
@@ -93,7 +94,7 @@ def register(sums: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
     unmoved = square[:, inner, inner].amax((1, 2))[:, None]
     distance = shift.abs().amax(1, keepdim=True)
     clearly = _CLEARLY if _COARSE <= ratio <= _COARSEST else math.inf
-    moved = (highest - unmoved > clearly) & (distance > within + _BEYOND)
+    moved = (highest > _ALIKE) & (highest - unmoved > clearly) & (distance > within + _BEYOND)
     shift = torch.where(moved, shift, torch.zeros_like(shift))
     chosen = torch.where(moved, place, torch.full_like(place, _SIDE**2 // 2))
     here = correlations.gather(1, chosen)

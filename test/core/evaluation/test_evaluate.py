@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import weakref
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from stdnet_core import checkpoints, evaluate
+from stdnet_core.analyses.options import in_question_first
 from stdnet_core.data.clip import RgbdClip
 from stdnet_core.data.protocol import LowResolution
 from stdnet_core.data.rgbd_sequence import unique_names
@@ -572,3 +574,20 @@ def test_sequence_without_depth_to_upsample_is_refused():
 
 def test_names_stay_apart():
     assert unique_names(["box", "box", "box"]) == ["box", "box (2)", "box (3)"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "given", "first"),
+    [
+        ("bilinear,nearest,model", True, "model"),
+        ("model,bilinear", True, "model"),
+        ("nearest,bilinear", True, "nearest"),
+        ("nearest,bilinear", False, "bilinear"),
+    ],
+)
+def test_pictures_and_reports_are_of_the_model_wherever_it_is_named(methods, given, first):
+    """An animation of ``--methods bilinear,model`` lacked the model's panel."""
+    names = methods.split(",")
+    order = in_question_first(dict.fromkeys(names), Namespace(methods=names if given else None, predictions=[]))
+    assert order[0] == first
+    assert sorted(order) == sorted(names)

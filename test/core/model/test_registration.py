@@ -134,15 +134,17 @@ def test_half_a_depth_pixel_is_no_shift(ratio, moved):
     assert shift.tolist() == [[0, 0]]
 
 
-def test_edges_that_have_nothing_in_common_move_nothing():
+@pytest.mark.parametrize("ratio", [4, 8, 16])
+def test_edges_that_have_nothing_in_common_move_nothing(ratio):
     generator = torch.Generator().manual_seed(0)
-    for _ in range(5):
-        colour = torch.rand(1, 3, 48, 64, generator=generator)
-        depth = torch.rand(1, 1, 48, 64, generator=generator)
-        shift, numbers = register(edge_products(depth, torch.ones_like(depth), colour, 4.0), 4.0)
-        assert shift.tolist() == [[0, 0]]
-        assert abs(float(numbers[0, 0])) < 0.1
-    shift, numbers = register(torch.zeros(2, SUMS), 4.0)
+    for size in ((48, 64), (120, 160)):
+        for _ in range(8):
+            colour = torch.rand(1, 3, *size, generator=generator)
+            depth = torch.rand(1, 1, *size, generator=generator)
+            shift, numbers = register(edge_products(depth, torch.ones_like(depth), colour, ratio), ratio)
+            assert shift.tolist() == [[0, 0]]
+            assert abs(float(numbers[0, 0])) < 0.1
+    shift, numbers = register(torch.zeros(2, SUMS), ratio)
     assert not shift.any()
     assert numbers.isfinite().all()
 
