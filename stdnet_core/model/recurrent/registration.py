@@ -65,8 +65,8 @@ def edge_products(log_depth: Tensor, share: Tensor, colour: Tensor, ratio: float
     of_depth = of_depth - known * _around(of_depth) / _around(known).clamp(min=0.1)
     of_colour = of_colour - _around(of_colour)
     height, width = of_depth.shape[-2:]
-    around = F.pad(of_colour, (_REACH,) * 4)
-    beside = torch.stack([around[..., x : x + width] for x in range(_SIDE)], 1)
+    padded = F.pad(of_colour, (_REACH,) * 4)
+    beside = torch.stack([padded[..., x : x + width] for x in range(_SIDE)], 1)
     rows = [(of_depth[:, None] * beside[..., y : y + height, :]).sum((2, 3, 4)) for y in range(_SIDE)]
     return torch.cat((*rows, _total(of_depth.square()), _total(of_colour.square() * known)), 1)
 
