@@ -13,9 +13,10 @@ STRIDE = 4
 """Colour pixels per pixel of the working grid, on each axis."""
 INVALID = -1e4
 """Logit of a candidate that must have no weight."""
-_SIMILAR = 1 / 16  # standard deviation of colours on one surface, in guided filling
+_SIMILAR = 1 / 24  # standard deviation of colours on one surface, in guided filling
 _LEAST_SIMILARITY = 1e-4
-_ROUNDS_AT_8, _ROUNDS_AT_4 = 3, 1  # of averaging at H/8, and at H/4, where it takes longer
+_ROUNDS_AT_16, _ROUNDS_AT_8, _ROUNDS_AT_4 = 10, 3, 1  # of averaging; at H/4 it takes longest
+_UNREACHED = 1e-6  # weight of pixels to which no measured depth has spread yet, to that of those which have one
 
 
 @dataclass(frozen=True)
@@ -197,9 +198,9 @@ def fill(depth: Tensor, share: Tensor, levels: int = 7) -> Tensor:
 def guided_fill(filled: Tensor, share: Tensor, colour: Tensor) -> Tensor:
     """Fill holes again, guided by colour, from H/16 to H/4, in inverse depth (which is linear in the image on planes).
 
-    On each level, a hole takes the mean of the four coarser pixels around it and then, a few times, that of the four
-    pixels beside it, weighted by the similarity of colours. So depth spreads from the border of a hole over what looks
-    like it.
+    At H/16, measured depth spreads into holes pixel by pixel, the faster the more similar the colours are. On each finer
+    level, a hole takes the mean of the four coarser pixels around it and then, a few times, that of the four pixels
+    beside it, weighted by the similarity of colours. So a hole gets the depth of what borders on it and looks like it.
 
     Args:
         filled: (N, 1, h, w), what :func:`fill` returned; h and w are multiples of 4.
@@ -211,22 +212,62 @@ def guided_fill(filled: Tensor, share: Tensor, colour: Tensor) -> Tensor:
         views does not see behind a nearer surface. Outside holes, depth is unchanged.
     """
     inverse4, known4 = 1 / filled, (share > 0).to(filled.dtype)
-    counts = known4 + 1e-4  # a pixel at H/8 without a measurement takes the mean of what lies in it
-    total = F.avg_pool2d(counts, 2)
-    inverse8, colour8 = (F.avg_pool2d(image * counts, 2) / total for image in (inverse4, colour))
-    coarse, coarse_colour = F.avg_pool2d(inverse4, 4).expand(-1, 2, -1, -1), F.avg_pool2d(colour, 4)
-    for inverse, known, own, rounds in (
+    counts = known4 + 1e-4  # a coarser pixel without a measurement takes the mean of what lies in it
+    inverse8, colour8 = (_weighted_pool(image, counts, 2) for image in (inverse4, colour))
+    inverse16, colour16 = (_weighted_pool(image, counts, 4) for image in (inverse4, colour))
+    own = F.avg_pool2d(colour, 4)
+    # where there is a measurement, the colour of what was measured counts, not that of the rest
+    similarity = [_similarity(other, own) for other in _beside(colour16)]
+    coarse = _spread(inverse16.expand(-1, 2, -1, -1), F.max_pool2d(known4, 4), similarity)
+    for inverse, known, finer, rounds in (
         (inverse8, F.max_pool2d(known4, 2), colour8, _ROUNDS_AT_8),
         (inverse4, known4, colour, _ROUNDS_AT_4),
     ):
         # diagonally beside a pixel, with coarse pixels twice as large: the one it lies in and three on its side
-        similarity = [_similarity(other, own) for other in _corners(_twice(coarse_colour))]
-        coarse = torch.where(known > 0, inverse, _similar_mean(_corners(_twice(coarse)), similarity))
-        similarity = [_similarity(other, own) for other in _beside(own)]
+        similarity = [_similarity(other, finer) for other in _corners(_twice(own))]
+        coarse = torch.where(known > 0, inverse, _mean(_sums(_corners(_twice(_terms(coarse))), similarity)))
+        similarity = [_similarity(other, finer) for other in _beside(finer)]
         for _ in range(rounds):
-            coarse = torch.where(known > 0, inverse, _similar_mean(_beside(coarse), similarity))
-        coarse_colour = own
+            coarse = torch.where(known > 0, inverse, _mean(_sums(_beside(_terms(coarse)), similarity)))
+        own = finer
     return torch.where(share > 0, filled, 1 / coarse)
+
+
+def _weighted_pool(image: Tensor, weight: Tensor, size: int) -> Tensor:
+    return F.avg_pool2d(image * weight, size) / F.avg_pool2d(weight, size)
+
+
+def _spread(inverse: Tensor, known: Tensor, similarity: list[Tensor]) -> Tensor:
+    """Let known inverse depth (N, 2, h, w) spread into holes, pixel by pixel. A pixel is reached, and then counts, as
+    much as the similarity along the best way there."""
+    reached, alike = known + (1 - known) * _UNREACHED, torch.stack(similarity, 1)
+    for _ in range(_ROUNDS_AT_16):
+        around = torch.stack(_beside(torch.cat((_terms(inverse), reached), 1)), 1)  # (N, 4, 5, h, w)
+        weights = alike * around[:, :, 4:]
+        inverse = torch.where(known > 0, inverse, _mean((weights * around[:, :, :4]).sum(1)))
+        reached = torch.where(known > 0, known, weights.amax(1))
+    return inverse
+
+
+def _terms(inverse: Tensor) -> Tensor:
+    """What two means of inverse depth (N, 2, h, w) sum up, (N, 4, h, w): values and weights of the first, in which all
+    weights are 1, and of the second, in which they are the squared depth."""
+    first, second = inverse.split(1, 1)
+    depth = 1 / second.clamp(min=1e-4)
+    return torch.cat((first, torch.ones_like(first), depth, depth.square()), 1)
+
+
+def _sums(terms: list[Tensor], similarity: list[Tensor]) -> Tensor:
+    """Weighted sums of :func:`_terms` around each pixel."""
+    total = terms[0] * similarity[0]
+    for term, alike in zip(terms[1:], similarity[1:], strict=True):
+        total = torch.addcmul(total, term, alike)
+    return total
+
+
+def _mean(sums: Tensor) -> Tensor:
+    """The two means, (N, 2, h, w)."""
+    return sums[:, ::2] / sums[:, 1::2]
 
 
 def _twice(image: Tensor) -> Tensor:
@@ -248,15 +289,5 @@ def _beside(image: Tensor) -> list[Tensor]:
 def _similarity(colour: Tensor, own: Tensor) -> Tensor:
     """Of two colours, (N, 1, h, w), almost 0 to 1."""
     distance = sum(channel.square() for channel in (colour - own).split(1, 1))  # faster than a sum over channels
-    return torch.exp(distance * (-0.5 / _SIMILAR**2)) + _LEAST_SIMILARITY
-
-
-def _similar_mean(inverse: list[Tensor], similarity: list[Tensor]) -> Tensor:
-    """Mean of inverse depths (N, 2, h, w), weighted by similarity, and in the second channel by squared depth, too."""
-    total = weights = torch.zeros_like(inverse[0])
-    second = torch.tensor([0.0, 1.0], device=total.device)[:, None, None]
-    for value, alike in zip(inverse, similarity, strict=True):
-        weight = alike * (1 + second * (value.clamp(min=1e-4).square().reciprocal() - 1))
-        total = total + weight * value
-        weights = weights + weight
-    return total / weights
+    exponent = distance * (-0.5 / _SIMILAR**2)
+    return torch.exp(exponent.clamp(min=-20)) + _LEAST_SIMILARITY  # without denormal numbers, which are slow

@@ -128,11 +128,15 @@ def test_holes_take_the_value_of_what_is_around_and_measurements_stay():
 def filled_by_loops(filled, share, colour, *, farther):
     """Guided filling (h, w), with loops over pixels, from its description."""
 
-    def mean(pairs):  # (inverse depth, difference of colour)
-        weights = [math.exp(-0.5 * float(np.square(change).sum()) / (1 / 16) ** 2) + 1e-4 for _, change in pairs]
-        if farther:
-            weights = [weight / value**2 for weight, (value, _) in zip(weights, pairs, strict=True)]
-        return np.average([value for value, _ in pairs], weights=weights)
+    def similarity(change):
+        return math.exp(-0.5 * float(np.square(change).sum()) * 24**2) + 1e-4
+
+    def mean(triples):  # (inverse depth, difference of colour, further weight)
+        weights = [similarity(change) * weight / (value**2 if farther else 1) for value, change, weight in triples]
+        return np.average([value for value, *_ in triples], weights=weights)
+
+    def beside(row, column):
+        return [(row - 1, column), (row, column - 1), (row, column + 1), (row + 1, column)]
 
     def at(image, row, column):
         return image[min(max(row, 0), image.shape[0] - 1), min(max(column, 0), image.shape[1] - 1)]
@@ -141,38 +145,47 @@ def filled_by_loops(filled, share, colour, *, farther):
         rows, columns = (length // size for length in image.shape[:2])
         return image.reshape(rows, size, columns, size, -1).mean((1, 3)).squeeze(-1 if image.ndim == 2 else ())
 
+    def reduce(size):  # inverse depth and colour of what is known in each coarser pixel, or of all if nothing is
+        some, inverse, mixed = pool(known.astype(float), size) > 0, pool(1 / filled, size), pool(colour, size)
+        for row, column in zip(*np.nonzero(some), strict=True):
+            cell = np.s_[size * row : size * (row + 1), size * column : size * (column + 1)]
+            inverse[row, column] = (1 / filled)[cell][known[cell]].mean()
+            mixed[row, column] = colour[cell][known[cell]].mean(0)
+        return inverse, some, mixed
+
     known = share > 0
-    half_known = pool(known.astype(float), 2) > 0
-    half, half_colour = pool(1 / filled, 2), pool(colour, 2)
-    for row, column in zip(*np.nonzero(half_known), strict=True):
-        cell = np.s_[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-        half[row, column] = (1 / filled)[cell][known[cell]].mean()
-        half_colour[row, column] = colour[cell][known[cell]].mean(0)
-    coarse, above = pool(1 / filled, 4), pool(colour, 4)
-    levels = ((half, half_known, half_colour, 3), (1 / filled, known, colour, 1))
-    for inverse, measured, own, rounds in levels:
+    coarse, some, source = reduce(4)
+    above, reached = pool(colour, 4), np.where(some, 1, 1e-6)
+    for _ in range(10):
+        last, before = coarse.copy(), reached.copy()
+        for row, column in zip(*np.nonzero(~some), strict=True):
+            here = above[row, column]
+            places = beside(row, column)
+            coarse[row, column] = mean([(at(last, *p), at(source, *p) - here, at(before, *p)) for p in places])
+            reached[row, column] = max(at(before, *p) * similarity(at(source, *p) - here) for p in places)
+    for inverse, measured, own, rounds in ((*reduce(2), 3), (1 / filled, known, colour, 1)):
         guess = inverse.copy()
         for row, column in zip(*np.nonzero(~measured), strict=True):
             near = [(row + i) // 2 for i in (-1, 1)], [(column + j) // 2 for j in (-1, 1)]
             if row == 0 or row == len(inverse) - 1:
                 near[0][0 if row == 0 else 1] = row // 2
             places = [(r, c) for r in near[0] for c in near[1]]
-            guess[row, column] = mean([(at(coarse, *p), at(above, *p) - own[row, column]) for p in places])
+            guess[row, column] = mean([(at(coarse, *p), at(above, *p) - own[row, column], 1) for p in places])
         for _ in range(rounds):
             last = guess.copy()
             for row, column in zip(*np.nonzero(~measured), strict=True):
-                places = [(row - 1, column), (row, column - 1), (row, column + 1), (row + 1, column)]
-                guess[row, column] = mean([(at(last, *p), at(own, *p) - own[row, column]) for p in places])
+                places = beside(row, column)
+                guess[row, column] = mean([(at(last, *p), at(own, *p) - own[row, column], 1) for p in places])
         coarse, above = guess, own
     return np.where(known, filled, 1 / coarse)
 
 
-@pytest.mark.parametrize("size", [(16, 20), (24, 12)])
+@pytest.mark.parametrize("size", [(24, 32), (32, 20)])
 def test_guided_filling_is_that_of_a_loop(size):
     generator = torch.Generator().manual_seed(4)
     depth = 1 + 4 * torch.rand(2, 1, *size, generator=generator)
     share = (torch.rand(2, 1, *size, generator=generator) > 0.6).float()
-    share[:, :, 2:11, 3:9] = 0
+    share[:, :, 2:13, 3:13] = 0
     colour = 0.3 + 0.15 * torch.rand(2, 3, *size, generator=generator)
     found = guided_fill(depth, share, colour)
     assert found.shape == (2, 2, *size)
@@ -198,6 +211,18 @@ def test_guided_filling_follows_colour_and_takes_shadows_from_what_is_behind():
     neutral, farther = guided_fill(fill(depth * shadow, shadow), shadow, torch.full_like(colour, 0.5))[0]
     assert (farther[10:30, 17:20] > 2.9).all()
     assert neutral[20, 19] < 2 < 3.7 < farther[20, 17]
+
+
+def test_a_large_hole_takes_the_depth_of_the_little_around_it_that_has_its_colour():
+    """A wall too near to be measured but for a strip of it, in front of a room."""
+    depth, colour = torch.full((1, 1, 64, 96), 4.0), torch.full((1, 3, 64, 96), 0.7)
+    depth[..., :42], colour[..., :42] = 0.5, 0.3
+    share = torch.ones_like(depth)
+    share[..., :40] = 0
+    share[..., 42:44] = 0
+    for guided in guided_fill(fill(depth * share, share), share, colour)[0]:
+        assert (guided[:, :42] < 0.6).all()
+        assert (guided[:, 42:] > 3.9).all()
 
 
 def test_masked_mean_is_that_of_a_loop():
