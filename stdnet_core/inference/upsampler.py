@@ -50,7 +50,6 @@ from stdnet_core.inference.onnx_engine import OnnxEngine, RecurrentOnnxEngine, o
 from stdnet_core.inference.openvino_engine import CompilingEngine, RecurrentOpenVinoEngine
 from stdnet_core.memory import keep_freed_memory
 from stdnet_core.model import RecurrentNet, STDNet
-from stdnet_core.model.recurrent.geometry import STRIDE
 from stdnet_core.model.recurrent.registration import register
 from stdnet_core.short_repr import short_repr
 
@@ -520,10 +519,11 @@ class DepthUpsampler:
         """Tell the user, once, if the network has shifted colour for a while."""
         if "registration" in self._noted:
             return
-        shift, _ = register(torch.from_numpy(sums)[None], ratio)
+        placed = register(torch.from_numpy(sums)[None], ratio)
+        shift = placed.shift - placed.sampling
         self._misregistered = self._misregistered + 1 if shift.any() else 0
         if self._misregistered == _MISREGISTERED_FRAMES:
-            down, right = (STRIDE * int(steps) for steps in shift[0])
+            down, right = (int(pixels) for pixels in shift[0])
             vertical = f"{abs(down)} pixels {'lower' if down > 0 else 'higher'}"
             horizontal = f"{abs(right)} pixels further {'right' if right > 0 else 'left'}"
             where = " and ".join(text for text, by in ((vertical, down), (horizontal, right)) if by)

@@ -27,7 +27,7 @@ from stdnet_core.model.recurrent.geometry import (
     neighbors,
     take,
 )
-from stdnet_core.model.recurrent.registration import NUMBERS, SUMS, edge_products, register, shifted
+from stdnet_core.model.recurrent.registration import NUMBERS, SUMS, edge_products, may_shift, register, shifted
 from stdnet_core.short_repr import network_repr, short_repr
 
 MULTIPLE = 16
@@ -65,9 +65,9 @@ class RecurrentState:
     """What is remembered from one frame to the next.
 
     Attributes:
-        depth: output (N, 1, H, W) in metres; 0 everywhere before the first frame.
+        depth: output (N, 1, H, W) in metres, where the camera measured it; 0 everywhere before the first frame.
         mean: running mean of the measurements of each pixel's cell (N, 1, H, W) in metres; 0 without measurements.
-        rgb: mean colour on the working grid (N, 3, H/4, W/4).
+        rgb: mean colour on the working grid (N, 3, H/4, W/4), shifted like the frame's.
         evidence: number of frames whose measurements support the depth (N, 1, H/4, W/4), less what was forgotten.
         hidden: features (N, C, H/8, W/8).
         registration: how well edges of depth and colour match, in sums over past frames (N, 83), see
@@ -216,14 +216,13 @@ class RecurrentNet(nn.Module):
         base = fill(base, share).clamp(min=_LEAST)
 
         # Colour of depth that is not registered to it is shifted to where their edges coincide.
-        rgb_blocks = F.pixel_unshuffle(rgb, STRIDE)
-        own_rgb4 = rgb_blocks.unflatten(1, (3, 16)).mean(2)
-        edges = edge_products(base.log().detach(), share, own_rgb4, coarse_ratio)
+        edges = edge_products(base.log().detach(), share, F.avg_pool2d(rgb, STRIDE), coarse_ratio)
         registration = _REMEMBERED * state.registration + edges
-        shift, registered = register(registration, coarse_ratio)
-        rgb_blocks = shifted(rgb_blocks, shift)
-        flow = shifted(flow, shift)
-        rgb4 = shifted(own_rgb4, shift)
+        placed = register(registration, coarse_ratio)
+        if may_shift(coarse_ratio):
+            rgb, flow = shifted(rgb, placed.shift), shifted(flow, (placed.shift / STRIDE).round())
+        rgb_blocks = F.pixel_unshuffle(rgb, STRIDE)
+        rgb4 = rgb_blocks.unflatten(1, (3, 16)).mean(2)
         if coarse_ratio < _CELL:
             grey = F.pixel_shuffle(rgb_blocks.unflatten(1, (3, 16)).mean(1), STRIDE)
             grey_of_cells = geometry.average_pixels(grey)
@@ -237,7 +236,7 @@ class RecurrentNet(nn.Module):
         known = blocks(known)
         mean_known = known * mean_known
         known = (known * (warped_blocks > 0)).to(rgb.dtype)
-        aligned, _ = self._warp(torch.cat((shifted(state.rgb, shift), state.evidence), 1), flow, 1)
+        aligned, _ = self._warp(torch.cat((state.rgb, state.evidence), 1), flow, 1)
         aligned, evidence = aligned.split((3, 1), 1)
         hidden, _ = self._warp(state.hidden, F.avg_pool2d(flow, 2), 0.5)
         previous, previous_share = masked_mean(warped_blocks, known)
@@ -282,7 +281,7 @@ class RecurrentNet(nn.Module):
                 squash(mean.clamp(min=_LEAST).log() - log_base) * has_mean,
                 noise[2],
                 *_motion(flow, previous_share),
-                registered[..., None, None].expand(-1, -1, *base.shape[-2:]),
+                placed.numbers[..., None, None].expand(-1, -1, *base.shape[-2:]),
                 squash(filled.clamp(min=_LEAST).log() - log_base),
             ),
             1,
@@ -310,11 +309,15 @@ class RecurrentNet(nn.Module):
             warped_blocks * correction, known, mean, has_mean, evidence, kept, rgb_blocks, rgb4,
             geometry.take_blocks(grey_of_cells, _BESIDE), coarse_ratio < _CELL,
         )  # fmt: skip
-        output = RecurrentOutput(F.pixel_shuffle(fine, STRIDE), F.pixel_shuffle(log_scale, STRIDE))
+        fine, log_scale = F.pixel_shuffle(fine, STRIDE), F.pixel_shuffle(log_scale, STRIDE)
+        output = RecurrentOutput(fine, log_scale)
+        if may_shift(coarse_ratio):
+            moved = shifted(torch.cat((fine, log_scale), 1), -placed.sampling)
+            output = RecurrentOutput(*moved.split(1, 1))
         evidence = (torch.sigmoid(_KEPT + keep) * evidence + share).clamp(max=_MOST_EVIDENCE)
         mean = F.pixel_shuffle(mean, STRIDE)
         return output, RecurrentState(
-            output.depth, mean, own_rgb4, evidence.to(rgb.dtype), features8, registration.to(rgb.dtype)
+            fine, mean, rgb4, evidence.to(rgb.dtype), features8, registration.to(rgb.dtype)
         )
 
     def _trunk(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:

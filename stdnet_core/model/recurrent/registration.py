@@ -3,11 +3,13 @@
 An edge of colour says where depth changes only if both are seen from the same place. Over a whole image and many frames
 their edges tell: those of registered depth coincide best with those of colour where they are. If they coincide clearly
 better with colour shifted by more than half a depth pixel, the network is given colour so shifted. Depth stays where
-it was measured. See docs/live_network.md."""
+it was measured. But if they coincide with colour shifted from the middle of a depth pixel to its first corner, depth was
+reduced by taking every k-th pixel: then the output is moved to where colour is. See docs/live_network.md."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +30,25 @@ _CLEARLY = 0.02  # by how much a correlation must exceed those of the places whe
 _ALIKE = 0.15  # correlation that a shift must reach; edges that have nothing in common stay below
 _COARSE = 6.0  # ratio from which colour is shifted; in finer depth, parallax that remains does more harm
 _COARSEST = 16.0  # ratio up to which it is; in coarser depth, edges tell too little
-_BEYOND = 1.0  # pixels of the working grid by which a shift must exceed half a depth pixel
+_BEYOND = 4.0  # pixels by which a shift must exceed half a depth pixel
+_CORNER = 0.25  # depth pixels, on each axis, from the first corner to a shift that still means it
+_CLEARLY_CORNER = 0.07  # by how much the correlation with such a shift must exceed the one without
+
+
+class Registration(NamedTuple):
+    """How colour and depth lie to each other.
+
+    Attributes:
+        shift: whole pixels of colour (rows, columns), (N, 2): place y, x is to get the colour of y + rows, x + columns.
+        sampling: the same if depth was sampled there, that is, at the first corner of its cells; otherwise 0, (N, 2).
+        numbers: what the network is told, (N, 5): the correlation of the edges with colour so shifted, how much it
+            exceeds the highest and the mean of the other shifts (the latter in standard deviations), how much there was
+            to compare, and how far colour is shifted.
+    """
+
+    shift: Tensor
+    sampling: Tensor
+    numbers: Tensor
 
 
 def edge_products(log_depth: Tensor, share: Tensor, colour: Tensor, ratio: float) -> Tensor:
@@ -71,32 +91,35 @@ def edge_products(log_depth: Tensor, share: Tensor, colour: Tensor, ratio: float
     return torch.cat((*rows, _total(of_depth.square()), _total(of_colour.square() * known)), 1)
 
 
-def register(sums: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
-    """By how much colour is shifted, from the sums of :func:`edge_products`.
+def may_shift(ratio: float) -> bool:
+    """Whether colour is ever shifted, at this ratio of its size to that of depth."""
+    return _COARSE <= ratio <= _COARSEST
 
-    Where in its cell a depth pixel was measured is unknown (an average, or one of the corners), so shifts of up to half
-    a depth pixel mean nothing.
 
-    Returns:
-        The shift (N, 2) in whole pixels of the working grid (rows, columns): place y, x is to get the colour of
-        y + rows, x + columns. Then what the network is told (N, 5): the correlation of the edges with colour so
-        shifted, how much it exceeds the highest and the mean of the other shifts (the latter in standard deviations),
-        how much there was to compare, and how far colour is shifted.
-    """
+def register(sums: Tensor, ratio: float) -> Registration:
+    """How colour and depth lie to each other, from the sums of :func:`edge_products`.
+
+    Where in its cell a depth pixel was measured is unknown (an average, or one of the pixels), so shifts of up to half
+    a depth pixel mean nothing, except the one to the first corner, which comes from taking every k-th pixel."""
     products, of_depth, of_colour = sums.split((_SIDE**2, 1, 1), 1)
     correlations = products / ((of_depth * of_colour).clamp(min=0).sqrt() + _CERTAIN)
     highest, place = correlations.max(1, keepdim=True)
-    shift = (_PITCH * torch.cat([_peak(correlations, place, stride) for stride in (_SIDE, 1)], 1)).round()
-    within = max(STRIDE, ratio / 2) / STRIDE  # half a depth pixel, at least a pixel of the working grid
-    near = min(_REACH, int(within / _PITCH))
+    step = STRIDE * _PITCH
+    peak = step * torch.cat([_peak(correlations, place, stride) for stride in (_SIDE, 1)], 1)
+    within = max(STRIDE, ratio / 2)  # pixels: half a depth pixel, at least one of the working grid
+    near = min(_REACH, int(within / step))
     square = correlations.unflatten(1, (_SIDE, _SIDE))
     inner = slice(_REACH - near, _REACH + near + 1)
     unmoved = square[:, inner, inner].amax((1, 2))[:, None]
-    distance = shift.abs().amax(1, keepdim=True)
-    clearly = _CLEARLY if _COARSE <= ratio <= _COARSEST else math.inf
-    moved = (highest > _ALIKE) & (highest - unmoved > clearly) & (distance > within + _BEYOND)
-    shift = torch.where(moved, shift, torch.zeros_like(shift))
-    chosen = torch.where(moved, place, torch.full_like(place, _SIDE**2 // 2))
+    clearly, clearly_corner = (_CLEARLY, _CLEARLY_CORNER) if may_shift(ratio) else (math.inf, math.inf)
+    far = peak.round().abs().amax(1, keepdim=True) > within + _BEYOND
+    moved = far & (highest > _ALIKE) & (highest - unmoved > clearly)
+    corner = math.floor(0.5 - ratio / 2)  # from the middle of a cell to its first pixel
+    at_corner = (peak - corner).abs().amax(1, keepdim=True) < _CORNER * ratio
+    at_corner = at_corner & (highest - square[:, _REACH, _REACH, None] > clearly_corner)
+    sampling = torch.where(at_corner, torch.full_like(peak, corner), torch.zeros_like(peak))
+    shift = torch.where(moved, peak.round(), sampling)
+    chosen = torch.where(moved | at_corner, place, torch.full_like(place, _SIDE**2 // 2))
     here = correlations.gather(1, chosen)
     is_chosen = torch.arange(_SIDE**2, device=sums.device)[None] == chosen
     count = _SIDE**2 - 1
@@ -105,14 +128,15 @@ def register(sums: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
     deviation = ((others - mean).square().sum(1, keepdim=True) / count).sqrt()
     excess = ((here - mean) / (deviation + 1e-3)).clamp(-4, 4)
     second = torch.where(is_chosen, torch.full_like(correlations, -1.0), correlations).amax(1, keepdim=True)
-    far = shift.abs().amax(1, keepdim=True) / (_PITCH * _REACH)
-    numbers = (here, 3 * (here - second), 0.3 * excess, 0.1 * (1 + of_depth).log(), far)
-    return shift.long(), torch.cat(numbers, 1)
+    distance = shift.abs().amax(1, keepdim=True) / (step * _REACH)
+    numbers = (here, 3 * (here - second), 0.3 * excess, 0.1 * (1 + of_depth).log(), distance)
+    return Registration(shift, sampling, torch.cat(numbers, 1))
 
 
 def shifted(image: Tensor, shift: Tensor) -> Tensor:
-    """``image`` (N, C, h, w) with at each place what was ``shift`` (N, 2) pixels (rows, columns) away; its border is
-    repeated."""
+    """``image`` (N, C, h, w) with at each place what was ``shift`` (N, 2) whole pixels (rows, columns) away; its border
+    is repeated."""
+    shift = shift.long()
     height, width = image.shape[-2:]
     rows = (torch.arange(height, device=image.device) + shift[:, :1]).clamp(0, height - 1)
     columns = (torch.arange(width, device=image.device) + shift[:, 1:]).clamp(0, width - 1)
