@@ -198,9 +198,10 @@ def fill(depth: Tensor, share: Tensor, levels: int = 7) -> Tensor:
 def guided_fill(filled: Tensor, share: Tensor, colour: Tensor) -> Tensor:
     """Fill holes again, guided by colour, from H/16 to H/4, in inverse depth (which is linear in the image on planes).
 
-    At H/16, measured depth spreads into holes pixel by pixel, the faster the more similar the colours are. On each finer
-    level, a hole takes the mean of the four coarser pixels around it and then, a few times, that of the four pixels
-    beside it, weighted by the similarity of colours. So a hole gets the depth of what borders on it and looks like it.
+    At H/16, measured depth spreads into holes pixel by pixel, on the way on which colours are most similar. On each
+    finer level, a hole takes the mean of the four coarser pixels around it and then, a few times, that of the four
+    pixels beside it, weighted by the similarity of colours. So a hole gets the depth of what borders on it and looks
+    like it.
 
     Args:
         filled: (N, 1, h, w), what :func:`fill` returned; h and w are multiples of 4.

@@ -316,9 +316,7 @@ class RecurrentNet(nn.Module):
             output = RecurrentOutput(*moved.split(1, 1))
         evidence = (torch.sigmoid(_KEPT + keep) * evidence + share).clamp(max=_MOST_EVIDENCE)
         mean = F.pixel_shuffle(mean, STRIDE)
-        return output, RecurrentState(
-            fine, mean, rgb4, evidence.to(rgb.dtype), features8, registration.to(rgb.dtype)
-        )
+        return output, RecurrentState(fine, mean, rgb4, evidence.to(rgb.dtype), features8, registration.to(rgb.dtype))
 
     def _trunk(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         act = F.leaky_relu

@@ -3,8 +3,8 @@
 An edge of colour says where depth changes only if both are seen from the same place. Over a whole image and many frames
 their edges tell: those of registered depth coincide best with those of colour where they are. If they coincide clearly
 better with colour shifted by more than half a depth pixel, the network is given colour so shifted. Depth stays where
-it was measured. But if they coincide with colour shifted from the middle of a depth pixel to its first corner, depth was
-reduced by taking every k-th pixel: then the output is moved to where colour is. See docs/live_network.md."""
+it was measured. But if they coincide with colour shifted from the middle of a depth pixel to its first corner, depth
+was reduced by taking every k-th pixel: then the output is moved to where colour is. See docs/live_network.md."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ _ALIKE = 0.15  # correlation that a shift must reach; edges that have nothing in
 _COARSE = 6.0  # ratio from which colour is shifted; in finer depth, parallax that remains does more harm
 _COARSEST = 16.0  # ratio up to which it is; in coarser depth, edges tell too little
 _BEYOND = 4.0  # pixels by which a shift must exceed half a depth pixel
-_CORNER = 0.25  # depth pixels, on each axis, from the first corner to a shift that still means it
-_CLEARLY_CORNER = 0.07  # by how much the correlation with such a shift must exceed the one without
+_CORNER = 0.22  # depth pixels, on each axis, from the first corner to a shift that still means it
+_CORNER_FROM = 8.0  # ratio from which the corner is told from the middle
+_CLEARLY_CORNER = 0.07  # at twice that ratio: by how much the correlation with such a shift exceeds the one without
 
 
 class Registration(NamedTuple):
@@ -111,12 +112,13 @@ def register(sums: Tensor, ratio: float) -> Registration:
     square = correlations.unflatten(1, (_SIDE, _SIDE))
     inner = slice(_REACH - near, _REACH + near + 1)
     unmoved = square[:, inner, inner].amax((1, 2))[:, None]
-    clearly, clearly_corner = (_CLEARLY, _CLEARLY_CORNER) if may_shift(ratio) else (math.inf, math.inf)
+    clearly = _CLEARLY if may_shift(ratio) else math.inf
     far = peak.round().abs().amax(1, keepdim=True) > within + _BEYOND
     moved = far & (highest > _ALIKE) & (highest - unmoved > clearly)
     corner = math.floor(0.5 - ratio / 2)  # from the middle of a cell to its first pixel
     at_corner = (peak - corner).abs().amax(1, keepdim=True) < _CORNER * ratio
-    at_corner = at_corner & (highest - square[:, _REACH, _REACH, None] > clearly_corner)
+    clearly_corner = _CLEARLY_CORNER * (ratio / _CORNER_FROM - 1) if _CORNER_FROM <= ratio <= _COARSEST else math.inf
+    at_corner = at_corner & (highest > _ALIKE) & (highest - square[:, _REACH, _REACH, None] >= clearly_corner)
     sampling = torch.where(at_corner, torch.full_like(peak, corner), torch.zeros_like(peak))
     shift = torch.where(moved, peak.round(), sampling)
     chosen = torch.where(moved | at_corner, place, torch.full_like(place, _SIDE**2 // 2))

@@ -162,13 +162,14 @@ def test_images_are_shifted_as_in_a_loop():
                 assert torch.equal(out[n, :, y, x], wanted)
 
 
-@pytest.mark.parametrize("place", [0, 8, 12])
-def test_depth_of_every_16th_pixel_is_recognised_by_its_corner(place):
-    rgb, depth = boxes(16, 0, 0, place)
-    edges = edge_products(depth, torch.ones_like(depth), F.avg_pool2d(rgb, 4), 16)
-    shift, sampling, _ = register(edges, 16)
-    wanted = [-8, -8] if place == 0 else [0, 0]
+@pytest.mark.parametrize(("ratio", "place"), [(8, 0), (8, 4), (8, None), (16, 0), (16, 8), (16, 12), (16, None)])
+def test_depth_of_every_kth_pixel_is_recognised_by_its_corner(ratio, place):
+    rgb, depth = boxes(ratio, 0, 0, place)
+    edges = edge_products(depth, torch.ones_like(depth), F.avg_pool2d(rgb, 4), ratio)
+    shift, sampling, _ = register(edges, ratio)
+    wanted = [-ratio // 2, -ratio // 2] if place == 0 else [0, 0]
     assert shift[0].tolist() == sampling[0].tolist() == wanted
+    assert not register(edges, 6).sampling.any()  # too fine to tell
     assert not register(edges, 20).sampling.any()  # colour of so coarse depth is never shifted
 
 
