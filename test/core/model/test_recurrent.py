@@ -589,6 +589,27 @@ def test_faultless_depth_comes_back_with_the_shipped_weights(seed):
         assert math.sqrt(np.square(error).mean()) < 0.005
 
 
+def test_holes_of_a_near_scene_are_filled_like_those_of_a_far_one():
+    """With the shipped weights: the same scenes, measured faultlessly except for holes, at other distances."""
+    errors: dict[float, list[float]] = {0.45: [], 2.0: [], 15.0: []}
+    for seed in (9_000_001, 9_000_002, 9_000_003):
+        clip = render_clip(seed, 2, 240, 320)
+        shape = clip.depth / clip.depth.median()
+        hole = torch.zeros_like(shape, dtype=torch.bool)
+        for y, x in ((20, 30), (90, 200), (150, 90), (60, 120)):
+            hole[..., y : y + 50, x : x + 50] = True
+        for distance in errors:
+            depth = distance * shape
+            upsampler = DepthUpsampler.from_pretrained("live", device="cpu", precision="fp32", backend="torch")
+            for rgb, measured in zip(clip.rgb, depth.masked_fill(hole, 0), strict=True):
+                result = upsampler.step(rgb.permute(1, 2, 0).contiguous().numpy(), measured[0].numpy())
+            error = np.abs(result.depth - depth[-1, 0].numpy())[hole[-1, 0].numpy()]
+            errors[distance].append(float(error.mean()) / distance)
+    near, middle, far = (np.log(one).mean() for one in errors.values())
+    assert near - middle < math.log(1.25)
+    assert far - middle < math.log(1.25)
+
+
 @pytest.mark.parametrize(("moves", "gain"), [(False, 0.85), (True, 0.98)])
 def test_history_pays_with_the_shipped_weights(moves, gain):
     """Independent noise of 1 % on flat walls: less of it after eight frames than after one."""
