@@ -50,6 +50,7 @@ _KEPT = 3.0  # initial logit of the share of the evidence that is kept for the n
 _MOST_EVIDENCE = 15.0  # limit, so that a new frame always counts a little
 _ROUGH = 0.01  # second difference of inverse depth, in its own units, that counts as strong noise
 _BAND = 19200  # pixels of the working grid refined at a time (all at 640x480); limits memory of larger images
+_BLANK = 0.02  # contrast of colour up to which nothing is seen: darkness, a covered or overexposed camera
 _MOTION = 8.0  # so that a motion of an eighth of a pixel differs from none
 _LEAST_LOGIT = -40.0  # below the highest; smaller weights would be denormal numbers, which are slow
 _PRIOR_SIGMA = 0.6  # of the spatial part of joint bilateral upsampling, in cells
@@ -220,7 +221,8 @@ class RecurrentNet(nn.Module):
         base = fill(base, share).clamp(min=_LEAST)
 
         # Colour of depth that is not registered to it is shifted to where their edges coincide.
-        edges = edge_products(base.log().detach(), share, F.avg_pool2d(rgb, STRIDE), coarse_ratio)
+        own_rgb4 = F.avg_pool2d(rgb, STRIDE)
+        edges = edge_products(base.log().detach(), share, own_rgb4, coarse_ratio)
         registration = _REMEMBERED * state.registration + edges
         placed = register(registration, coarse_ratio)
         if may_shift(coarse_ratio):
@@ -233,8 +235,10 @@ class RecurrentNet(nn.Module):
         else:
             grey_of_cells = geometry.average(rgb4.mean(1, keepdim=True))
 
-        # Align the state with this frame.
-        full = torch.cat((state.depth, state.mean, (state.mean > 0).to(rgb.dtype)), 1)
+        # Align the state with this frame. Where all of an image looks the same, its flow means nothing.
+        contrast = own_rgb4.amax((-2, -1), keepdim=True) - own_rgb4.amin((-2, -1), keepdim=True)
+        sees = (contrast.amax(1, keepdim=True) > _BLANK).to(rgb.dtype)
+        full = sees * torch.cat((state.depth, state.mean, (state.mean > 0).to(rgb.dtype)), 1)
         warped, known = self._warp(full, flow, STRIDE)
         warped_blocks, warped_mean, mean_known = map(blocks, warped.split(1, 1))
         known = blocks(known)
@@ -242,7 +246,7 @@ class RecurrentNet(nn.Module):
         known = (known * (warped_blocks > 0)).to(rgb.dtype)
         aligned, _ = self._warp(torch.cat((state.rgb, state.evidence), 1), flow, 1)
         aligned, evidence = aligned.split((3, 1), 1)
-        hidden, _ = self._warp(state.hidden, F.avg_pool2d(flow, 2), 0.5)
+        hidden, _ = self._warp(sees * state.hidden, F.avg_pool2d(flow, 2), 0.5)
         previous, previous_share = masked_mean(warped_blocks, known)
         previous = torch.where(previous_share > 0, previous, base)
         evidence = evidence * previous_share

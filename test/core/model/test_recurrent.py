@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -587,6 +588,26 @@ def test_faultless_depth_comes_back_with_the_shipped_weights(seed):
     for result, truth in zip(upsampler.run(frames, list(depth)), depth, strict=True):
         error = (result.depth - truth)[truth > 0]
         assert math.sqrt(np.square(error).mean()) < 0.005
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_without_anything_to_see_nothing_of_the_past_counts(level):
+    """A dark, covered or overexposed camera may move, and nothing tells."""
+    model = network()
+    clip = render_clip(1, 3, 64, 96)
+    depth, flow = clip.depth[:, None], torch.zeros(1, 2, 16, 24)
+    state = model.start(clip.rgb[:1])
+    for frame in (0, 1):
+        _, state = model.step(clip.rgb[frame][None], depth[frame], flow, state, (1.0, 1.0))
+    fresh = replace(model.start(clip.rgb[:1]), registration=state.registration)
+    blank = torch.full_like(clip.rgb[:1], level)
+    with_past, _ = model.step(blank, depth[2], flow, state, (1.0, 1.0))
+    without, _ = model.step(blank, depth[2], flow, fresh, (1.0, 1.0))
+    torch.testing.assert_close(with_past.depth, without.depth)
+    torch.testing.assert_close(with_past.log_scale, without.log_scale)
+    seen, _ = model.step(clip.rgb[2][None], depth[2], flow, state, (1.0, 1.0))
+    alone, _ = model.step(clip.rgb[2][None], depth[2], flow, fresh, (1.0, 1.0))
+    assert (seen.depth - alone.depth).abs().max() > 1e-3
 
 
 def test_holes_of_a_near_scene_are_filled_like_those_of_a_far_one():
