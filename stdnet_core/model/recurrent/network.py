@@ -41,10 +41,7 @@ _FILLED_PRIOR = 3.0  # logit of depth filled along colour, in holes
 _AGING = 2  # the last candidates, whose weight grows with the evidence
 _BESIDE = ((0, 0), (0, -1), (-1, 0), (1, 0), (0, 1))  # cells whose measurements are candidates of a pixel
 _LEAST = 1e-3  # metres
-_DISTANCES = (
-    0.5,
-    2.0,
-)  # logarithm of metres: depth beyond is given as the limit, because few scenes of training have it
+_DISTANCES = 0.5, 2.0  # log of metres, the limits of what is told of distance: few scenes of training are beyond
 _RESET = 0.1  # relative difference from the running mean from which a measurement replaces it
 _KEPT = 3.0  # initial logit of the share of the evidence that is kept for the next frame
 _MOST_EVIDENCE = 15.0  # limit, so that a new frame always counts a little
