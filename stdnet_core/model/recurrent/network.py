@@ -235,10 +235,10 @@ class RecurrentNet(nn.Module):
         # Align the state with this frame. Where all of an image looks the same, its flow means nothing.
         contrast = own_rgb4.amax((-2, -1), keepdim=True) - own_rgb4.amin((-2, -1), keepdim=True)
         sees = (contrast.amax(1, keepdim=True) > _BLANK).to(rgb.dtype)
-        full = sees * torch.cat((state.depth, state.mean, (state.mean > 0).to(rgb.dtype)), 1)
+        full = torch.cat((state.depth, state.mean, (state.mean > 0).to(rgb.dtype)), 1)
         warped, known = self._warp(full, flow, STRIDE)
         warped_blocks, warped_mean, mean_known = map(blocks, warped.split(1, 1))
-        known = blocks(known)
+        known = sees * blocks(known)
         mean_known = known * mean_known
         known = (known * (warped_blocks > 0)).to(rgb.dtype)
         aligned, _ = self._warp(torch.cat((state.rgb, state.evidence), 1), flow, 1)
