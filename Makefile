@@ -16,6 +16,8 @@ EXTRAS := ros,bags,train,report,export,openvino,docs,dev
 # An index with the torch build you want, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu (see README)
 TORCH_INDEX ?=
 PIP_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# Python compiles what it imports by itself; to compile all that is installed takes half a minute.
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(PIP_INDEX)
 
 .PHONY: help setup demo test docs coverage lint format colcon soak benchmark accuracy gpu clean
 
@@ -27,14 +29,15 @@ setup: $(VENV)/.installed ## create .venv and install everything in it
 $(VENV)/.installed: setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $$($(PYTHON) --version) found; name another with PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: no venv module; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_INDEX) torch setuptools
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_INDEX) -e '.[$(EXTRAS)]'
+	$(PIP_INSTALL) torch setuptools
+	$(PIP_INSTALL) -e '.[$(EXTRAS)]'
 	touch $@
 
 demo: setup ## upsample a stream over ROS 2, leave pictures and metrics in $(OUTPUT)
 	$(BIN)/python -m stdnet_ros.demo --output $(OUTPUT) --scale $(SCALE) $(if $(INPUT),--input '$(INPUT)') $(DEMO_ARGS)
 
-test: setup lint docs ## run all tests, in WORKERS (2) processes
+test: setup ## check style and types, build the documentation, run all tests in WORKERS (2) processes
+	@$(MAKE) --no-print-directory --jobs=$(WORKERS) lint docs
 	$(PYTEST) $(TEST_ARGS)
 
 coverage: setup ## branch coverage of the tests, in the processes that they start as well

@@ -137,9 +137,7 @@ def take(image: Tensor, index: tuple[Tensor, Tensor], rows: int = 0, columns: in
 
 def neighbors(image: Tensor) -> list[Tensor]:
     """The 3x3 values around each pixel of (N, C, h, w), row by row, replicated at the border (views of one tensor)."""
-    height, width = image.shape[-2:]
-    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
-    return [padded[..., r : r + height, c : c + width] for r in range(3) for c in range(3)]
+    return _around(image, tuple((row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)))
 
 
 def blocks(image: Tensor) -> Tensor:
@@ -218,18 +216,17 @@ def guided_fill(filled: Tensor, share: Tensor, colour: Tensor) -> Tensor:
     inverse16, colour16 = (_weighted_pool(image, counts, 4) for image in (inverse4, colour))
     own = F.avg_pool2d(colour, 4)
     # where there is a measurement, the colour of what was measured counts, not that of the rest
-    similarity = [_similarity(other, own) for other in _beside(colour16)]
-    coarse = _spread(inverse16.expand(-1, 2, -1, -1), F.max_pool2d(known4, 4), similarity)
+    coarse = _spread(inverse16.expand(-1, 2, -1, -1), F.max_pool2d(known4, 4), _similarity(_beside(colour16), own))
     for inverse, known, finer, rounds in (
         (inverse8, F.max_pool2d(known4, 2), colour8, _ROUNDS_AT_8),
         (inverse4, known4, colour, _ROUNDS_AT_4),
     ):
         # diagonally beside a pixel, with coarse pixels twice as large: the one it lies in and three on its side
-        similarity = [_similarity(other, finer) for other in _corners(_twice(own))]
-        coarse = torch.where(known > 0, inverse, _mean(_sums(_corners(_twice(_terms(coarse))), similarity)))
-        similarity = [_similarity(other, finer) for other in _beside(finer)]
+        similarity = _similarity(_corners(_twice(own)), finer)
+        coarse = torch.where(known > 0, inverse, _mean(_corners(_twice(_terms(coarse))), similarity))
+        similarity = _similarity(_beside(finer), finer)
         for _ in range(rounds):
-            coarse = torch.where(known > 0, inverse, _mean(_sums(_beside(_terms(coarse)), similarity)))
+            coarse = torch.where(known > 0, inverse, _mean(_beside(_terms(coarse)), similarity))
         own = finer
     return torch.where(share > 0, filled, 1 / coarse)
 
@@ -238,14 +235,14 @@ def _weighted_pool(image: Tensor, weight: Tensor, size: int) -> Tensor:
     return F.avg_pool2d(image * weight, size) / F.avg_pool2d(weight, size)
 
 
-def _spread(inverse: Tensor, known: Tensor, similarity: list[Tensor]) -> Tensor:
+def _spread(inverse: Tensor, known: Tensor, similarity: Tensor) -> Tensor:
     """Let known inverse depth (N, 2, h, w) spread into holes, pixel by pixel. A pixel is reached, and then counts, as
-    much as the similarity along the best way there."""
-    reached, alike = known + (1 - known) * _UNREACHED, torch.stack(similarity, 1)
+    much as the similarity (N, 4, 1, h, w) along the best way there."""
+    reached = known + (1 - known) * _UNREACHED
     for _ in range(_ROUNDS_AT_16):
-        around = torch.stack(_beside(torch.cat((_terms(inverse), reached), 1)), 1)  # (N, 4, 5, h, w)
-        weights = alike * around[:, :, 4:]
-        inverse = torch.where(known > 0, inverse, _mean((weights * around[:, :, :4]).sum(1)))
+        terms, around = _beside(torch.cat((_terms(inverse), reached), 1)).split((4, 1), 2)
+        weights = similarity * around
+        inverse = torch.where(known > 0, inverse, _mean(terms, weights))
         reached = torch.where(known > 0, known, weights.amax(1))
     return inverse
 
@@ -255,20 +252,13 @@ def _terms(inverse: Tensor) -> Tensor:
     weights are 1, and of the second, in which they are the squared depth."""
     first, second = inverse.split(1, 1)
     depth = 1 / second.clamp(min=1e-4)
-    return torch.cat((first, torch.ones_like(first), depth, depth.square()), 1)
+    return torch.cat((first, depth, torch.ones_like(first), depth.square()), 1)
 
 
-def _sums(terms: list[Tensor], similarity: list[Tensor]) -> Tensor:
-    """Weighted sums of :func:`_terms` around each pixel."""
-    total = terms[0] * similarity[0]
-    for term, alike in zip(terms[1:], similarity[1:], strict=True):
-        total = torch.addcmul(total, term, alike)
-    return total
-
-
-def _mean(sums: Tensor) -> Tensor:
-    """The two means, (N, 2, h, w)."""
-    return sums[:, ::2] / sums[:, 1::2]
+def _mean(terms: Tensor, weights: Tensor) -> Tensor:
+    """The two means, (N, 2, h, w), of :func:`_terms` (N, K, 4, h, w) with more weights, (N, K, 1, h, w)."""
+    values, totals = (terms * weights).sum(1).split(2, 1)
+    return values / totals
 
 
 def _twice(image: Tensor) -> Tensor:
@@ -276,19 +266,26 @@ def _twice(image: Tensor) -> Tensor:
     return F.interpolate(image, scale_factor=2.0, mode="nearest")
 
 
-def _corners(image: Tensor) -> list[Tensor]:
-    """The four values diagonally beside each pixel."""
-    around = neighbors(image)
-    return [around[i] for i in (0, 2, 6, 8)]
+def _around(image: Tensor, places: tuple[tuple[int, int], ...]) -> list[Tensor]:
+    """Values some (rows, columns) of -1 to 1 away from each pixel of (N, C, h, w), replicated at the border (views of
+    one tensor)."""
+    height, width = image.shape[-2:]
+    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    return [padded[..., 1 + row : 1 + row + height, 1 + column : 1 + column + width] for row, column in places]
 
 
-def _beside(image: Tensor) -> list[Tensor]:
-    """The four values beside each pixel."""
-    return neighbors(image)[1::2]
+def _corners(image: Tensor) -> Tensor:
+    """The four values diagonally beside each pixel of (N, C, h, w): (N, 4, C, h, w)."""
+    return torch.stack(_around(image, ((-1, -1), (-1, 1), (1, -1), (1, 1))), 1)
 
 
-def _similarity(colour: Tensor, own: Tensor) -> Tensor:
-    """Of two colours, (N, 1, h, w), almost 0 to 1."""
-    distance = sum(channel.square() for channel in (colour - own).split(1, 1))  # faster than a sum over channels
-    exponent = distance * (-0.5 / _SIMILAR**2)
+def _beside(image: Tensor) -> Tensor:
+    """The four values beside each pixel of (N, C, h, w): (N, 4, C, h, w)."""
+    return torch.stack(_around(image, ((-1, 0), (0, -1), (0, 1), (1, 0))), 1)
+
+
+def _similarity(colours: Tensor, own: Tensor) -> Tensor:
+    """Of several colours (N, K, 3, h, w) to one (N, 3, h, w): (N, K, 1, h, w), almost 0 to 1."""
+    red, green, blue = (colours - own.unsqueeze(1)).square().split(1, 2)
+    exponent = (red + green + blue) * (-0.5 / _SIMILAR**2)  # faster than a sum over channels
     return torch.exp(exponent.clamp(min=-20)) + _LEAST_SIMILARITY  # without denormal numbers, which are slow
