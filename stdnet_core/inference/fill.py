@@ -176,4 +176,5 @@ def measured_within(valid_lr: np.ndarray, size: tuple[int, int], pixels: float) 
     """
     cell = size[0] / valid_lr.shape[0]
     distance = cv2.distanceTransform((~valid_lr).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-    return measured_here(distance * np.float32(cell) <= pixels, *size)
+    # Without any measurement, the distance is the largest float32 already.
+    return measured_here(distance <= np.float32(pixels / cell), *size)

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from stdnet_core.errors import InputError
-from stdnet_core.inference.fill import fill_invalid, measured_here, measured_nearby, nearest_valid, valid_depth
+from stdnet_core.inference.fill import (
+    fill_invalid,
+    measured_here,
+    measured_nearby,
+    measured_within,
+    nearest_valid,
+    valid_depth,
+)
 
 
 def holey(shape, share, seed=0):
@@ -111,6 +118,23 @@ def test_support_reaches_one_cell_from_a_measurement(scale):
             v = min(max((x + 0.5) / scale - 0.5, 0), 8)
             expected[y, x] = any(abs(u - r) < 1 and abs(v - c) < 1 for r, c in np.argwhere(valid))
     np.testing.assert_array_equal(measured_nearby(valid, height, width), expected)
+
+
+@pytest.mark.parametrize("measurements", [0, 1, 6])
+def test_pixels_within_a_distance_of_a_measurement_are_those_of_a_loop(measurements):
+    rng = np.random.default_rng(measurements)
+    valid = np.zeros((24, 32), bool)
+    valid[rng.integers(24, size=measurements), rng.integers(32, size=measurements)] = True
+    rows, columns = np.mgrid[:24, :32]
+    distance = np.full(valid.shape, np.inf)
+    for row, column in np.argwhere(valid):
+        distance = np.minimum(distance, np.hypot(rows - row, columns - column))
+    with np.errstate(all="raise"):
+        within = measured_within(valid, (48, 64), 10.0)
+    assert within.shape == (48, 64)
+    # OpenCV's distances are exact to a few per cent
+    assert within[::2, ::2][distance < 4.7].all()
+    assert not within[::2, ::2][distance > 5.3].any()
 
 
 @pytest.mark.parametrize("size", [(12, 16), (24, 32), (20, 27), (22, 29)])
