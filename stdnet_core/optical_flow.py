@@ -30,10 +30,21 @@ def grey_flow(now: np.ndarray, before: np.ndarray, size: tuple[int, int], interp
     """
     if min(now.shape) < _LEAST_SIDE:
         return None
-    small = _calculated(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST, now, before)
+    small = _calculated(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST, *_equally_bright(now, before))
     flow: np.ndarray = cv2.resize(small, size[::-1], interpolation=interpolation)
     flow *= np.float32(REDUCTION)
     return flow
+
+
+def _equally_bright(now: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both grey images, the brighter one darkened to the mean of the other. Exposure changes from frame to frame, and
+    DIS would take that for motion."""
+    levels = cv2.mean(now)[0], cv2.mean(before)[0]
+    if levels[0] > levels[1]:
+        return cv2.convertScaleAbs(now, alpha=levels[1] / levels[0]), before
+    if levels[0] < levels[1]:
+        return now, cv2.convertScaleAbs(before, alpha=levels[0] / levels[1])
+    return now, before
 
 
 def _calculated(preset: int, now: np.ndarray, before: np.ndarray) -> np.ndarray:

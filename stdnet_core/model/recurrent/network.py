@@ -42,12 +42,18 @@ _AGING = 2  # the last candidates, whose weight grows with the evidence
 _BESIDE = ((0, 0), (0, -1), (-1, 0), (1, 0), (0, 1))  # cells whose measurements are candidates of a pixel
 _LEAST = 1e-3  # metres
 _DISTANCES = 0.5, 2.0  # log of metres, the limits of what is told of distance: few scenes of training are beyond
-_RESET = 0.1  # relative difference from the running mean from which a measurement replaces it
+_RESET = 0.1  # relative difference from which a measurement replaces what was there before
+_CONTRADICTS = 0.05  # relative standard deviation of the previous depth from a pixel's own measurement
 _KEPT = 3.0  # initial logit of the share of the evidence that is kept for the next frame
 _MOST_EVIDENCE = 15.0  # limit, so that a new frame always counts a little
 _ROUGH = 0.01  # second difference of inverse depth, in its own units, that counts as strong noise
 _BAND = 19200  # pixels of the working grid refined at a time (all at 640x480); limits memory of larger images
 _BLANK = 0.02  # contrast of colour up to which nothing is seen: darkness, a covered or overexposed camera
+_CUT = (
+    0.5  # change of colour from which nothing of the past is used: at most 0.3 in video, at least 0.7 from cut to cut
+)
+_NOISE_OF_COLOUR = 0.02  # deviation of colour that may be noise alone
+_MOST_EXPOSURE = 2.0  # factor by which colour may become brighter or darker from frame to frame
 _MOTION = 8.0  # so that a motion of an eighth of a pixel differs from none
 _LEAST_LOGIT = -40.0  # below the highest; smaller weights would be denormal numbers, which are slow
 _PRIOR_SIGMA = 0.6  # of the spatial part of joint bilateral upsampling, in cells
@@ -232,18 +238,21 @@ class RecurrentNet(nn.Module):
         else:
             grey_of_cells = geometry.average(rgb4.mean(1, keepdim=True))
 
-        # Align the state with this frame. Where all of an image looks the same, its flow means nothing.
+        # Align the state with this frame. Where all of an image looks the same, its flow means nothing, and where
+        # nothing looks as before, there is no past.
+        aligned, inside = self._warp(torch.cat((state.rgb, state.evidence), 1), flow, 1)
+        aligned, evidence = aligned.split((3, 1), 1)
+        outside = _outside(rgb4, aligned * _exposure(rgb4, aligned, inside))
         contrast = own_rgb4.amax((-2, -1), keepdim=True) - own_rgb4.amin((-2, -1), keepdim=True)
-        sees = (contrast.amax(1, keepdim=True) > _BLANK).to(rgb.dtype)
+        goes_on = (contrast.amax(1, keepdim=True) > _BLANK) & (_change(rgb4, outside, inside) < _CUT)
+        goes_on = goes_on.to(rgb.dtype)
         full = torch.cat((state.depth, state.mean, (state.mean > 0).to(rgb.dtype)), 1)
         warped, known = self._warp(full, flow, STRIDE)
         warped_blocks, warped_mean, mean_known = map(blocks, warped.split(1, 1))
-        known = sees * blocks(known)
+        known = goes_on * blocks(known)
         mean_known = known * mean_known
         known = (known * (warped_blocks > 0)).to(rgb.dtype)
-        aligned, _ = self._warp(torch.cat((state.rgb, state.evidence), 1), flow, 1)
-        aligned, evidence = aligned.split((3, 1), 1)
-        hidden, _ = self._warp(sees * state.hidden, F.avg_pool2d(flow, 2), 0.5)
+        hidden, _ = self._warp(goes_on * state.hidden, F.avg_pool2d(flow, 2), 0.5)
         previous, previous_share = masked_mean(warped_blocks, known)
         previous = torch.where(previous_share > 0, previous, base)
         evidence = evidence * previous_share
@@ -257,7 +266,7 @@ class RecurrentNet(nn.Module):
         log_previous = warped_blocks.clamp(min=_LEAST).log() - log_base
         innovation, innovation_share = masked_mean((log_measured - log_previous).clamp(-0.2, 0.2), both)
         around = _mean5(innovation * innovation_share) / _mean5(innovation_share).clamp(min=1e-6)
-        photometric = _outside(rgb4, aligned) * (previous_share > 0)
+        photometric = outside * (previous_share > 0)
 
         far5, near5, far17, near17 = _extremes(base, (share > 0).to(rgb.dtype))
         in_hole = ((share <= 0) & (share.amax((-2, -1), keepdim=True) > 0)).expand(-1, 2, -1, -1)
@@ -265,14 +274,14 @@ class RecurrentNet(nn.Module):
 
         noise = self._noise(depth, valid, geometry)
         differences = [log_base - _upsample(F.avg_pool2d(log_base, k, ceil_mode=True), base) for k in (2, 4, 8)]
-        extremes = [e.clamp(min=_LEAST).log() - log_base for e in (far5, near5, far17, near17)]
+        others = torch.cat((far5, near5, far17, near17, filled), 1).clamp(min=_LEAST).log() - log_base
+        squashed = squash(torch.cat((*differences, others), 1))
         inputs = torch.cat(
             (
                 rgb_blocks - 0.5,
                 squash(log_measured) * is_measured,
                 is_measured,
-                *map(squash, differences),
-                *map(squash, extremes),
+                squashed[:, :7],
                 *self._place(geometry, base, ratio),
                 share,
                 F.avg_pool2d(share, 9, 1, 4),
@@ -287,7 +296,7 @@ class RecurrentNet(nn.Module):
                 noise[2],
                 *_motion(flow, previous_share),
                 placed.numbers[..., None, None].expand(-1, -1, *base.shape[-2:]),
-                squash(filled.clamp(min=_LEAST).log() - log_base),
+                squashed[:, 7:],
             ),
             1,
         )
@@ -301,7 +310,7 @@ class RecurrentNet(nn.Module):
         correction = correction.exp()
         cells, prior = self._cells(depth, valid, base, share, geometry, rgb4, strength)
         previous_fits = torch.where(previous_share > 0, 0.0, INVALID)
-        candidates = torch.cat((*cells, base, previous * correction, far5, near5, far17, near17, filled), 1)
+        candidates = torch.cat((cells, base, previous * correction, far5, near5, far17, near17, filled), 1)
         fixed = torch.full_like(base, -1.0), previous_fits - 2.0, *(torch.full_like(base, -6.0) for _ in range(4))
         extra = torch.cat((*fixed, torch.where(in_hole, _FILLED_PRIOR, INVALID)), 1)
         weights = torch.softmax(logits + torch.cat((prior, extra), 1), 1)
@@ -414,30 +423,25 @@ class RecurrentNet(nn.Module):
         geometry: CellGeometry,
         rgb4: Tensor,
         strength: Tensor,
-    ) -> tuple[list[Tensor], Tensor]:
-        """The 3x3 cells around each pixel of the working grid, and their logits in joint bilateral upsampling."""
+    ) -> tuple[Tensor, Tensor]:
+        """The 3x3 cells around each pixel of the working grid, and their logits in joint bilateral upsampling; (N, 9,
+        H/4, W/4) each."""
         strength = _COLOUR_STRENGTH * torch.exp(strength.clamp(-6, 3))
+        offsets = torch.arange(-1.0, 2.0, device=base.device)[:, None, None]
         if min(geometry.ratio) < _CELL:
-            cells = neighbors(base)
-            weights = neighbors(share)
-            colours = neighbors(rgb4)
-            rows = columns = [base.new_full((1, 1, 1, 1), float(o)) for o in (-1, 0, 1)]
+            around = torch.stack(neighbors(torch.cat((base, share, rgb4), 1)), 2)
+            rows = columns = offsets
         else:
-            colour = geometry.average(rgb4)
-            stacked = torch.cat((depth, valid, colour), 1)
+            stacked = torch.cat((depth, valid, geometry.average(rgb4)), 1)
             index = geometry.working_index
-            taken = [take(stacked, index, r, c) for r in (-1, 0, 1) for c in (-1, 0, 1)]
-            cells, weights, colours = [t[:, :1] for t in taken], [t[:, 1:2] for t in taken], [t[:, 2:] for t in taken]
-            rows = [o - geometry.working_place(0)[None, None, :, None] for o in (-1, 0, 1)]
-            columns = [o - geometry.working_place(1)[None, None, None, :] for o in (-1, 0, 1)]
-        spatial = 1 / (2 * _PRIOR_SIGMA**2)
-        logits = []
-        for number in range(9):
-            distance = (rows[number // 3].square() + columns[number % 3].square()) * spatial
-            change = (rgb4 - colours[number]).square().sum(1, keepdim=True)
-            logit = -distance - strength * change
-            logits.append(torch.where(weights[number] > 0, logit, torch.full_like(logit, INVALID)))
-        return cells, torch.cat(logits, 1)
+            around = torch.stack([take(stacked, index, r, c) for r in (-1, 0, 1) for c in (-1, 0, 1)], 2)
+            rows = offsets - geometry.working_place(0)[:, None]
+            columns = offsets - geometry.working_place(1)
+        cells, usable, red, green, blue = around.unbind(1)  # (N, 9, H/4, W/4) each
+        distances = (rows.square()[:, None] + columns.square()).flatten(0, 1) / (2 * _PRIOR_SIGMA**2)
+        changes = [(own - other).square() for own, other in zip(rgb4.split(1, 1), (red, green, blue), strict=True)]
+        logits = -distances - strength * sum(changes)
+        return cells, torch.where(usable > 0, logits, INVALID)
 
     def _fine(
         self,
@@ -476,6 +480,10 @@ class RecurrentNet(nn.Module):
         # Where a measurement contradicts the history, the history gets no extra weight. A coarse measurement does not
         # contradict it, because its cell contains several surfaces.
         aging = [evidence.clamp(min=1).log() * (kept if is_fine else 1), (1 + evidence).log() * kept]
+        if is_fine:
+            # Flow takes the depth before from a wrong surface at times, which is then no candidate.
+            contradiction = (previous / measured.clamp(min=_LEAST) - 1) * (is_measured / _CONTRADICTS)
+            aging[0] = torch.addcmul(aging[0], contradiction, contradiction, value=-0.5)
         images = _FineImages(
             x, strength, own, rgb_blocks, rgb4, neighbors(rgb4),
             [*neighbors(coarse), measured, *native, smooth, previous, mean],
@@ -484,7 +492,7 @@ class RecurrentNet(nn.Module):
         )  # fmt: skip
         rows = x.shape[-2]
         step = rows if torch.is_grad_enabled() else max(1, _BAND // (len(x) * x.shape[-1]))
-        bands = [self._weigh(images.rows(top, top + step)) for top in range(0, rows, step)]
+        bands = [self._weigh(images.rows(top, top + step) if step < rows else images) for top in range(0, rows, step)]
         fine, log_scale = (torch.cat(parts, -2) if len(parts) > 1 else parts[0] for parts in zip(*bands, strict=True))
         return fine, log_scale.clamp(-12, 3) + fine.detach().clamp(min=_LEAST).log()
 
@@ -614,6 +622,21 @@ def _outside(colour: Tensor, before: Tensor) -> Tensor:
     highest, lowest = F.max_pool2d(before, 3, 1, 1), -F.max_pool2d(-before, 3, 1, 1)
     high, low = (before + highest) / 2, (before + lowest) / 2
     return ((colour - high).clamp(min=0) + (low - colour).clamp(min=0)).mean(1, keepdim=True)
+
+
+def _exposure(colour: Tensor, before: Tensor, inside: Tensor) -> Tensor:
+    """Factor of each channel, (N, 3, 1, 1), from the aligned colours before to those of this frame: exposure and white
+    balance of cameras change, and nothing would fit then. ``inside``: (N, 1, H/4, W/4), 1 where there is a before."""
+    now, then = ((image * inside).mean((-2, -1), keepdim=True) + _LEAST for image in (colour, before))
+    return (now / then).clamp(1 / _MOST_EXPOSURE, _MOST_EXPOSURE)
+
+
+def _change(colour: Tensor, outside: Tensor, inside: Tensor) -> Tensor:
+    """How much of an image looks otherwise than the aligned one before: the mean of :func:`_outside` to the mean
+    deviation of its colours, (N, 1, 1, 1). A plain image may consist of noise."""
+    deviation = (colour - colour.mean((-2, -1), keepdim=True)).abs().mean((-3, -2, -1), keepdim=True)
+    changed = (outside * inside).sum((-2, -1), keepdim=True) / inside.sum((-2, -1), keepdim=True).clamp(min=1)
+    return changed / (deviation + _NOISE_OF_COLOUR)
 
 
 def _motion(flow: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

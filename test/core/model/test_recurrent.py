@@ -267,6 +267,23 @@ def test_flow_does_not_depend_on_the_pairs_before(width):
         assert np.array_equal(alone.step(now), flow)
 
 
+@pytest.mark.parametrize("gain", [0.6, 1.6])
+def test_flow_is_not_of_exposure(gain):
+    """A shaded surface that moves while exposure changes: brightness alone does not tell where it was."""
+    rng = np.random.default_rng(0)
+    wide = cv2.GaussianBlur(rng.random((140, 200)).astype(np.float32), (0, 0), 5)
+    wide = cv2.normalize(wide, None, 40, 150, cv2.NORM_MINMAX)
+    first, second = (np.repeat(wide[:128, x : x + 160, None], 3, 2) for x in (10, 6))
+    errors = []
+    for factor in (1.0, gain):
+        estimator = FlowEstimator()
+        estimator.step(first.astype(np.uint8))
+        flow = estimator.step((factor * second).clip(0, 255).astype(np.uint8))[:, 4:-4, 4:-4]
+        errors.append(float(np.abs(flow - np.array([-4, 0])[:, None, None]).mean()))
+    assert errors[0] < 0.3
+    assert errors[1] < 1.5 * errors[0] + 0.05
+
+
 # --- the network -----------------------------------------------------------------------------------------------------
 
 
@@ -339,7 +356,9 @@ def test_what_stands_still_is_averaged():
                 corrected = torch.exp(before.log() + (math.log(level) - before.log()) / (1 + evidence))
                 found = F.pixel_shuffle(images.values[15], 4)
                 torch.testing.assert_close(found[..., :32], corrected[..., :32], rtol=1e-5, atol=1e-5)
-                assert float(images.evidence[0].mean()) == pytest.approx(math.log(max(evidence, 1)), abs=1e-5)
+                contradiction = ((found[..., :32] / level - 1) / 0.05).square() / 2
+                logit = F.pixel_shuffle(images.evidence[0], 4)[..., :32]
+                torch.testing.assert_close(logit, math.log(max(evidence, 1)) - contradiction, rtol=1e-4, atol=1e-4)
                 assert float(images.evidence[1].mean()) == pytest.approx(math.log(1 + evidence), abs=1e-5)
             mean += (level - mean) / (1 + evidence)
             torch.testing.assert_close(state.mean, torch.full((1, 1, 48, 64), mean), rtol=1e-5, atol=1e-5)
@@ -435,6 +454,40 @@ def test_what_a_measurement_contradicts_has_no_weight_of_frames_before():
         return float(output.depth[0, 0, 16, 16])
 
     assert after(12) == pytest.approx(after(1), abs=0.02)
+
+
+@pytest.mark.parametrize(("level", "expected"), [(4.0, 4.0), (1.02, 1.0)])
+def test_the_depth_before_is_no_candidate_where_a_measurement_contradicts_it(level, expected):
+    """Flow takes depth from wrong surfaces. A network that would like nothing better cannot have it then."""
+    model = network()
+    with torch.no_grad():
+        for head in (model.fine_head, model.coarse_head, model.colour_head, model.range_head):
+            head.weight.zero_()
+        model.fine_head.bias.view(-1, 16)[15] = 50.0  # the previous depth
+        rgb, flow = torch.rand(1, 3, 32, 32), torch.zeros(1, 2, 8, 8)
+        state, ratio = model.start(rgb), (1.0, 1.0)
+        for _ in range(12):
+            _, state = model.step(rgb, torch.full((1, 1, 32, 32), 1.0), flow, state, ratio)
+        output, _ = model.step(rgb, torch.full((1, 1, 32, 32), level), flow, state, ratio)
+    torch.testing.assert_close(output.depth, torch.full_like(output.depth, expected), rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 8.0])
+def test_exposure_and_white_balance_may_change(ratio):
+    """The colours before are those of this frame in another light, so the frame is seen as if nothing had changed."""
+    model = network()
+    rgb, depth, flow, cell = scene(1, ratio, (32, 48))
+    light = torch.tensor([0.7, 1.0, 1.3])[None, :, None, None]
+    with torch.no_grad():
+        _, state = model.step(rgb[:, 0], depth[:, 0], flow[:, 0], model.start(rgb[:, 0]), cell)
+        expected, _ = model.step(rgb[:, 0], depth[:, 0], flow[:, 0], state, cell)
+        lit = replace(state, rgb=state.rgb * light)
+        actual, _ = model.step(rgb[:, 0], depth[:, 0], flow[:, 0], lit, cell)
+        other, _ = model.step(rgb[:, 0], depth[:, 0], flow[:, 0], replace(state, rgb=state.rgb.flip(-1)), cell)
+    torch.testing.assert_close(actual.depth, expected.depth, rtol=0, atol=2e-5)
+    torch.testing.assert_close(actual.log_scale, expected.log_scale, rtol=0, atol=2e-4)
+    assert (other.depth - expected.depth).abs().max() > 1e-4
+    assert (other.log_scale - expected.log_scale).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("ratio", [1, 3, 8])
@@ -609,6 +662,27 @@ def test_without_anything_to_see_nothing_of_the_past_counts(level):
     seen, _ = model.step(clip.rgb[2][None], depth[2], flow, state, (1.0, 1.0))
     alone, _ = model.step(clip.rgb[2][None], depth[2], flow, fresh, (1.0, 1.0))
     assert (seen.depth - alone.depth).abs().max() > 1e-3
+
+
+def test_a_cut_begins_a_new_video():
+    """A stream that is switched to another camera, or goes on elsewhere after a gap."""
+    model = network()
+    clip, other = render_clip(1, 3, 64, 96), render_clip(2, 1, 64, 96)
+    flow = torch.zeros(1, 2, 16, 24)
+    state = model.start(clip.rgb[:1])
+    for frame in (0, 1):
+        _, state = model.step(clip.rgb[frame][None], clip.depth[frame][None], flow, state, (1.0, 1.0))
+    fresh = replace(model.start(clip.rgb[:1]), registration=state.registration)
+    after, _ = model.step(other.rgb[:1], other.depth[:1], flow, state, (1.0, 1.0))
+    alone, _ = model.step(other.rgb[:1], other.depth[:1], flow, fresh, (1.0, 1.0))
+    torch.testing.assert_close(after.depth, alone.depth)
+    torch.testing.assert_close(after.log_scale, alone.log_scale)
+    # but not a darker frame, or one with noise
+    for change in (lambda rgb: 0.6 * rgb, lambda rgb: rgb + 0.1 * torch.randn(rgb.shape)):
+        frame = change(clip.rgb[2:]).clamp(0, 1)
+        after, _ = model.step(frame, clip.depth[2:], flow, state, (1.0, 1.0))
+        alone, _ = model.step(frame, clip.depth[2:], flow, fresh, (1.0, 1.0))
+        assert (after.depth - alone.depth).abs().max() > 1e-3
 
 
 def test_distance_says_nothing_in_scenes_that_are_near_or_far():
