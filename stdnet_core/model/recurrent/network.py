@@ -49,9 +49,8 @@ _MOST_EVIDENCE = 15.0  # limit, so that a new frame always counts a little
 _ROUGH = 0.01  # second difference of inverse depth, in its own units, that counts as strong noise
 _BAND = 19200  # pixels of the working grid refined at a time (all at 640x480); limits memory of larger images
 _BLANK = 0.02  # contrast of colour up to which nothing is seen: darkness, a covered or overexposed camera
-_CUT = (
-    0.5  # change of colour from which nothing of the past is used: at most 0.3 in video, at least 0.7 from cut to cut
-)
+# Change of colour from which nothing of the past is used; at most 0.3 in a video, and at least 0.7 at a cut.
+_CUT = 0.5
 _NOISE_OF_COLOUR = 0.02  # deviation of colour that may be noise alone
 _MOST_EXPOSURE = 2.0  # factor by which colour may become brighter or darker from frame to frame
 _MOTION = 8.0  # so that a motion of an eighth of a pixel differs from none
