@@ -16,8 +16,7 @@ EXTRAS := ros,bags,train,report,export,openvino,docs,dev
 # An index with the torch build you want, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu (see README)
 TORCH_INDEX ?=
 PIP_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-# Python compiles what it imports by itself; to compile all that is installed takes half a minute.
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(PIP_INDEX)
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_INDEX)
 
 .PHONY: help setup demo test docs coverage lint format colcon soak benchmark accuracy gpu clean
 
