@@ -42,7 +42,7 @@ _AGING = 2  # the last candidates, whose weight grows with the evidence
 _BESIDE = ((0, 0), (0, -1), (-1, 0), (1, 0), (0, 1))  # cells whose measurements are candidates of a pixel
 _LEAST = 1e-3  # metres
 _DISTANCES = 0.5, 2.0  # log of metres, the limits of what is told of distance: few scenes of training are beyond
-_RESET = 0.1  # relative difference from which a measurement replaces what was there before
+_RESET = 0.1  # relative difference from the running mean from which a measurement replaces it
 _CONTRADICTS = 0.05  # relative standard deviation of the previous depth from a pixel's own measurement
 _KEPT = 3.0  # initial logit of the share of the evidence that is kept for the next frame
 _MOST_EVIDENCE = 15.0  # limit, so that a new frame always counts a little
@@ -472,17 +472,16 @@ class RecurrentNet(nn.Module):
         x = F.leaky_relu(self.refine(torch.cat((features, seen.to(features.dtype)), 1)), 0.1)
         strength = _COLOUR_STRENGTH * torch.exp(self.colour_head(x).float().clamp(-6, 3))
         # Fine depth: a candidate that differs from a pixel's own measurements is on another surface, or they are noise.
+        # Where a measurement contradicts the history, the history gets no extra weight, and the depth before, which
+        # flow takes from a wrong surface at times, ever less. A coarse measurement does not contradict it, because its
+        # cell contains several surfaces.
         own: list[Tensor] = []
+        aging = [evidence.clamp(min=1).log(), (1 + evidence).log() * kept]
         if is_fine:
             likeness = _RANGE_STRENGTH * torch.exp(self.range_head(x).float().clamp(-6, 6))
             own = [mean.clamp(min=_LEAST), likeness * has_mean]
-        # Where a measurement contradicts the history, the history gets no extra weight. A coarse measurement does not
-        # contradict it, because its cell contains several surfaces.
-        aging = [evidence.clamp(min=1).log() * (kept if is_fine else 1), (1 + evidence).log() * kept]
-        if is_fine:
-            # Flow takes the depth before from a wrong surface at times, which is then no candidate.
             contradiction = (previous / measured.clamp(min=_LEAST) - 1) * (is_measured / _CONTRADICTS)
-            aging[0] = torch.addcmul(aging[0], contradiction, contradiction, value=-0.5)
+            aging[0] = torch.addcmul(aging[0] * kept, contradiction, contradiction, value=-0.5)
         images = _FineImages(
             x, strength, own, rgb_blocks, rgb4, neighbors(rgb4),
             [*neighbors(coarse), measured, *native, smooth, previous, mean],
