@@ -7,7 +7,8 @@ import numpy as np
 
 REDUCTION = 2
 """Factor by which colour is downsampled before its flow is estimated."""
-_LEAST_SIDE = 16  # pixels that DIS's patches and pyramid need
+_LEAST_SIDE = 16  # pixels; flow of smaller images is 0
+_DIS_SIDE = 32  # pixels that DIS's pyramid needs; with less, it may write beyond its memory (opencv_contrib issue 1355)
 _STILL = 0.15  # px of the image; smaller flow is set to 0
 
 
@@ -48,9 +49,14 @@ def _equally_bright(now: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _calculated(preset: int, now: np.ndarray, before: np.ndarray) -> np.ndarray:
+    height, width = now.shape
+    lacking = max(0, _DIS_SIDE - height), max(0, _DIS_SIDE - width)
+    if any(lacking):
+        now, before = (cv2.copyMakeBorder(x, 0, lacking[0], 0, lacking[1], cv2.BORDER_REPLICATE) for x in (now, before))
     # A new one for every pair: at some widths (80 and 88), its result otherwise depends on the pairs before.
     dis = cv2.DISOpticalFlow.create(preset)
-    return dis.calc(now, before, None)  # type: ignore[call-overload]  # None: no initial flow; OpenCV demands one
+    flow: np.ndarray = dis.calc(now, before, None)  # type: ignore[call-overload]  # None: no initial flow
+    return flow[:height, :width]
 
 
 class FlowEstimator:

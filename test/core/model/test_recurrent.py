@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import cv2
@@ -265,6 +267,29 @@ def test_flow_does_not_depend_on_the_pairs_before(width):
         alone = FlowEstimator()
         alone.step(before)
         assert np.array_equal(alone.step(now), flow)
+
+
+_LOW_IMAGES = """
+import numpy as np
+from stdnet_core.optical_flow import FlowEstimator
+rng = np.random.default_rng(0)
+for height in range(32, 68, 4):
+    for width in (160, 176, 320, 640):
+        wide = rng.random((height // 6 + 1, width // 6 + 4)).repeat(6, 0).repeat(6, 1)
+        first, second = (np.repeat((255 * wide[:height, x : x + width, None]), 3, 2).astype(np.uint8) for x in (10, 6))
+        estimator = FlowEstimator()
+        estimator.step(first)
+        print(height, width, np.median(estimator.step(second)[0]))
+"""
+
+
+def test_flow_of_low_images():
+    """OpenCV's DIS writes beyond its memory where an image is low and wide, in a process of its own here."""
+    found = subprocess.run([sys.executable, "-c", _LOW_IMAGES], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    shifts = {line.rsplit(maxsplit=1)[0]: float(line.split()[-1]) for line in found.stdout.splitlines()}
+    assert len(shifts) == 36
+    assert {size: shift for size, shift in shifts.items() if abs(shift + 4) > 1} == {}
 
 
 @pytest.mark.parametrize("gain", [0.6, 1.6])
