@@ -16,7 +16,10 @@ EXTRAS := ros,bags,train,report,export,openvino,docs,dev
 # An index with the torch build you want, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu (see README)
 TORCH_INDEX ?=
 PIP_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_INDEX)
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(PIP_INDEX)
+# On all cores, which pip does not; and beforehand, because many containers forbid Python to write bytecode later, and
+# every process would compile what it imports. Some files are templates, which cannot be compiled.
+COMPILE = $(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib stdnet_core stdnet_ros > /dev/null
 
 .PHONY: help setup demo test docs coverage lint format colcon soak benchmark accuracy gpu clean
 
@@ -30,6 +33,7 @@ $(VENV)/.installed: setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: no venv module; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PIP_INSTALL) torch setuptools
 	$(PIP_INSTALL) -e '.[$(EXTRAS)]'
+	@$(COMPILE) || true
 	touch $@
 
 demo: setup ## upsample a stream over ROS 2, leave pictures and metrics in $(OUTPUT)

@@ -363,14 +363,13 @@ class RecurrentNet(nn.Module):
         height, width = image.shape[-2:]
         if factor == STRIDE:
             flow = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
-        # Row and column as channels until the end: to interleave images of one value is slow in OpenVINO.
-        y = torch.arange(height, dtype=flow.dtype, device=flow.device)[:, None].expand(height, width)
-        x = torch.arange(width, dtype=flow.dtype, device=flow.device)[None].expand(height, width)
-        size = torch.tensor((2.0 / width, 2.0 / height), dtype=flow.dtype, device=flow.device)[:, None, None]
+        y = torch.arange(height, dtype=flow.dtype, device=flow.device)[:, None]
+        x = torch.arange(width, dtype=flow.dtype, device=flow.device)[None]
         unit = STRIDE / factor if factor != STRIDE else 1.0  # image pixels in one of ``image``
-        at = (torch.stack((x, y)) + flow / unit + 0.5) * size - 1.0
-        inside = (at.abs() < 1).all(1, keepdim=True)
-        grid = at.permute(0, 2, 3, 1)
+        at_x = (x + flow[:, 0] / unit + 0.5) * (2.0 / width) - 1.0
+        at_y = (y + flow[:, 1] / unit + 0.5) * (2.0 / height) - 1.0
+        grid = torch.stack((at_x, at_y), 1).permute(0, 2, 3, 1)  # along the last axis, OpenVINO is ten times slower
+        inside = ((at_x.abs() < 1) & (at_y.abs() < 1)).unsqueeze(1)
         warped = F.grid_sample(image, grid.to(image.dtype), mode="bilinear", padding_mode="border", align_corners=False)
         return warped, inside.to(image.dtype)
 
