@@ -81,6 +81,7 @@ def test_processes_share_the_joint_batch(clips: Path) -> None:
         torch.testing.assert_close(torch.cat([part[key] for part in parts]), joint[key], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_loader_workers_and_threads_do_not_change_the_order(clips: Path) -> None:
     config = small_config(clips)
     expected = [BatchBuilder(config).build(index) for index in range(2, 6)]
