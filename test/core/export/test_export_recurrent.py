@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -43,52 +39,29 @@ def info_of(model: RecurrentNet) -> CheckpointInfo:
     return CheckpointInfo(model.config, (), None, metrics={"rmse_cm": 3.0})
 
 
-class Exports:
-    """Exports each size once, as that takes seconds: the first with the command line, the others with the function.
-
-    Attributes:
-        printed: by the command line.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.printed = ""
-        self._folder = folder
-        self._made: dict[RecurrentExportSize, tuple[RecurrentNet, Path, RecurrentExportSize]] = {}
-
-    def get(self, size: RecurrentExportSize) -> tuple[RecurrentNet, Path, RecurrentExportSize]:
-        if size not in self._made:
-            model, folder = network(), self._folder / f"x{size.scale:g}"
-            path = folder / "model.onnx"
-            folder.mkdir()
-            if size == SIZES[0]:
-                self.printed = self._by_command(model, size, path)
-            else:
-                assert export_recurrent(model, info_of(model), path, size) == path
-            self._made[size] = model, path, size
-        return self._made[size]
-
-    def _by_command(self, model: RecurrentNet, size: RecurrentExportSize, path: Path) -> str:
-        checkpoint = self._folder / "model.safetensors"
-        checkpoints.save(checkpoint, model, info_of(model))
-        sizes = ["--size", f"{size.width}x{size.height}", "--scale", f"{size.scale:g}"]
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            export.main([str(checkpoint), *sizes, "--output", str(path), "--check-frames", "2"])
-        return printed.getvalue()
-
-
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
-    return Exports(tmp_path_factory.mktemp("recurrent"))
+    """Exports each size once, as that takes seconds."""
+    made = {}
+
+    def get(size):
+        if size not in made:
+            model = network()
+            path = tmp_path_factory.mktemp("recurrent") / "model.onnx"
+            made[size] = model, export_recurrent(model, info_of(model), path, size), size
+        return made[size]
+
+    return get
 
 
 @pytest.fixture(params=SIZES, ids=lambda s: f"x{s.scale:g}")
 def exported(request, exports):
-    return exports.get(request.param)
+    return exports(request.param)
 
 
 @pytest.fixture
 def coarse(exports):
-    return exports.get(SIZES[-1])
+    return exports(SIZES[-1])
 
 
 def assert_same(actual, expected, tolerance=1e-3) -> None:
@@ -268,12 +241,15 @@ def test_depth_upsampler_runs_it_as_it_runs_pytorch(coarse):
         np.testing.assert_allclose(actual.confidence, expected.confidence, atol=1e-3)
 
 
-def test_command_line_exports_and_checks(exports, tmp_path, capsys, monkeypatch):
-    model, path, _ = exports.get(SIZES[0])
-    assert "colour 96x64, depth 96x64, cells of 1x1 pixels" in exports.printed
-    assert "largest difference to PyTorch on random frames" in exports.printed
-    model, checkpoint, size = network(), str(tmp_path / "m.safetensors"), ["--size", "96x64", "--scale", "1"]
+def test_command_line_exports_and_checks(tmp_path, capsys, monkeypatch):
+    model = network()
+    checkpoint, path = str(tmp_path / "m.safetensors"), tmp_path / "m.onnx"
     checkpoints.save(checkpoint, model, info_of(model))
+    export.main([checkpoint, "--size", "32x48", "--scale", "2.5", "--output", str(path), "--check-frames", "2"])
+    out = capsys.readouterr().out
+    assert "colour 32x48, depth 13x19, cells of 2.46154x2.52632 pixels" in out
+    assert "largest difference to PyTorch on random frames" in out
+    assert RecurrentOnnxEngine(path).depth_size == (19, 13)
     with pytest.raises(ConfigError, match="waits for no frame"):
         export.main([checkpoint, "--latency", "1", "--output", str(path)])
     with pytest.raises(SystemExit):
@@ -283,10 +259,10 @@ def test_command_line_exports_and_checks(exports, tmp_path, capsys, monkeypatch)
     model.fine_head.bias.data[-16:] += 1  # the error's scale alone
     checkpoints.save(checkpoint, model, info_of(model))
     with pytest.raises(CheckpointError, match="holds another model"):
-        export.main([checkpoint, *size, "--output", str(path)])
+        export.main([checkpoint, "--size", "32x48", "--scale", "2.5", "--output", str(path)])
     monkeypatch.setattr("stdnet_core.export.recurrent.model_fingerprint", lambda _: None)
     with pytest.raises(CheckpointError, match="error_scale of .* differs from PyTorch by .* on random frames"):
-        export.main([checkpoint, *size, "--output", str(path)])
+        export.main([checkpoint, "--size", "32x48", "--scale", "2.5", "--output", str(path)])
 
 
 def test_a_scale_that_is_not_whole_is_refused_for_the_papers_network(tmp_path):
