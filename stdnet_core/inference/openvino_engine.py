@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import threading
 import time
@@ -29,6 +30,23 @@ SETTLED = 60
 """Frames of the same sizes after which the network is compiled for them beside the stream."""
 MOST_SIZES = 4
 """Different sizes for which it is compiled beside a stream: each stays in memory, and compiling leaks some 20 MB."""
+
+
+_making_core = threading.Lock()
+
+
+def _core() -> Any:
+    """The one ``openvino.Core`` of this process, which is never destroyed.
+
+    Its CPU plugin gives a thread other memory to handle signals on. Once two of them are destroyed in another order
+    than the reverse one, the thread is left with memory that was returned: a signal then overwrites what lies there."""
+    with _making_core:
+        return _new_core()
+
+
+@functools.cache
+def _new_core() -> Any:
+    return require("openvino", extra="openvino").Core()
 
 
 @dataclass(frozen=True)
@@ -78,7 +96,7 @@ class RecurrentOpenVinoEngine:
 
     def __init__(self, model: RecurrentNet, threads: int | None = None) -> None:
         self._openvino = require("openvino", extra="openvino")
-        self._core = self._openvino.Core()
+        self._core = _core()
         self._model = copy.deepcopy(model).float().cpu().eval()
         self._threads = threads or torch.get_num_threads()
         self._flow = FlowEstimator()

@@ -7,7 +7,7 @@ import fnmatch
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -51,6 +51,10 @@ class FrameCache:
         self.limit = limit
         self.used = 0
         self._frames: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process gets an empty cache: there, sequences have other identities."""
+        return vars(self) | {"used": 0, "_frames": {}}
 
     def frame(self, sequence: RgbdSequence, number: int) -> tuple[Tensor, Tensor]:
         """Colour (3, H, W) uint8 and depth (1, H, W), uint16 millimetres or float32 metres, 0 invalid."""

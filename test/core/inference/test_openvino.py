@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +34,21 @@ def wait_for_compilation(engine):
 def compiled():
     """What was compiled, or failed to, for each weights and sizes: it takes ten seconds."""
     return {}
+
+
+class _SignalStack(ctypes.Structure):
+    _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+def signal_stack_is_mapped():
+    """Whether the memory on which this thread handles signals exists; without such a stack, it is the thread's own."""
+    stack = _SignalStack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    if stack.start is None:
+        return True
+    maps = [line.split()[:2] for line in Path("/proc/self/maps").read_text().splitlines()]
+    writable = [[int(end, 16) for end in span.split("-")] for span, rights in maps if rights.startswith("rw")]
+    return any(start <= stack.start < end for start, end in writable)
 
 
 class TestWithOpenVino:
@@ -74,6 +92,17 @@ class TestWithOpenVino:
         for depth, copy, later in zip(returned, copies, again, strict=True):
             assert np.array_equal(depth, copy)
             assert np.array_equal(depth, later)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_engines_that_come_and_go_leave_no_signal_handler_on_memory_that_is_gone(self):
+        engines = []
+        for _ in range(2):
+            engines.append(RecurrentOpenVinoEngine(network()))
+            engines[-1]._core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin, as compiling does
+        while engines:
+            del engines[0]
+            gc.collect()
+            assert signal_stack_is_mapped()
 
     def test_beside_the_stream_pytorch_computes_until_openvino_goes_on_and_other_sizes_do_not_wait(self):
         model = network()
