@@ -32,6 +32,7 @@ RIVALS = ("nearest", "bilinear", "joint_bilateral", "librealsense")
 """What a user has without this project. At x1, ``nearest`` is the raw input with its holes filled."""
 FILTER = "guided_temporal"
 ALONE = " without history"
+_Pair = tuple[Mapping[str, Any], Mapping[str, Any]]  # figures with and without history
 """Suffix of the name of a method that is reset before every frame."""
 FIGURES = (
     "rmse_cm",
@@ -357,36 +358,37 @@ def history_gain(results: Mapping[str, Mapping[str, Any]], tasks: Iterable[Task]
     """What a method's history is worth: each figure with history divided by the same figure without; below 1 is a gain.
 
     Returns:
-        ``cells``: cell -> figure -> ratio for whole clips (geometric mean over clips), and ``frames``: figure -> ratio
-        for each frame of a clip, over all cells.
+        ``cells``: cell -> figure -> ratio for whole clips (geometric mean over clips); ``last_frame``: the same for the
+        last frame of each clip, which has the longest history; ``frames``: figure -> ratio for each frame of a clip,
+        over all cells.
     """
-    collected: dict[str, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
-    curves: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
+    names = ("rmse_cm", "mae_cm", "flicker_cm")
+    pairs: dict[str, list[_Pair]] = {}
+    last: dict[str, list[_Pair]] = {}
+    by_frame: list[list[_Pair]] = []
     for task in tasks:
         result = results.get(task.key)
         if result is None or method + ALONE not in result["figures"]:
             continue
-        pair = result["figures"][method], result["figures"][method + ALONE]
-        collected.setdefault(str(task.cell), []).append(pair)
-        curves.append((result["by_frame"][method], result["by_frame"][method + ALONE]))
-    names = ("rmse_cm", "mae_cm", "flicker_cm")
-    cells = {
-        cell: {
-            name: _geometric_mean(_quotient(with_[name], without[name]) for with_, without in pairs) for name in names
-        }
-        for cell, pairs in collected.items()
-    }
-    length = max((len(with_["rmse_cm"]) for with_, _ in curves), default=0)
-    frames = {
-        name: [
-            _geometric_mean(
-                _quotient(with_[name][i], without[name][i]) for with_, without in curves if i < len(with_[name])
-            )
-            for i in range(length)
+        pairs.setdefault(str(task.cell), []).append((result["figures"][method], result["figures"][method + ALONE]))
+        with_, without = result["by_frame"][method], result["by_frame"][method + ALONE]
+        frames = [
+            ({n: with_[n][i] for n in names}, {n: without[n][i] for n in names}) for i in range(len(with_["rmse_cm"]))
         ]
-        for name in names
+        by_frame += [[] for _ in range(len(frames) - len(by_frame))]
+        for together, frame in zip(by_frame, frames, strict=False):
+            together.append(frame)
+        last.setdefault(str(task.cell), []).append(frames[-1])
+
+    def gains(of: list[_Pair]) -> dict[str, float]:
+        return {name: _geometric_mean(_quotient(with_[name], without[name]) for with_, without in of) for name in names}
+
+    curve = [gains(together) for together in by_frame]
+    return {
+        "cells": {cell: gains(of) for cell, of in pairs.items()},
+        "last_frame": {cell: gains(of) for cell, of in last.items()},
+        "frames": {name: [frame[name] for frame in curve] for name in names},
     }
-    return {"cells": cells, "frames": frames}
 
 
 def _quotient(a: float | None, b: float | None) -> float:

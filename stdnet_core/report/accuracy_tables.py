@@ -10,6 +10,8 @@ from stdnet_core.evaluation import judge
 from stdnet_core.evaluation.judge import ALONE, Row, Task
 
 _FIGURES = {"RMSE": "rmse_cm", "MAE": "mae_cm", "edge RMSE": "edge_rmse_cm", "flicker": "flicker_cm", "TEPE": "tepe_cm"}
+_HISTORY_HEAD = "| | camera | RMSE | MAE | flicker | RMSE, last frame | MAE, last frame | flicker, last frame |"
+_MAIN_FIGURES = {title: _FIGURES[title] for title in ("RMSE", "MAE", "flicker")}
 
 
 def accuracy_report(results: Mapping[str, Any], tasks: Sequence[Task], methods: Sequence[str]) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def _kind_lines(kinds: Mapping[str, Mapping[str, judge.Summary]]) -> str:
 
 
 def _means_and_worst(summary: judge.Summary) -> Iterator[tuple[str, float, float]]:
-    for title, figure in (("RMSE", "rmse_cm"), ("MAE", "mae_cm"), ("flicker", "flicker_cm")):
+    for title, figure in _MAIN_FIGURES.items():
         yield title, summary.mean[figure], summary.worst[figure][0]
 
 
@@ -109,12 +111,13 @@ def _history_lines(history: Mapping[str, Any]) -> str:
     lines = ["History gain: figures with the history of the stream, divided by those without (under 1: a gain)"]
     for name, gain in history.items():
         for cell, figures in gain["cells"].items():
+            last = gain["last_frame"][cell]
             values = ", ".join(
-                f"{title} {_number(figures[figure], 0, 3)}"
-                for title, figure in (("RMSE", "rmse_cm"), ("MAE", "mae_cm"), ("flicker", "flicker_cm"))
+                f"{title} {_number(figures[figure], 0, 3)} (last frame {_number(last[figure], 0, 3)})"
+                for title, figure in _MAIN_FIGURES.items()
             )
             lines.append(f"  {name}, {cell}: {values}")
-        for title, figure in (("RMSE", "rmse_cm"), ("MAE", "mae_cm"), ("flicker", "flicker_cm")):
+        for title, figure in _MAIN_FIGURES.items():
             curve = " ".join(_number(value, 0, 3) for value in gain["frames"][figure])
             lines.append(f"  {name}, all cells, {title} by frames seen: {curve}")
     return "\n".join(lines)
@@ -155,9 +158,10 @@ def _markdown(
             shown = f"**{method}**" if method in methods else method
             lines.append(f"| {name} | {shown} | {cells} | {ratios} |")
             name = ""
-    lines += ["", "## History gain", "", "| | camera | RMSE | MAE | flicker |", "|---|---|---|---|---|"]
+    lines += ["", "## History gain", "", _HISTORY_HEAD, "|" + "---|" * 8]
     for name, gain in history.items():
         for cell, figures in gain["cells"].items():
-            values = " | ".join(_number(figures[f], 0, 3) for f in ("rmse_cm", "mae_cm", "flicker_cm"))
+            both = (figures, gain["last_frame"][cell])
+            values = " | ".join(_number(of[figure], 0, 3) for of in both for figure in _MAIN_FIGURES.values())
             lines.append(f"| {name} | {cell} | {values} |")
     return "\n".join(lines) + "\n"

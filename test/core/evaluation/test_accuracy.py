@@ -253,10 +253,14 @@ def test_kinds_of_cameras_are_summed_up_apart():
 
 def test_history_gain_is_with_over_without():
     task = Task(Cell.parse("area@8"), "rendered", 0)
-    gain = judge.history_gain({task.key: result({"ours": (1.0, 3.0), "ours" + ALONE: (2.0, 2.0)})}, [task], "ours")
+    figures = result({"ours": (1.0, 3.0), "ours" + ALONE: (2.0, 2.0)})
+    figures["by_frame"]["ours"]["mae_cm"][-1] = 1.0
+    gain = judge.history_gain({task.key: figures}, [task], "ours")
     assert gain["cells"]["area@8"]["rmse_cm"] == pytest.approx(0.5)
     assert gain["cells"]["area@8"]["mae_cm"] == pytest.approx(1.5)
     assert gain["frames"]["rmse_cm"] == pytest.approx([0.5, 0.5])
+    assert gain["frames"]["mae_cm"] == pytest.approx([1.5, 0.25])
+    assert gain["last_frame"]["area@8"]["mae_cm"] == pytest.approx(0.25)
     assert judge.history_gain({}, [task], "ours")["cells"] == {}
 
 
