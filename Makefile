@@ -17,9 +17,9 @@ EXTRAS := ros,bags,train,report,export,openvino,docs,dev
 TORCH_INDEX ?=
 PIP_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(PIP_INDEX)
-# On all cores, which pip does not; and beforehand, because many containers forbid Python to write bytecode later, and
-# every process would compile what it imports. Some files are templates, which cannot be compiled.
-COMPILE = $(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib stdnet_core stdnet_ros > /dev/null
+# Beforehand, because many containers forbid Python to write bytecode later, and every process would compile what it
+# imports; and on all cores, which pip does not. Some files are templates, which cannot be compiled.
+COMPILE = $(BIN)/python -m compileall -q -x '/tests?/'
 
 .PHONY: help setup demo test docs coverage lint format colcon soak benchmark accuracy gpu clean
 
@@ -32,8 +32,8 @@ $(VENV)/.installed: setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $$($(PYTHON) --version) found; name another with PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: no venv module; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PIP_INSTALL) torch setuptools
-	$(PIP_INSTALL) -e '.[$(EXTRAS)]'
-	@$(COMPILE) || true
+	@$(COMPILE) $(VENV)/lib/python3*/site-packages/torch > /dev/null & $(PIP_INSTALL) -e '.[$(EXTRAS)]'; status=$$?; wait; exit $$status
+	@$(COMPILE) -j 0 $(VENV)/lib stdnet_core stdnet_ros > /dev/null || true
 	touch $@
 
 demo: setup ## upsample a stream over ROS 2, leave pictures and metrics in $(OUTPUT)
