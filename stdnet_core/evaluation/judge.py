@@ -32,8 +32,9 @@ RIVALS = ("nearest", "bilinear", "joint_bilateral", "librealsense")
 """What a user has without this project. At x1, ``nearest`` is the raw input with its holes filled."""
 FILTER = "guided_temporal"
 ALONE = " without history"
-_Pair = tuple[Mapping[str, Any], Mapping[str, Any]]  # figures with and without history
 """Suffix of the name of a method that is reset before every frame."""
+_MAIN_FIGURES = ("rmse_cm", "mae_cm", "flicker_cm")
+_Pair = tuple[Mapping[str, Any], Mapping[str, Any]]  # figures with and without history
 FIGURES = (
     "rmse_cm",
     "mae_cm",
@@ -178,9 +179,7 @@ class Judge:
             for method, values in result.figures.items()
         }
         by_frame = {
-            method: {
-                name: [frame[method][name] for frame in result.by_frame] for name in ("rmse_cm", "mae_cm", "flicker_cm")
-            }
+            method: {name: [frame[method][name] for frame in result.by_frame] for name in _MAIN_FIGURES}
             for method in figures
         }
         return {"sequence": clip.name, "figures": figures, "by_frame": by_frame, "notices": result.notices}
@@ -346,7 +345,7 @@ def summarize(rows: Iterable[Row], method: str) -> Summary:
     Rows in which the best rival has no error are left out; they are reported separately."""
     mean, worst = {}, {}
     judged = [row for row in rows if method in row.figures and not row.faultless]
-    for figure in ("rmse_cm", "mae_cm", "flicker_cm"):
+    for figure in _MAIN_FIGURES:
         ratios = [(row.ratio(method, figure), f"{row.cell} {row.group} {row.region}") for row in judged]
         ratios = [(ratio, where) for ratio, where in ratios if math.isfinite(ratio)]
         mean[figure] = _geometric_mean(ratio for ratio, _ in ratios)
@@ -362,33 +361,33 @@ def history_gain(results: Mapping[str, Mapping[str, Any]], tasks: Iterable[Task]
         last frame of each clip, which has the longest history; ``frames``: figure -> ratio for each frame of a clip,
         over all cells.
     """
-    names = ("rmse_cm", "mae_cm", "flicker_cm")
-    pairs: dict[str, list[_Pair]] = {}
-    last: dict[str, list[_Pair]] = {}
-    by_frame: list[list[_Pair]] = []
+    whole: dict[str, list[_Pair]] = {}
+    frames: dict[str, list[list[_Pair]]] = {}
     for task in tasks:
         result = results.get(task.key)
         if result is None or method + ALONE not in result["figures"]:
             continue
-        pairs.setdefault(str(task.cell), []).append((result["figures"][method], result["figures"][method + ALONE]))
-        with_, without = result["by_frame"][method], result["by_frame"][method + ALONE]
-        frames = [
-            ({n: with_[n][i] for n in names}, {n: without[n][i] for n in names}) for i in range(len(with_["rmse_cm"]))
-        ]
-        by_frame += [[] for _ in range(len(frames) - len(by_frame))]
-        for together, frame in zip(by_frame, frames, strict=False):
-            together.append(frame)
-        last.setdefault(str(task.cell), []).append(frames[-1])
-
-    def gains(of: list[_Pair]) -> dict[str, float]:
-        return {name: _geometric_mean(_quotient(with_[name], without[name]) for with_, without in of) for name in names}
-
-    curve = [gains(together) for together in by_frame]
+        whole.setdefault(str(task.cell), []).append((result["figures"][method], result["figures"][method + ALONE]))
+        with_, without = (_by_frame(result["by_frame"][name]) for name in (method, method + ALONE))
+        frames.setdefault(str(task.cell), []).append(list(zip(with_, without, strict=True)))
+    every = [clip for clips in frames.values() for clip in clips]
+    curve = [_gains(clip[i] for clip in every if i < len(clip)) for i in range(max(map(len, every), default=0))]
     return {
-        "cells": {cell: gains(of) for cell, of in pairs.items()},
-        "last_frame": {cell: gains(of) for cell, of in last.items()},
-        "frames": {name: [frame[name] for frame in curve] for name in names},
+        "cells": {cell: _gains(clips) for cell, clips in whole.items()},
+        "last_frame": {cell: _gains(clip[-1] for clip in clips) for cell, clips in frames.items()},
+        "frames": {name: [gains[name] for gains in curve] for name in _MAIN_FIGURES},
     }
+
+
+def _by_frame(figures: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Figure -> its value in each frame, as the figures of each frame."""
+    columns = (figures[name] for name in _MAIN_FIGURES)
+    return [dict(zip(_MAIN_FIGURES, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _gains(pairs: Iterable[_Pair]) -> dict[str, float]:
+    of = list(pairs)
+    return {name: _geometric_mean(_quotient(with_[name], alone[name]) for with_, alone in of) for name in _MAIN_FIGURES}
 
 
 def _quotient(a: float | None, b: float | None) -> float:

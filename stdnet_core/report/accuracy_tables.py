@@ -10,7 +10,6 @@ from stdnet_core.evaluation import judge
 from stdnet_core.evaluation.judge import ALONE, Row, Task
 
 _FIGURES = {"RMSE": "rmse_cm", "MAE": "mae_cm", "edge RMSE": "edge_rmse_cm", "flicker": "flicker_cm", "TEPE": "tepe_cm"}
-_HISTORY_HEAD = "| | camera | RMSE | MAE | flicker | RMSE, last frame | MAE, last frame | flicker, last frame |"
 _MAIN_FIGURES = {title: _FIGURES[title] for title in ("RMSE", "MAE", "flicker")}
 
 
@@ -158,7 +157,8 @@ def _markdown(
             shown = f"**{method}**" if method in methods else method
             lines.append(f"| {name} | {shown} | {cells} | {ratios} |")
             name = ""
-    lines += ["", "## History gain", "", _HISTORY_HEAD, "|" + "---|" * 8]
+    titles = [*_MAIN_FIGURES, *(f"{title}, last frame" for title in _MAIN_FIGURES)]
+    lines += ["", "## History gain", "", "| | camera | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 2)]
     for name, gain in history.items():
         for cell, figures in gain["cells"].items():
             both = (figures, gain["last_frame"][cell])
